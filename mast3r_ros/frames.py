@@ -1,0 +1,219 @@
+"""What a camera gives: an image, its calibration, its time, and depth where there is any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.errors import CalibrationError
+from mast3r_ros.geometry import distortion
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera with one of the ROS distortion models (sensor_msgs/CameraInfo, REP 104).
+
+    Attributes:
+        width, height: image size in pixels.
+        K: (3, 3) intrinsics in pixels; integer coordinates are pixel centres (OpenCV convention).
+        model: ``none``, ``plumb_bob``, ``rational_polynomial`` or ``equidistant``.
+        D: distortion coefficients of that model, in OpenCV's order.
+
+    Raises:
+        CalibrationError: for sizes, intrinsics or distortion that cannot describe a camera.
+    """
+
+    width: int
+    height: int
+    K: Array
+    model: str = "none"
+    D: Array = None  # type: ignore[assignment]  # replaced in __post_init__
+
+    def __post_init__(self) -> None:
+        K = np.asarray(self.K, dtype=np.float64).reshape(3, 3)
+        D = np.zeros(0) if self.D is None else np.asarray(self.D, dtype=np.float64).reshape(-1)
+        if self.width < 1 or self.height < 1:
+            raise CalibrationError(f"camera size {self.width}x{self.height} is empty")
+        if not (np.isfinite(K).all() and np.isfinite(D).all()):
+            raise CalibrationError("camera intrinsics contain NaN or infinity: calibrate the camera")
+        if K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise CalibrationError(
+                f"focal lengths fx = {K[0, 0]:g}, fy = {K[1, 1]:g} must be positive: calibrate the camera"
+            )
+        model, D = distortion.canonical(self.model, D)
+        object.__setattr__(self, "K", K)
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "D", D)
+
+    @classmethod
+    def pinhole(cls, width: int, height: int, fx: float, fy: float, cx: float, cy: float) -> Camera:
+        """An undistorted camera from its four intrinsics in pixels."""
+        return cls(width, height, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]))
+
+    @property
+    def fx(self) -> float:
+        """Horizontal focal length in pixels."""
+        return float(self.K[0, 0])
+
+    @property
+    def fy(self) -> float:
+        """Vertical focal length in pixels."""
+        return float(self.K[1, 1])
+
+    @property
+    def cx(self) -> float:
+        """Column of the principal point in pixels."""
+        return float(self.K[0, 2])
+
+    @property
+    def cy(self) -> float:
+        """Row of the principal point in pixels."""
+        return float(self.K[1, 2])
+
+    @property
+    def focal(self) -> float:
+        """Geometric mean of the two focal lengths, in pixels."""
+        return float(np.sqrt(self.fx * self.fy))
+
+    @property
+    def is_distorted(self) -> bool:
+        """Whether straight lines are bent in the image."""
+        return self.model != "none"
+
+    def rays(self, xy: NDArray[np.floating]) -> Array:
+        """Image pixels (N, 2) -> ideal image coordinates (N, 2) at z = 1; NaN where no ray exists."""
+        xy = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
+        distorted = np.stack(
+            [(xy[:, 0] - self.cx - self.K[0, 1] * (xy[:, 1] - self.cy) / self.fy) / self.fx, (xy[:, 1] - self.cy) / self.fy],
+            axis=-1,
+        )
+        return distortion.undistort(distorted, self.model, self.D)
+
+    def project(self, points: NDArray[np.floating]) -> Array:
+        """Points (N, 3) in the camera frame, metres -> pixels (N, 2); NaN behind the camera."""
+        points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+        z = points[:, 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ideal = np.where((z > 1e-9)[:, None], points[:, :2] / z[:, None], np.nan)
+        bent = distortion.distort(ideal, self.model, self.D)
+        return bent @ self.K[:2, :2].T + self.K[:2, 2]
+
+    def backproject(self, depth: NDArray[np.floating]) -> Array:
+        """Depth (H, W) in metres along z -> points (H, W, 3) in the camera frame; NaN where depth is invalid."""
+        z = np.where(valid_depth(depth), depth, np.nan).astype(np.float64)
+        return np.concatenate([self.pixel_rays * z[..., None], z[..., None]], axis=-1)
+
+    @cached_property
+    def pixel_rays(self) -> Array:
+        """Ideal image coordinates (H, W, 2) of every pixel centre."""
+        v, u = np.mgrid[: self.height, : self.width]
+        return self.rays(np.stack([u, v], axis=-1).reshape(-1, 2)).reshape(self.height, self.width, 2)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same camera at another resolution; pixel centres stay at integers (half-pixel exact)."""
+        sx, sy = width / self.width, height / self.height
+        K = self.K.copy()
+        K[:2, 2] += 0.5
+        K[0] *= sx
+        K[1] *= sy
+        K[:2, 2] -= 0.5
+        return replace(self, width=width, height=height, K=K)
+
+    def same_as(self, other: Camera) -> bool:
+        """Whether both describe the same camera, to a thousandth of a pixel."""
+        return (
+            (self.width, self.height, self.model) == (other.width, other.height, other.model)
+            and np.allclose(self.K, other.K, atol=1e-3)
+            and np.allclose(self.D, other.D, atol=1e-9)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One camera frame.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, as the camera gave it (distorted where the camera distorts).
+        camera: calibration of ``image``, or None where it is unknown.
+        stamp_ns: time of exposure, nanoseconds.
+        depth: (H, W) float32 metres along the optical axis, registered to ``image``; 0 or NaN is invalid.
+        name: what a person calls it: a file name, a topic, a number.
+    """
+
+    image: NDArray[np.uint8]
+    camera: Camera | None = None
+    stamp_ns: int = 0
+    depth: NDArray[np.float32] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {self.image.shape} {self.image.dtype}")
+        if self.camera is not None and (self.camera.width, self.camera.height) != (self.width, self.height):
+            raise CalibrationError(
+                f"{self.name or 'frame'}: the image is {self.width}x{self.height} but the camera is calibrated "
+                f"for {self.camera.width}x{self.camera.height}: use Camera.resized, or the matching camera_info"
+            )
+        if self.depth is not None and self.depth.shape != self.image.shape[:2]:
+            raise CalibrationError(
+                f"{self.name or 'frame'}: depth is {self.depth.shape[1]}x{self.depth.shape[0]}, the image is "
+                f"{self.width}x{self.height}: depth must be registered to the colour image"
+            )
+
+    @property
+    def width(self) -> int:
+        """Columns of the image."""
+        return int(self.image.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows of the image."""
+        return int(self.image.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class PosedFrame:
+    """A frame whose camera pose is known: what maps are built from and evaluations compare with.
+
+    Attributes:
+        frame: the camera frame.
+        map_T_camera: (4, 4) camera optical frame -> map frame, metres.
+    """
+
+    frame: Frame
+    map_T_camera: Array
+
+
+def valid_depth(depth: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where a depth image (H, W) in metres holds a measurement: finite and positive."""
+    return np.isfinite(depth) & (depth > 0)
+
+
+def register_depth(
+    depth: NDArray[np.floating], depth_camera: Camera, colour_camera: Camera, colour_T_depth: Array
+) -> NDArray[np.float32]:
+    """Depth as the colour camera would have measured it; the nearest surface wins a pixel.
+
+    Args:
+        depth: (H, W) metres in ``depth_camera``.
+        colour_T_depth: (4, 4) depth camera frame -> colour camera frame.
+
+    Returns:
+        (colour height, colour width) float32 metres, 0 where nothing was measured.
+    """
+    points = depth_camera.backproject(depth).reshape(-1, 3)
+    points = points[np.isfinite(points[:, 2])] @ colour_T_depth[:3, :3].T + colour_T_depth[:3, 3]
+    xy = colour_camera.project(points)
+    seen = np.isfinite(xy).all(axis=1)
+    u, v = np.rint(xy[seen]).astype(np.int64).T
+    z = points[seen, 2]
+    inside = (u >= 0) & (u < colour_camera.width) & (v >= 0) & (v < colour_camera.height)
+    registered = np.full(colour_camera.height * colour_camera.width, np.inf, dtype=np.float32)
+    np.minimum.at(registered, v[inside] * colour_camera.width + u[inside], z[inside].astype(np.float32))
+    registered[np.isinf(registered)] = 0
+    return registered.reshape(colour_camera.height, colour_camera.width)

@@ -1,0 +1,1 @@
+"""Rigid motions, lens distortion and pose solvers: numpy in, numpy out, no state."""

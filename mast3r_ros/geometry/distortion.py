@@ -1,0 +1,88 @@
+"""Lens distortion of sensor_msgs/CameraInfo: plumb_bob, rational_polynomial, equidistant (REP 104).
+
+Everything here works on image coordinates at z = 1 (pixels with the intrinsics taken off).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.errors import CalibrationError
+
+Array = NDArray[np.float64]
+
+#: How many coefficients OpenCV accepts for each model.
+COEFFICIENTS = {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
+#: Names other tools write for the same models.
+ALIASES = {"": "none", "radtan": "plumb_bob", "fisheye": "equidistant", "kannala_brandt": "equidistant"}
+
+#: A forward distortion that misses its target by more than this (at z = 1) did not converge.
+CONVERGED = 1e-5
+#: Rays steeper than this (about 80 degrees off the axis) have no useful pinhole coordinates.
+STEEPEST = 6.0
+
+
+def canonical(model: str, D: Array) -> tuple[str, Array]:
+    """Name and coefficients in one form: all-zero coefficients mean no distortion at all.
+
+    Raises:
+        CalibrationError: for a model ROS does not define or a wrong number of coefficients.
+    """
+    name = ALIASES.get(model.strip().lower(), model.strip().lower())
+    if name not in COEFFICIENTS:
+        raise CalibrationError(
+            f"unknown distortion model '{model}': use plumb_bob, rational_polynomial or equidistant, or rectify first"
+        )
+    # Zero polynomial coefficients mean no distortion, but a zero fisheye polynomial is still a fisheye.
+    if D.size == 0 or (name != "equidistant" and not D.any()):
+        return "none", np.zeros(0)
+    if name == "plumb_bob" and D.size in COEFFICIENTS["rational_polynomial"]:
+        name = "rational_polynomial"  # a common mislabelling; the coefficient order is the same
+    if D.size not in COEFFICIENTS[name]:
+        allowed = " or ".join(map(str, COEFFICIENTS[name]))
+        raise CalibrationError(f"distortion model {name} needs {allowed} coefficients, got {D.size}")
+    return name, D
+
+
+def distort(ideal: Array, model: str, D: Array) -> Array:
+    """Ideal coordinates (N, 2) -> where the lens puts them (N, 2); NaN stays NaN."""
+    if model == "none" or len(ideal) == 0:
+        return ideal
+    ok = np.isfinite(ideal).all(axis=1)
+    bent = np.full_like(ideal, np.nan)
+    if not ok.any():
+        return bent
+    eye = np.eye(3)
+    if model == "equidistant":
+        bent[ok] = cv2.fisheye.distortPoints(ideal[ok][:, None], eye, D)[:, 0]
+    else:
+        rays = np.concatenate([ideal[ok], np.ones((int(ok.sum()), 1))], axis=1)
+        bent[ok] = cv2.projectPoints(rays[:, None], np.zeros(3), np.zeros(3), eye, D)[0][:, 0]
+    return bent
+
+
+def undistort(bent: Array, model: str, D: Array) -> Array:
+    """Inverse of :func:`distort`; NaN where the inverse does not exist or did not converge.
+
+    Polynomial models fold back outside their calibrated field of view. A pixel out there has no
+    ray, so the result is checked by distorting it again instead of being believed.
+    """
+    if model == "none" or len(bent) == 0:
+        return bent
+    ideal = np.full_like(bent, np.nan)
+    ok = np.isfinite(bent).all(axis=1)
+    if not ok.any():
+        return ideal
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
+    eye = np.eye(3)
+    if model == "equidistant":
+        ideal[ok] = cv2.fisheye.undistortPoints(bent[ok][:, None], eye, D, criteria=criteria)[:, 0]
+    else:
+        ideal[ok] = cv2.undistortPointsIter(bent[ok][:, None], eye, D, None, None, criteria)[:, 0]
+    steep = np.linalg.norm(ideal, axis=1) > STEEPEST
+    ideal[steep] = np.nan
+    error = np.linalg.norm(distort(ideal, model, D) - bent, axis=1)
+    ideal[~(error < CONVERGED)] = np.nan
+    return ideal

@@ -1,0 +1,100 @@
+"""Rigid motions as (4, 4) matrices. ``a_T_b`` maps coordinates of frame b into frame a.
+
+Twists are 6-vectors (translation, rotation vector): metres and radians, in ROS covariance order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+Array = NDArray[np.float64]
+
+
+def make(rotation: ArrayLike, translation: ArrayLike) -> Array:
+    """(3, 3) rotation and (3,) translation -> (4, 4)."""
+    T = np.eye(4)
+    T[:3, :3] = rotation
+    T[:3, 3] = translation
+    return T
+
+
+def from_quaternion(translation: ArrayLike, xyzw: ArrayLike) -> Array:
+    """Translation (3,) and quaternion (4,) x, y, z, w of any non-zero norm -> (4, 4).
+
+    Raises:
+        ValueError: if a value is not finite or the quaternion has no direction.
+    """
+    t, q = np.asarray(translation, dtype=np.float64), np.asarray(xyzw, dtype=np.float64)
+    if not (np.isfinite(t).all() and np.isfinite(q).all()):
+        raise ValueError("pose contains NaN or infinity")
+    norm = float(np.linalg.norm(q))
+    if norm < 1e-6:
+        raise ValueError("quaternion is zero")
+    return make(Rotation.from_quat(q / norm).as_matrix(), t)
+
+
+def quaternion(T: Array) -> Array:
+    """(4, 4) -> unit quaternion (4,) x, y, z, w with w >= 0."""
+    q: Array = Rotation.from_matrix(T[:3, :3]).as_quat()
+    return -q if q[3] < 0 else q
+
+
+def inverse(T: Array) -> Array:
+    """Inverse motion, exact for rotation matrices."""
+    return make(T[:3, :3].T, -T[:3, :3].T @ T[:3, 3])
+
+
+def apply(T: Array, points: NDArray[np.floating]) -> Array:
+    """Points (..., 3) of frame b -> frame a."""
+    return np.asarray(points) @ T[:3, :3].T + T[:3, 3]
+
+
+def orthonormalised(T: ArrayLike) -> Array:
+    """The closest rigid motion to a (4, 4) whose rotation is slightly off (pose files, long products)."""
+    T = np.asarray(T, dtype=np.float64)
+    U, _, Vt = np.linalg.svd(T[:3, :3])
+    return make(U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt, T[:3, 3])
+
+
+def exp(twist: ArrayLike) -> Array:
+    """Left-perturbation chart: (6,) translation, rotation vector -> (4, 4), uncoupled."""
+    twist = np.asarray(twist, dtype=np.float64)
+    return make(Rotation.from_rotvec(twist[3:]).as_matrix(), twist[:3])
+
+
+def log(T: Array) -> Array:
+    """Inverse of :func:`exp`: (4, 4) -> (6,) translation, rotation vector."""
+    return np.concatenate([T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_rotvec()])
+
+
+def angle(T: Array) -> float:
+    """Rotation angle in radians, 0 to pi."""
+    return float(Rotation.from_matrix(T[:3, :3]).magnitude())
+
+
+def pose_error(estimate: Array, truth: Array) -> tuple[float, float]:
+    """Distance of the two camera centres in metres and angle between the rotations in degrees."""
+    between = inverse(truth) @ estimate
+    return float(np.linalg.norm(between[:3, 3])), float(np.degrees(angle(between)))
+
+
+def skew(v: ArrayLike) -> Array:
+    """(3,) -> (3, 3) with ``skew(v) @ w == cross(v, w)``."""
+    x, y, z = np.asarray(v, dtype=np.float64)
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+
+
+def interpolate(T0: Array, T1: Array, alpha: float) -> Array:
+    """Pose a fraction ``alpha`` of the way from ``T0`` to ``T1``: straight in translation, slerp in rotation."""
+    step = Rotation.from_matrix(T0[:3, :3].T @ T1[:3, :3]).as_rotvec()
+    rotation = T0[:3, :3] @ Rotation.from_rotvec(alpha * step).as_matrix()
+    return make(rotation, (1 - alpha) * T0[:3, 3] + alpha * T1[:3, 3])
+
+
+def move_covariance(covariance: Array, a_T_b: Array) -> Array:
+    """Covariance (6, 6) of a pose expressed in fixed axes of b -> the same uncertainty in axes of a."""
+    R = np.zeros((6, 6))
+    R[:3, :3] = R[3:, 3:] = a_T_b[:3, :3]
+    return R @ covariance @ R.T

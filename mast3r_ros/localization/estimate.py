@@ -1,0 +1,111 @@
+"""What the Localizer says about one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.matching.base import Matches
+
+
+class Status(str, Enum):
+    """Whether a pose may be used."""
+
+    LOCALIZED = "localized"
+    REJECTED = "rejected"
+
+
+class Reason(str, Enum):
+    """Why a frame was not localized. Stable names: diagnostics, JSON and reports count by them."""
+
+    NONE = ""
+    EMPTY_MAP = "empty_map"
+    UNUSABLE_IMAGE = "unusable_image"
+    TOO_FEW_FEATURES = "too_few_features"
+    NOTHING_RETRIEVED = "nothing_retrieved"
+    TOO_FEW_MATCHES = "too_few_matches"
+    NO_POSE = "no_pose"
+    TOO_FEW_INLIERS = "too_few_inliers"
+    INLIERS_ON_ONE_PATCH = "inliers_on_one_patch"
+    ILL_CONDITIONED = "ill_conditioned"
+    LARGE_RESIDUALS = "large_residuals"
+    KEYFRAMES_DISAGREE = "keyframes_disagree"
+    DEPTH_DISAGREES = "depth_disagrees"
+    ODOMETRY_DISAGREES = "odometry_disagrees"
+    UNCERTAIN = "uncertain"
+    OUTSIDE_MAP = "outside_map"
+
+
+@dataclass(frozen=True, eq=False)
+class KeyframeMatches:
+    """Matches with one keyframe and which of them the pose explains."""
+
+    keyframe_id: str
+    matches: Matches
+    inlier: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The figures the verdict is based on; each gate of verification reads one of them.
+
+    Attributes:
+        inliers: matches the pose explains.
+        inlier_ratio: their share of all matches.
+        spread: share of the image's cells (8 x 6) that hold an inlier.
+        residual_px: median reprojection error of the inliers.
+        position_sigma_m: largest standard deviation of the position, metres.
+        rotation_sigma_deg: largest standard deviation of the rotation, degrees.
+        agreeing_keyframes: keyframes that support the pose on their own.
+        depth_error: median relative difference to the query's own depth, NaN without depth.
+    """
+
+    inliers: int = 0
+    inlier_ratio: float = 0.0
+    spread: float = 0.0
+    residual_px: float = float("nan")
+    position_sigma_m: float = float("nan")
+    rotation_sigma_deg: float = float("nan")
+    agreeing_keyframes: int = 0
+    depth_error: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class PoseEstimate:
+    """The outcome of one localization attempt: a metric pose, or the reason why there is none.
+
+    Attributes:
+        status: localized or rejected.
+        reason: why it was rejected, by name.
+        detail: the same as a sentence with the figures, for people.
+        map_T_camera: (4, 4) camera optical frame -> map; present whenever a pose was computed, also when
+            it was rejected (look at ``status`` first).
+        covariance: (6, 6) of that pose in ROS order (x, y, z, rotation about x, y, z; fixed map axes; m, rad).
+        keyframes: ids of the keyframes that support the pose, best first.
+        evidence: the figures behind the verdict.
+        confidence: 0 to 1, for ranking estimates.
+        camera_focal_px: focal length used (estimated where the frame had no calibration).
+        timings_ms: milliseconds by stage: describe, retrieve, match, solve, verify, total.
+        matched: matches by keyframe, for drawing.
+    """
+
+    status: Status
+    reason: Reason = Reason.NONE
+    detail: str = ""
+    map_T_camera: NDArray[np.float64] | None = None
+    covariance: NDArray[np.float64] | None = None
+    keyframes: tuple[str, ...] = ()
+    evidence: Evidence = field(default_factory=Evidence)
+    confidence: float = 0.0
+    camera_focal_px: float = float("nan")
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    matched: tuple[KeyframeMatches, ...] = ()
+    stamp_ns: int = 0
+
+    @property
+    def localized(self) -> bool:
+        """Whether the pose may be published."""
+        return self.status is Status.LOCALIZED

@@ -1,0 +1,1 @@
+"""Reference keyframes: selection, storage on disk, retrieval, and building maps from recordings."""

@@ -1,0 +1,7 @@
+"""Where a query sees what a keyframe saw: the Matcher contract and the matchers that keep it."""
+
+from mast3r_ros.matching import fake, sift  # noqa: F401  # importing registers them
+from mast3r_ros.matching.base import Features, Matcher, Matches
+from mast3r_ros.matching.registry import available, create, register
+
+__all__ = ["Features", "Matcher", "Matches", "available", "create", "register"]
