@@ -1,0 +1,271 @@
+"""A tree of coordinate frames over time: what tf2's buffer does, in plain Python.
+
+Used by bag reading, and by the ROS nodes where tf2_ros is not installed. Semantics follow tf2: a
+lookup interpolates between the two samples around its stamp, never extrapolates, and a child may
+change its parent over time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.errors import UserError
+from mast3r_ros.geometry import se3
+
+Array = NDArray[np.float64]
+
+#: How far R^T R may be from the identity before a matrix is refused as not being a rotation.
+RIGID = 1e-3
+
+
+class InvalidTransform(UserError):
+    """A transform that no tree may hold: NaN, zero quaternion, not rigid, or one that closes a loop."""
+
+
+class TransformUnavailable(UserError):
+    """The asked-for transform cannot be given (base of the four reasons why)."""
+
+
+class UnknownFrame(TransformUnavailable):
+    """Nobody has published this frame yet."""
+
+
+class DisconnectedFrames(TransformUnavailable):
+    """Both frames are known, but no chain of transforms joins them."""
+
+
+class FutureExtrapolation(TransformUnavailable):
+    """The stamp is newer than the newest sample: worth trying again a little later."""
+
+
+class PastExtrapolation(TransformUnavailable):
+    """The stamp is older than the oldest sample kept: trying again will not help."""
+
+
+@dataclass
+class _Track:
+    """Samples of one child frame, sorted by stamp; a static track has one sample that always holds."""
+
+    static: bool
+    stamps: list[int] = field(default_factory=list)
+    parents: list[str] = field(default_factory=list)
+    poses: list[Array] = field(default_factory=list)
+
+    def insert(self, stamp_ns: int, parent: str, pose: Array) -> None:
+        at = bisect_left(self.stamps, stamp_ns)
+        replaces = at < len(self.stamps) and self.stamps[at] == stamp_ns
+        end = at + 1 if replaces else at
+        self.stamps[at:end], self.parents[at:end], self.poses[at:end] = [stamp_ns], [parent], [pose]
+
+    def forget_before(self, stamp_ns: int) -> None:
+        keep = bisect_left(self.stamps, stamp_ns)
+        del self.stamps[:keep], self.parents[:keep], self.poses[:keep]
+
+    def parent(self, stamp_ns: int | None) -> str:
+        """Parent at a stamp, or of the nearest sample in time (structure needs no exact stamp)."""
+        if self.static or stamp_ns is None:
+            return self.parents[-1]
+        return self.parents[max(bisect_right(self.stamps, stamp_ns) - 1, 0)]
+
+    def pose(self, stamp_ns: int) -> Array:
+        """``parent_T_child`` at a stamp inside the samples; the earlier one where the parent changes."""
+        if self.static:
+            return self.poses[0]
+        before = bisect_right(self.stamps, stamp_ns) - 1
+        t0 = self.stamps[before]
+        if t0 == stamp_ns or self.parents[before] != self.parents[before + 1]:
+            return self.poses[before]
+        alpha = (stamp_ns - t0) / (self.stamps[before + 1] - t0)
+        return se3.interpolate(self.poses[before], self.poses[before + 1], alpha)
+
+
+class TransformBuffer:
+    """Transforms between named frames over time. All methods may be called from any thread.
+
+    Args:
+        cache_s: seconds of history kept behind each frame's newest sample; None keeps everything.
+    """
+
+    def __init__(self, cache_s: float | None = 10.0) -> None:
+        self._cache_ns = None if cache_s is None else round(cache_s * 1e9)
+        self._tracks: dict[str, _Track] = {}
+        self._lock = RLock()
+
+    def set(self, parent: str, child: str, parent_T_child: Array, stamp_ns: int, static: bool = False) -> bool:
+        """Take one sample: ``parent_T_child`` (4, 4) maps coordinates of child into parent, metres.
+
+        Returns:
+            False if the sample was dropped because it is older than the history that is kept.
+
+        Raises:
+            InvalidTransform: for an empty name, a matrix that is not a finite rigid motion, or a loop.
+        """
+        parent, child = _frame_id(parent), _frame_id(child)
+        pose = _rigid(parent, child, parent_T_child)
+        with self._lock:
+            self._refuse_loop(parent, child)
+            track = self._tracks.get(child)
+            if track is None or track.static != static:
+                track = self._tracks[child] = _Track(static)
+            if static:
+                track.stamps, track.parents, track.poses = [stamp_ns], [parent], [pose]
+                return True
+            if self._cache_ns is not None and track.stamps and stamp_ns < track.stamps[-1] - self._cache_ns:
+                return False
+            track.insert(stamp_ns, parent, pose)
+            if self._cache_ns is not None:
+                track.forget_before(track.stamps[-1] - self._cache_ns)
+            return True
+
+    def set_message(self, message: Any, static: bool = False) -> bool:
+        """Take one geometry_msgs/TransformStamped (any object with its fields). See :meth:`set`."""
+        t, q = message.transform.translation, message.transform.rotation
+        stamp = message.header.stamp
+        try:
+            pose = se3.from_quaternion([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+        except ValueError as error:
+            names = f"{message.header.frame_id} -> {message.child_frame_id}"
+            raise InvalidTransform(f"transform {names}: {error}: correct the node that publishes it") from error
+        stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+        return self.set(message.header.frame_id, message.child_frame_id, pose, stamp_ns, static)
+
+    def lookup(self, target: str, source: str, stamp_ns: int | None = None) -> Array:
+        """``target_T_source`` (4, 4) at ``stamp_ns``, or at the newest stamp both share if None.
+
+        Raises:
+            UnknownFrame, DisconnectedFrames, FutureExtrapolation, PastExtrapolation.
+        """
+        target, source = _frame_id(target), _frame_id(source)
+        with self._lock:
+            from_source, from_target = self._path(target, source, stamp_ns)
+            if stamp_ns is None:
+                stamp_ns = self._newest_common([*from_source, *from_target])
+                from_source, from_target = self._path(target, source, stamp_ns)
+            return se3.inverse(self._up(from_target, stamp_ns)) @ self._up(from_source, stamp_ns)
+
+    def can_transform(self, target: str, source: str, stamp_ns: int | None = None) -> bool:
+        """Whether :meth:`lookup` would succeed now."""
+        try:
+            self.lookup(target, source, stamp_ns)
+        except TransformUnavailable:
+            return False
+        return True
+
+    def newest_stamp(self, target: str, source: str) -> int | None:
+        """Newest stamp at which the two frames can be related; None where every link is static.
+
+        Raises:
+            UnknownFrame, DisconnectedFrames.
+        """
+        with self._lock:
+            from_source, from_target = self._path(_frame_id(target), _frame_id(source), None)
+            links = [*from_source, *from_target]
+            if all(self._tracks[link].static for link in links):
+                return None
+            return self._newest_common(links)
+
+    @property
+    def frames(self) -> list[str]:
+        """Names of all frames known, sorted."""
+        with self._lock:
+            parents = {parent for track in self._tracks.values() for parent in track.parents}
+            return sorted(parents | set(self._tracks))
+
+    def clear(self) -> None:
+        """Forget everything but static transforms: for when time has jumped backwards.
+
+        Static transforms stay because their publishers send them only once.
+        """
+        with self._lock:
+            self._tracks = {child: track for child, track in self._tracks.items() if track.static}
+
+    def _refuse_loop(self, parent: str, child: str) -> None:
+        if child in self._ancestors(parent, None):
+            raise InvalidTransform(
+                f"transform {parent} -> {child} closes a loop ({child} is already above {parent}): "
+                "two nodes publish the same frames in opposite order; stop one of them"
+            )
+
+    def _ancestors(self, frame: str, stamp_ns: int | None) -> list[str]:
+        """The frame and everything above it. Parents of different times may form a loop: stop there."""
+        chain = [frame]
+        while (track := self._tracks.get(chain[-1])) is not None:
+            above = track.parent(stamp_ns)
+            if above in chain:
+                break
+            chain.append(above)
+        return chain
+
+    def _path(self, target: str, source: str, stamp_ns: int | None) -> tuple[list[str], list[str]]:
+        """Frames below the common ancestor, from source up and from target up."""
+        up, down = self._ancestors(source, stamp_ns), self._ancestors(target, stamp_ns)
+        for common in up:
+            if common in down:
+                return up[: up.index(common)], down[: down.index(common)]
+        known = self.frames
+        for frame in (target, source):
+            if frame not in known:
+                raise UnknownFrame(f"frame '{frame}' is not in the transform tree (it has {_listed(known)})")
+        raise DisconnectedFrames(
+            f"no transform joins '{target}' and '{source}': '{target}' hangs from '{down[-1]}', "
+            f"'{source}' from '{up[-1]}'; publish the missing link"
+        )
+
+    def _newest_common(self, links: Iterable[str]) -> int:
+        newest = [self._tracks[link].stamps[-1] for link in links if not self._tracks[link].static]
+        return min(newest, default=0)
+
+    def _up(self, links: list[str], stamp_ns: int) -> Array:
+        """Transform from the first link's frame to the frame above the last link."""
+        T = np.eye(4)
+        for child in links:
+            T = self._sample(child, stamp_ns) @ T
+        return T
+
+    def _sample(self, child: str, stamp_ns: int) -> Array:
+        track = self._tracks[child]
+        if not track.static:
+            oldest, newest = track.stamps[0], track.stamps[-1]
+            link = f"transform {track.parent(stamp_ns)} -> {child} at {stamp_ns / 1e9:.3f} s"
+            if stamp_ns > newest:
+                raise FutureExtrapolation(
+                    f"{link} is not there yet: the newest is {(stamp_ns - newest) / 1e9:.3f} s older"
+                )
+            if stamp_ns < oldest:
+                raise PastExtrapolation(
+                    f"{link} is not there: the oldest kept is {(oldest - stamp_ns) / 1e9:.3f} s newer"
+                )
+        return track.pose(stamp_ns)
+
+
+def _frame_id(name: str) -> str:
+    """ROS 1 wrote frame names with a leading slash; they mean the same."""
+    return name.lstrip("/")
+
+
+def _rigid(parent: str, child: str, matrix: Array) -> Array:
+    if not parent or not child:
+        raise InvalidTransform(f"transform '{parent}' -> '{child}' has an empty frame name: fill in both frame ids")
+    if parent == child:
+        raise InvalidTransform(f"frame '{child}' cannot be its own parent")
+    pose = np.array(matrix, dtype=np.float64)
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise InvalidTransform(f"transform {parent} -> {child} is not a (4, 4) matrix of finite numbers")
+    R = pose[:3, :3]
+    if np.abs(R.T @ R - np.eye(3)).max() > RIGID or np.linalg.det(R) < 0:
+        raise InvalidTransform(f"transform {parent} -> {child} is not a rigid motion")
+    return pose
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    if not names:
+        return "no frames at all"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
