@@ -1,0 +1,142 @@
+"""What a matcher knows of each keyframe: kept in bounded memory and as files next to the map.
+
+The files are a cache. One that is damaged, or was made of other pixels, is taken for missing; a place
+that cannot be written to costs a single warning, and memory does the work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from mast3r_ros.mapping.atomic import link_or_copy, write_replacing
+from mast3r_ros.mapping.records import Entry
+from mast3r_ros.matching.base import Features
+
+logger = logging.getLogger(__name__)
+
+#: Default bound of the features kept in memory, bytes.
+MEMORY_BYTES = 512 * 2**20
+
+
+class FeatureCache:
+    """Features by matcher signature and keyframe, least recently used out first."""
+
+    def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.memory_bytes = memory_bytes
+        self.folder: Path | None = None
+        self._used = 0
+        self._memory: OrderedDict[tuple[str, str], tuple[str, Features, int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._warned = False
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory the cached features take."""
+        return self._used
+
+    def get(self, signature: str, entry: Entry) -> Features | None:
+        """The features of a keyframe as it is now, or None."""
+        with self._lock:
+            found = self._memory.get((signature, entry.keyframe.id))
+            if found is not None and found[0] == entry.content_key:
+                self._memory.move_to_end((signature, entry.keyframe.id))
+                return found[1]
+        if self.folder is None:
+            return None
+        features = self._read(_file(self.folder, signature, entry.keyframe.id), entry.content_key)
+        if features is not None:
+            self._remember(signature, entry, features)
+        return features
+
+    def put(self, signature: str, entry: Entry, features: Features) -> None:
+        """Keep features in memory, and on disk where that is possible."""
+        self._remember(signature, entry, features)
+        if self.folder is None:
+            return
+        try:
+            write_replacing(_file(self.folder, signature, entry.keyframe.id), _pack(features, entry.content_key))
+        except OSError as error:
+            self.warn_once(self.folder, error)
+
+    def holds(self, signature: str, entry: Entry) -> bool:
+        """Whether :meth:`get` would probably find something; does not open files."""
+        with self._lock:
+            found = self._memory.get((signature, entry.keyframe.id))
+        if found is not None:
+            return found[0] == entry.content_key
+        return self.folder is not None and _file(self.folder, signature, entry.keyframe.id).exists()
+
+    def copy_to(self, folder: Path, entries: dict[str, Entry]) -> None:
+        """Put everything known of ``entries`` into a new map folder (links where the files exist)."""
+        old = self.folder / "features" if self.folder is not None else None
+        for signature in old.iterdir() if old is not None and old.is_dir() else ():
+            (folder / "features" / signature.name).mkdir(parents=True, exist_ok=True)
+            for file in signature.glob("*.safetensors"):
+                if file.stem in entries and not file.name.startswith("."):
+                    link_or_copy(file, folder / "features" / signature.name / file.name)
+        with self._lock:
+            kept = list(self._memory.items())
+        for (name, id), (key, features, _) in kept:
+            target = _file(folder, name, id)
+            if id in entries and key == entries[id].content_key and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(_pack(features, key))
+
+    def warn_once(self, folder: Path, error: OSError) -> None:
+        """Say that the cache cannot be written, the first time only."""
+        if not self._warned:
+            self._warned = True
+            reason = error.strerror or error
+            logger.warning("%s: features cannot be cached there (%s); they stay in memory", folder, reason)
+
+    def _remember(self, signature: str, entry: Entry, features: Features) -> None:
+        size = sum(array.nbytes for array in features.values())
+        name = (signature, entry.keyframe.id)
+        with self._lock:
+            self._used += size - self._memory.pop(name, ("", {}, 0))[2]
+            self._memory[name] = (entry.content_key, features, size)
+            while self._used > self.memory_bytes and len(self._memory) > 1:
+                self._used -= self._memory.popitem(last=False)[1][2]
+
+    def _read(self, path: Path, content_key: str) -> Features | None:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("content") != content_key:
+                    return None  # made of other pixels: simply out of date
+                features = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError) as error:
+            logger.warning("%s: damaged, computing it again (%s)", path, error)
+            return None
+        if metadata.get("crc32") != _checksum(features):
+            logger.warning("%s: damaged, computing it again (checksum)", path)
+            return None
+        return features
+
+
+def _file(folder: Path, signature: str, id: str) -> Path:
+    return folder / "features" / signature / f"{id}.safetensors"
+
+
+def _pack(features: Features, content_key: str) -> bytes:
+    arrays = {name: np.ascontiguousarray(array) for name, array in features.items()}
+    return save(arrays, metadata={"content": content_key, "crc32": _checksum(arrays)})
+
+
+def _checksum(features: Features) -> str:
+    value = 0
+    for name in sorted(features):
+        array = features[name]
+        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(array).data if array.size else b"", value)
+    return f"{value:08x}"

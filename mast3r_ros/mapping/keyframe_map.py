@@ -1,0 +1,323 @@
+"""The map: keyframes, their pixels, what matchers know of them, and how to find the ones that matter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.errors import MapError
+from mast3r_ros.frames import Camera, Frame, PosedFrame, valid_depth
+from mast3r_ros.geometry import se3
+from mast3r_ros.mapping import storage
+from mast3r_ros.mapping.blob import IMAGE_FORMATS, decode_depth, decode_image, encode_depth, encode_image
+from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
+from mast3r_ros.mapping.keyframe import Keyframe
+from mast3r_ros.mapping.overlap import TYPICAL_DEPTH_M, view_overlap
+from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
+from mast3r_ros.mapping.retrieval import RetrievalIndex
+from mast3r_ros.matching.base import Features, Matcher
+
+#: Called with (done, total).
+Progress = Callable[[int, int], None]
+#: Rotations of poses given to the map may be off by this much and are made exact; beyond it they are refused.
+ROTATION_TOLERANCE = 1e-2
+
+
+class KeyframeMap:
+    """Keyframes in insertion order; safe to read while another thread adds or saves.
+
+    Images are encoded when added and read back from that form, so that a map answers the same
+    before and after it was saved. After :meth:`load` and :meth:`save` they stay on disk.
+    """
+
+    def __init__(
+        self, frame_id: str = "map", *, source: str = "", image_format: str = "jpg", feature_memory: int = MEMORY_BYTES
+    ) -> None:
+        """An empty map.
+
+        Args:
+            frame_id: name of the frame its poses are in.
+            source: where its frames come from, for people.
+            image_format: ``jpg`` (quality 95, full chroma) or ``png`` (exact).
+            feature_memory: bound of the features kept in memory, bytes.
+        """
+        if image_format not in IMAGE_FORMATS:
+            raise MapError(f"unknown image format '{image_format}': choose {' or '.join(IMAGE_FORMATS)}")
+        self.frame_id = frame_id
+        self.path: Path | None = None
+        self.provenance = {"source": source, "created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        self._image_format = image_format
+        self._entries: dict[str, Entry] = {}
+        self._cameras: dict[tuple, Camera] = {}
+        self._poses: NDArray[np.float64] | None = None  # (N, 4, 4), stacked when needed
+        self._scene_depth_m: float | None = None
+        self._cache = FeatureCache(feature_memory)
+        self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
+        self._revision = 0
+        self._lock = threading.RLock()
+
+    # -- keyframes ---------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._entries
+
+    def __getitem__(self, id: str) -> Keyframe:
+        return self._entry(id).keyframe
+
+    @property
+    def keyframes(self) -> tuple[Keyframe, ...]:
+        """All keyframes in insertion order."""
+        with self._lock:
+            return tuple(entry.keyframe for entry in self._entries.values())
+
+    @property
+    def scene_depth_m(self) -> float:
+        """Median distance of what the keyframes see, metres; a typical room's where no depth is known."""
+        with self._lock:
+            if self._scene_depth_m is None:
+                medians = [e.depth_median_m for e in self._entries.values() if np.isfinite(e.depth_median_m)]
+                self._scene_depth_m = float(np.median(medians)) if medians else TYPICAL_DEPTH_M
+            return self._scene_depth_m
+
+    def add(self, posed: PosedFrame, id: str | None = None) -> Keyframe:
+        """Append a keyframe.
+
+        Args:
+            posed: its frame (with a camera; with depth where there is any) and pose.
+            id: unique, usable as a file name; numbered by default.
+
+        Raises:
+            MapError: for an id that is taken or unusable, a frame without a camera, or an impossible pose.
+        """
+        frame = posed.frame
+        if frame.camera is None:
+            raise MapError(f"frame {frame.name or id or len(self)}: has no camera calibration, which a keyframe needs")
+        if max(frame.width, frame.height) > MAX_IMAGE_SIDE:
+            raise MapError(f"frame {frame.name or id}: is {frame.width}x{frame.height}; resize it first")
+        pose = _rigid(posed.map_T_camera, frame.name or id or str(len(self)))
+        image = encode_image(frame.image, self._image_format)
+        depth = None if frame.depth is None else encode_depth(frame.depth)
+        median = _median_depth(frame.depth)
+        with self._lock:
+            id = self._free_id() if id is None else id
+            if not valid_id(id):
+                raise MapError(f"'{id}' cannot be a keyframe id: use letters, digits, '_', '-', '.', no leading dot")
+            if id in self._entries:
+                raise MapError(f"the map already has a keyframe '{id}'")
+            camera = self._shared_camera(frame.camera)
+            keyframe = Keyframe(id, camera, pose, int(frame.stamp_ns), depth is not None)
+            self._put(Entry(keyframe, image, depth, median))
+        return keyframe
+
+    def set_depth(self, id: str, depth: NDArray[np.floating]) -> Keyframe:
+        """Give a keyframe another depth image, (H, W) metres, e.g. a triangulated one; its features are made anew."""
+        entry = self._entry(id)
+        if depth.shape != (entry.keyframe.camera.height, entry.keyframe.camera.width):
+            raise MapError(f"keyframe '{id}': depth of shape {depth.shape} does not fit its image")
+        keyframe = replace(entry.keyframe, has_depth=True)
+        with self._lock:
+            self._put(replace(entry, keyframe=keyframe, depth=encode_depth(depth), depth_median_m=_median_depth(depth)))
+        return keyframe
+
+    def frame(self, id: str) -> Frame:
+        """Image, depth and calibration of a keyframe, read and checked.
+
+        Raises:
+            MapError: if the id is unknown, or a file is missing, changed or damaged.
+        """
+        entry = self._entry(id)
+        camera = entry.keyframe.camera
+        depth = None if entry.depth is None else decode_depth(entry.depth, camera)
+        return Frame(decode_image(entry.image, camera), camera, entry.keyframe.stamp_ns, depth, id)
+
+    # -- what matchers know ------------------------------------------------------------------------
+
+    def features(self, matcher: Matcher, id: str) -> Features:
+        """What a matcher knows of a keyframe: cached, or computed now.
+
+        Raises:
+            MapError: if the id is unknown or its image cannot be read.
+        """
+        entry = self._entry(id)
+        signature = _checked_signature(matcher)
+        features = self._cache.get(signature, entry)
+        if features is None:
+            features = matcher.describe(self.frame(id))
+            self._cache.put(signature, entry, features)
+        return features
+
+    def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:
+        """Describe every keyframe that is not cached yet and bring the appearance index up to date."""
+        ids = [keyframe.id for keyframe in self.keyframes]
+        signature = _checked_signature(matcher)
+        for done, id in enumerate(ids, start=1):
+            if not self._cache.holds(signature, self._entry(id)):
+                self.features(matcher, id)
+            if progress is not None:
+                progress(done, len(ids))
+        self._index(matcher)
+
+    # -- finding keyframes -------------------------------------------------------------------------
+
+    def retrieve(
+        self, matcher: Matcher, query_features: Features, k: int, *, exclude: Collection[str] = ()
+    ) -> list[str]:
+        """Ids of the ``k`` keyframes that look most like a query, best first."""
+        return [id for id, _ in self.retrieve_scored(matcher, query_features, k, exclude=exclude)]
+
+    def retrieve_scored(
+        self, matcher: Matcher, query_features: Features, k: int, *, exclude: Collection[str] = ()
+    ) -> list[tuple[str, float]]:
+        """Like :meth:`retrieve`, with cosine similarities in [-1, 1]."""
+        return self._index(matcher).search(matcher.local_descriptors(query_features), k, exclude)
+
+    def retrieve_near(self, map_T_camera: NDArray[np.float64], k: int) -> list[str]:
+        """Ids of at most ``k`` keyframes that plausibly see what a camera at that pose sees, best first."""
+        scores = self.overlaps(map_T_camera)
+        return sorted((id for id in scores if scores[id] > 0), key=lambda id: -scores[id])[:k]
+
+    def overlaps(self, map_T_camera: NDArray[np.float64]) -> dict[str, float]:
+        """Plausible overlap of every keyframe's view with that of a camera, see :func:`overlap.view_overlap`."""
+        with self._lock:
+            ids = list(self._entries)
+            if self._poses is None:
+                poses = [entry.keyframe.map_T_camera for entry in self._entries.values()]
+                self._poses = np.stack(poses) if poses else np.zeros((0, 4, 4))
+            poses_now = self._poses
+        scores = view_overlap(np.asarray(map_T_camera, dtype=np.float64), poses_now, self.scene_depth_m)
+        return dict(zip(ids, scores.tolist(), strict=True))
+
+    def similarities(self, matcher: Matcher, query_features: Features) -> dict[str, float]:
+        """Cosine similarity of every keyframe with a query; combine with :meth:`overlaps` as needed."""
+        return self._index(matcher).similarities(matcher.local_descriptors(query_features))
+
+    # -- on disk -----------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path, *, feature_memory: int = MEMORY_BYTES) -> KeyframeMap:
+        """Read a map folder; images and features stay on disk until they are needed.
+
+        Raises:
+            MapError: if there is no map, or it is damaged, changed by hand, or of a newer format.
+        """
+        folder = Path(path).expanduser().resolve()
+        header, entries = storage.read_map(folder)
+        keyframe_map = cls(header.frame_id, feature_memory=feature_memory)
+        keyframe_map.provenance = header.provenance
+        for camera in header.cameras.values():
+            keyframe_map._cameras[_camera_key(camera)] = camera
+        keyframe_map._entries = {entry.keyframe.id: entry for entry in entries}
+        if entries:
+            keyframe_map._image_format = entries[-1].image.suffix
+        keyframe_map.path = keyframe_map._cache.folder = folder
+        return keyframe_map
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a folder in one step; a map that is there is replaced, or untouched on failure.
+
+        Raises:
+            MapError: if the place is taken by something else or the disk refuses.
+        """
+        folder = Path(path).expanduser().resolve()
+        with self._lock:
+            entries = dict(self._entries)
+            header = storage.Header(self.frame_id, self.provenance)
+            storage.write_map(folder, header, list(entries.values()), lambda fresh: self._write_caches(fresh, entries))
+            for id, entry in entries.items():
+                self._entries[id] = _stored(entry, folder)
+            self.path = self._cache.folder = folder
+
+    def _write_caches(self, fresh: Path, entries: dict[str, Entry]) -> None:
+        """Features and indexes are worth a try, not the failure of a save."""
+        try:
+            self._cache.copy_to(fresh, entries)
+            for signature, (_, index) in self._indexes.items():
+                index.save(_index_file(fresh, signature))
+        except OSError as error:
+            self._cache.warn_once(fresh, error)
+
+    def _index(self, matcher: Matcher) -> RetrievalIndex:
+        signature = _checked_signature(matcher)
+        with self._lock:
+            revision, index = self._indexes.get(signature, (-1, None))
+            if index is not None and revision == self._revision:
+                return index
+            if index is None:
+                index = RetrievalIndex.load(_index_file(self.path, signature)) if self.path else RetrievalIndex()
+            keys = {id: entry.content_key for id, entry in self._entries.items()}
+            changed = index.update(keys, lambda id: matcher.local_descriptors(self.features(matcher, id)))
+            self._indexes[signature] = (self._revision, index)
+            if changed and self.path is not None:
+                try:
+                    index.save(_index_file(self.path, signature))
+                except OSError as error:
+                    self._cache.warn_once(self.path, error)
+            return index
+
+    def _entry(self, id: str) -> Entry:
+        try:
+            return self._entries[id]
+        except KeyError:
+            raise MapError(f"the map has no keyframe '{id}'") from None
+
+    def _put(self, entry: Entry) -> None:
+        self._entries[entry.keyframe.id] = entry
+        self._poses = self._scene_depth_m = None
+        self._revision += 1
+
+    def _free_id(self) -> str:
+        number = len(self._entries)
+        while f"{number:06d}" in self._entries:
+            number += 1
+        return f"{number:06d}"
+
+    def _shared_camera(self, camera: Camera) -> Camera:
+        return self._cameras.setdefault(_camera_key(camera), camera)
+
+
+def _camera_key(camera: Camera) -> tuple:
+    return camera.width, camera.height, camera.model, camera.K.tobytes(), camera.D.tobytes()
+
+
+def _checked_signature(matcher: Matcher) -> str:
+    signature = matcher.signature
+    if not valid_id(signature):
+        raise ValueError(f"matcher signature {signature!r} cannot be a folder name")
+    return signature
+
+
+def _index_file(folder: Path, signature: str) -> Path:
+    return folder / "retrieval" / f"{signature}.safetensors"
+
+
+def _median_depth(depth: NDArray[np.floating] | None) -> float:
+    known = depth[valid_depth(depth)] if depth is not None else np.zeros(0)
+    return float(np.median(known)) if known.size else float("nan")
+
+
+def _rigid(pose: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """A pose made exactly rigid, or MapError where it is not even nearly so."""
+    pose = np.asarray(pose, dtype=np.float64)
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise MapError(f"frame {name}: its pose is not a finite 4x4 matrix")
+    R = pose[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
+        raise MapError(f"frame {name}: its pose is not a rigid motion (the rotation is not orthogonal)")
+    return se3.orthonormalised(pose)
+
+
+def _stored(entry: Entry, folder: Path) -> Entry:
+    """The same entry after a save: pixels in the folder, not in memory."""
+    id = entry.keyframe.id
+    image = replace(entry.image, data=None, path=folder / "images" / f"{id}.{entry.image.suffix}")
+    depth = entry.depth and replace(entry.depth, data=None, path=folder / "depth" / f"{id}.png")
+    return replace(entry, image=image, depth=depth)

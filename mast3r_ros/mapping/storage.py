@@ -1,0 +1,240 @@
+"""The map on disk: a folder a person can read and repair.
+
+    map.yaml            format version, frame id, cameras, provenance, checksum of keyframes.jsonl
+    keyframes.jsonl     one keyframe per line: id, stamp, camera, pose, checksums
+    images/<id>.jpg     or .png
+    depth/<id>.png      16 bits, millimetres, 0 where unknown
+    features/           what matchers know of the keyframes; a cache that may be deleted
+    retrieval/          appearance indexes; a cache too
+
+Every limit here is far beyond any real map; it keeps a damaged or hostile file from eating the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mast3r_ros import __version__
+from mast3r_ros.errors import MapError
+from mast3r_ros.frames import Camera
+from mast3r_ros.mapping.atomic import link_or_copy, recover, replacing, write_synced
+from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, from_line, map_error, to_line
+
+FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_LINE_BYTES = 16 * 2**10
+MAX_KEYFRAMES = 2_000_000
+#: What belongs to the format; anything else in the folder is a person's and travels along.
+OWN_FILES = ("map.yaml", "keyframes.jsonl", "images", "depth", "features", "retrieval")
+
+
+@dataclass
+class Header:
+    """What map.yaml says.
+
+    Attributes:
+        frame_id: name of the map frame.
+        provenance: where the map comes from: source, tool, created, as texts.
+        cameras: by name.
+        keyframes_sha256: checksum of keyframes.jsonl.
+    """
+
+    frame_id: str
+    provenance: dict[str, str] = field(default_factory=dict)
+    cameras: dict[str, Camera] = field(default_factory=dict)
+    keyframes_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line of keyframes.jsonl that cannot be used."""
+
+    number: int
+    error: ValueError
+
+
+def read_map(folder: Path) -> tuple[Header, list[Entry]]:
+    """Read a map; images stay on disk until asked for, but must be there and of the right size.
+
+    Raises:
+        MapError: if there is no map, or it is damaged, changed by hand, or of a newer format.
+    """
+    header = read_header(folder)
+    path = folder / "keyframes.jsonl"
+    digest = hashlib.sha256()
+    entries: dict[str, Entry] = {}
+    for number, entry in read_lines(path, header.cameras, digest.update):
+        if isinstance(entry, BadLine):
+            raise map_error(path, entry.error, number) from entry.error
+        if entry.keyframe.id in entries:
+            raise map_error(path, f"repeats the id '{entry.keyframe.id}'", number)
+        entries[entry.keyframe.id] = entry
+    if digest.hexdigest() != header.keyframes_sha256:
+        raise MapError(
+            f"{path}: changed since it was saved; if you edited it by hand, run `mast3r_ros map repair {folder}`"
+        )
+    _check_files(folder, entries.values())
+    return header, list(entries.values())
+
+
+def read_header(folder: Path) -> Header:
+    """Read map.yaml.
+
+    Raises:
+        MapError: if there is no map, or map.yaml is damaged or of a newer format.
+    """
+    recover(folder)
+    path = folder / "map.yaml"
+    if not folder.is_dir():
+        raise MapError(f"{folder}: there is no map: make one with `mast3r_ros map build SOURCE -o {folder}`")
+    if not path.is_file():
+        raise MapError(f"{folder}: is not a map (it has no map.yaml): make one with `mast3r_ros map build`")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_HEADER_BYTES + 1)
+        if len(data) > MAX_HEADER_BYTES:
+            raise ValueError(f"is larger than {MAX_HEADER_BYTES // 2**20} MiB")
+        return _header(yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path)
+    except OSError as error:
+        raise MapError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MapError(f"{path}: {' '.join(str(error).split())}; restore it from a copy") from error
+
+
+def read_lines(
+    path: Path, cameras: dict[str, Camera], watch: Callable[[bytes], None] = lambda line: None
+) -> Iterator[tuple[int, Entry | BadLine]]:
+    """The keyframes of a keyframes.jsonl by line number; ``watch`` sees every raw line.
+
+    Raises:
+        MapError: if the file cannot be read or is of absurd size.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+                if len(line) > MAX_LINE_BYTES or number > MAX_KEYFRAMES:
+                    raise MapError(f"{path} line {number}: too long to be a map's; restore it from a copy")
+                watch(line)
+                try:
+                    yield number, from_line(line, path.parent, cameras)
+                except ValueError as error:
+                    yield number, BadLine(number, error)
+    except OSError as error:
+        raise MapError(f"{path}: cannot be read ({error.strerror}): restore the map from a copy") from error
+
+
+def write_map(
+    folder: Path, header: Header, entries: Sequence[Entry], write_caches: Callable[[Path], None] = lambda fresh: None
+) -> None:
+    """Save a map in one step: the folder holds all of it afterwards, or what it held before.
+
+    Args:
+        write_caches: adds features and retrieval to the new folder before it takes its place.
+
+    Raises:
+        MapError: if the place is taken by something else or the disk refuses; nothing is changed then.
+    """
+    if folder.exists() and not (folder / "map.yaml").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MapError(f"{folder}: exists and is not a map: choose another place, or remove it first")
+    try:
+        with replacing(folder) as fresh:
+            _write_files(fresh, folder, header, entries)
+            write_caches(fresh)
+            _carry_over(folder, fresh)
+    except OSError as error:
+        kept = "the map that was there is unchanged" if folder.exists() else "nothing was written"
+        raise MapError(f"{folder}: the map could not be saved ({error.strerror or error}): {kept}") from error
+
+
+def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[Entry]) -> None:
+    names: dict[int, str] = {}
+    lines = []
+    (fresh / "images").mkdir()
+    (fresh / "depth").mkdir()
+    for entry in entries:
+        names.setdefault(id(entry.keyframe.camera), f"camera_{len(names)}")
+        lines.append(to_line(entry, names[id(entry.keyframe.camera)]))
+        for kind, blob in (("images", entry.image), ("depth", entry.depth)):
+            if blob is None:
+                continue
+            target = fresh / kind / f"{entry.keyframe.id}.{blob.suffix}"
+            if blob.path is None:
+                target.write_bytes(blob.read())
+            elif blob.path.parent == folder / kind and blob.path.stat().st_size == blob.size:
+                link_or_copy(blob.path, target)  # the old folder goes away, so the file has one owner again
+            else:
+                target.write_bytes(blob.read())
+    data = b"".join(lines)
+    write_synced(fresh / "keyframes.jsonl", data)
+    by_name = {names[id(e.keyframe.camera)]: camera_to_dict(e.keyframe.camera) for e in entries}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "frame_id": header.frame_id,
+        "keyframes": len(entries),
+        "keyframes_sha256": hashlib.sha256(data).hexdigest(),
+        "provenance": {**header.provenance, "tool": f"mast3r_ros {__version__}"},
+        "cameras": by_name,
+    }
+    write_synced(fresh / "map.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None).encode())
+
+
+def _carry_over(folder: Path, fresh: Path) -> None:
+    """A person's own files in the old folder (notes, a licence) move into the new one."""
+    for item in folder.iterdir() if folder.is_dir() else ():
+        if item.name in OWN_FILES:
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.copytree(item, fresh / item.name, symlinks=True, copy_function=link_or_copy)
+        else:
+            shutil.copy2(item, fresh / item.name, follow_symlinks=False)
+
+
+def _header(document: Any, path: Path) -> Header:
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise ValueError("is not a map description (it has no format_version)")
+    if version > FORMAT_VERSION:
+        raise MapError(
+            f"{path}: the map has format version {version}, this program reads up to {FORMAT_VERSION}: "
+            "update mast3r_ros, or build the map again"
+        )
+    frame_id, checksum, cameras = (document.get(key) for key in ("frame_id", "keyframes_sha256", "cameras"))
+    if not isinstance(frame_id, str) or not frame_id:
+        raise ValueError("has no frame_id")
+    if not isinstance(checksum, str) or not isinstance(cameras, dict):
+        raise ValueError("lacks keyframes_sha256 or cameras")
+    parsed = {}
+    for name, record in cameras.items():
+        try:
+            parsed[str(name)] = camera_from_dict(record)
+        except ValueError as error:
+            raise ValueError(f"camera '{name}' {error}") from error
+    provenance = document.get("provenance")
+    texts = {str(k): str(v) for k, v in provenance.items()} if isinstance(provenance, dict) else {}
+    return Header(frame_id, texts, parsed, checksum)
+
+
+def _check_files(folder: Path, entries: Any) -> None:
+    """Every image is there with its size; its checksum is compared when it is first read."""
+    for entry in entries:
+        for blob in (entry.image, entry.depth):
+            if blob is None:
+                continue
+            try:
+                size = blob.path.stat().st_size
+            except OSError:
+                raise MapError(
+                    f"{blob.path}: is missing: restore it, or run `mast3r_ros map repair {folder}` to go on without it"
+                ) from None
+            if size != blob.size:
+                raise MapError(
+                    f"{blob.path}: has {size} bytes instead of {blob.size}: restore it, or run "
+                    f"`mast3r_ros map repair {folder}` to accept it as it is"
+                )

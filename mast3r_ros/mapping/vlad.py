@@ -1,0 +1,85 @@
+"""VLAD: one vector per image from its local descriptors, with a vocabulary trained on the map itself.
+
+Jegou et al., "Aggregating local descriptors into a compact image representation" (CVPR 2010);
+intra-normalisation after Arandjelovic and Zisserman, "All about VLAD" (CVPR 2013).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+#: Words of the vocabulary, and the dimension descriptors are reduced to: 64 x 64 values per image.
+WORDS, DIMENSION = 64, 64
+#: A word needs about this many training descriptors to be more than noise.
+DESCRIPTORS_PER_WORD = 30
+SEED = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What turns descriptors into a VLAD vector.
+
+    Attributes:
+        mean: (D,) of the training descriptors.
+        basis: (D, d) principal directions, d <= D.
+        words: (K, d) cluster centres of the reduced descriptors.
+    """
+
+    mean: Array
+    basis: Array
+    words: Array
+
+    @classmethod
+    def train(cls, descriptors: Array) -> Vocabulary:
+        """Learn from (N, D) descriptors, N >= 1; deterministic, and fewer words where there are few descriptors."""
+        mean = descriptors.mean(axis=0)
+        centred = descriptors - mean
+        _, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
+        basis = np.ascontiguousarray(vectors[:, ::-1][:, :DIMENSION], dtype=np.float32)
+        words = max(1, min(WORDS, len(descriptors) // DESCRIPTORS_PER_WORD))
+        return cls(mean, basis, _cluster(centred @ basis, words))
+
+    @property
+    def size(self) -> int:
+        """Length of a VLAD vector."""
+        return int(self.words.size)
+
+    def aggregate(self, descriptors: Array) -> Array:
+        """(N, D) descriptors -> (size,) unit VLAD vector; all zero where there is nothing to describe."""
+        if len(descriptors) == 0:
+            return np.zeros(self.size, np.float32)
+        reduced = (descriptors.astype(np.float32, copy=False) - self.mean) @ self.basis
+        nearest = np.argmin((self.words**2).sum(axis=1) - 2 * (reduced @ self.words.T), axis=1)
+        member = np.zeros((len(self.words), len(reduced)), np.float32)
+        member[nearest, np.arange(len(reduced))] = 1
+        residuals = member @ reduced - member.sum(axis=1, keepdims=True) * self.words
+        residuals /= np.maximum(np.linalg.norm(residuals, axis=1, keepdims=True), 1e-9)
+        vector = np.sign(residuals) * np.sqrt(np.abs(residuals))
+        return unit(vector.reshape(-1))
+
+
+def _cluster(points: Array, count: int) -> Array:
+    """K-means with a fixed seed: (N, d) -> (count, d)."""
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    if count == 1:
+        return points.mean(axis=0, keepdims=True)
+    try:
+        import faiss
+    except ImportError:
+        from scipy.cluster.vq import kmeans2
+
+        return kmeans2(points, count, iter=20, minit="++", seed=SEED)[0].astype(np.float32)
+    kmeans = faiss.Kmeans(points.shape[1], count, niter=20, seed=SEED, min_points_per_centroid=1)
+    kmeans.train(points)
+    return kmeans.centroids
+
+
+def unit(vector: Array) -> Array:
+    """A vector scaled to length 1; zero stays zero."""
+    norm = float(np.linalg.norm(vector))
+    return vector / norm if norm > 1e-9 else np.zeros_like(vector)
