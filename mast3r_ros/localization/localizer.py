@@ -1,0 +1,271 @@
+"""One frame in, one verdict out: describe, retrieve, match, solve, verify."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import Frame
+from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.absolute_pose import (
+    MINIMUM,
+    AbsolutePose,
+    SolverSettings,
+    refine_pose,
+    solve_pose,
+)
+from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
+from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
+from mast3r_ros.localization.verification import (
+    Gates,
+    Support,
+    Verdict,
+    balanced_weights,
+    inliers_by_keyframe,
+    verify,
+)
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching.base import Features, Matcher, Matches
+
+Array = NDArray[np.float64]
+
+#: Images with fewer pixels on a side hold nothing to match.
+SMALLEST_IMAGE = 32
+
+
+@dataclass(frozen=True)
+class LocalizerSettings:
+    """How a frame is localized.
+
+    Attributes:
+        keyframes: keyframes matched with every query (K).
+        second_look: keyframes matched in a second attempt when the first is rejected; 0 turns it off.
+        threshold: reprojection error an inlier may have, as a share of the image diagonal.
+        solver: noise and effort of the pose solver (its ``threshold_px`` is replaced by ``threshold``).
+        gates: what a pose must show to be accepted.
+    """
+
+    keyframes: int = 5
+    second_look: int = 15
+    threshold: float = 0.01
+    solver: SolverSettings = field(default_factory=lambda: SolverSettings(point_sigma_m=0.01))
+    gates: Gates = field(default_factory=Gates)
+
+
+@dataclass(frozen=True, eq=False)
+class PosePrior:
+    """Where the camera is believed to be before looking.
+
+    Attributes:
+        map_T_camera: (4, 4).
+        position_sigma_m, rotation_sigma_rad: standard deviations; a pose that is more than
+            ``PRIOR_LIMIT`` of them away contradicts the prior.
+        binding: whether a contradicting pose is rejected (odometry) or the prior only guides retrieval.
+    """
+
+    map_T_camera: Array
+    position_sigma_m: float = 0.5
+    rotation_sigma_rad: float = 0.5
+    binding: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Correspondences:
+    """Matches with all retrieved keyframes in one list, points in the map frame."""
+
+    ids: tuple[str, ...]
+    matches: tuple[Matches, ...]
+    xy: Array
+    points: Array
+    weights: Array
+    keyframe: NDArray[np.int64]
+
+    def rows(self, kept: NDArray[np.bool_]) -> _Correspondences:
+        """The same with only some of the matches."""
+        parts = tuple(
+            m[k] for m, k in zip(self.matches, np.split(kept, np.cumsum([len(m) for m in self.matches])[:-1]), strict=True)
+        )
+        return _Correspondences(
+            self.ids, parts, self.xy[kept], self.points[kept], self.weights[kept], self.keyframe[kept]
+        )
+
+
+class Localizer:
+    """Localizes single frames in a keyframe map.
+
+    Not thread-safe: one caller at a time (a node's worker thread).
+    """
+
+    def __init__(
+        self, keyframe_map: KeyframeMap, matcher: Matcher, settings: LocalizerSettings = LocalizerSettings()
+    ) -> None:
+        self.map = keyframe_map
+        self.matcher = matcher
+        self.settings = settings
+        # Focal lengths of accepted frames without calibration, by image size: one camera has one focal length.
+        self._focals: dict[tuple[int, int], deque[float]] = {}
+
+    def localize(self, frame: Frame, prior: PosePrior | None = None) -> PoseEstimate:
+        """Find the pose of ``frame``, or say why it cannot be found.
+
+        Args:
+            prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
+        """
+        clock = _Clock()
+        estimate = self._attempt(frame, prior, clock)
+        return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
+
+    def _attempt(self, frame: Frame, prior: PosePrior | None, clock: _Clock) -> PoseEstimate:
+        if len(self.map) == 0:
+            return rejected(Reason.EMPTY_MAP, "the map has no keyframes")
+        if min(frame.width, frame.height) < SMALLEST_IMAGE:
+            return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
+        with clock.stage("describe"):
+            features = self.matcher.describe(frame)
+        first = self._look(frame, features, self.settings.keyframes, prior, clock)
+        if first.localized or self.settings.second_look <= self.settings.keyframes:
+            return first
+        if len(self.map) <= self.settings.keyframes:
+            return first
+        # A pose that was nearly good enough tells where to look for more support.
+        around = prior
+        if first.map_T_camera is not None:
+            around = PosePrior(first.map_T_camera)
+        second = self._look(frame, features, self.settings.second_look, around, clock)
+        return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
+
+    def _look(
+        self, frame: Frame, features: Features, count: int, prior: PosePrior | None, clock: _Clock
+    ) -> PoseEstimate:
+        """One attempt with ``count`` keyframes."""
+        with clock.stage("retrieve"):
+            ids = self._retrieve(features, count, prior)
+        if not ids:
+            return rejected(Reason.NOTHING_RETRIEVED, "no keyframe looks like this image")
+        with clock.stage("match"):
+            found = self._correspondences(features, ids)
+        if len(found.xy) < MINIMUM:
+            return rejected(Reason.TOO_FEW_MATCHES, f"{len(found.xy)} matches with {len(ids)} keyframes")
+        with clock.stage("solve"):
+            solved = self._solve(frame, found)
+        if solved is None:
+            return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
+        with clock.stage("verify"):
+            support, found = solved
+            verdict = verify(support, frame, self.settings.gates)
+        if verdict.reason is Reason.NONE and frame.camera is None:
+            self._remember_focal(frame, support.pose.focal_px)
+        return _estimate(found, support, verdict)
+
+    def _retrieve(self, features: Features, count: int, prior: PosePrior | None) -> list[str]:
+        """Keyframes that look similar; with a prior, half of them from where the camera should be."""
+        similar = self.map.retrieve(self.matcher, features, count)
+        if prior is None:
+            return similar
+        near = self.map.retrieve_near(prior.map_T_camera, (count + 1) // 2)
+        return list(dict.fromkeys([*near, *similar]))[:count]
+
+    def _correspondences(self, features: Features, ids: Sequence[str]) -> _Correspondences:
+        """Match all keyframes at once and bring their points into the map frame."""
+        matched = self.matcher.match(features, [self.map.features(self.matcher, id) for id in ids])
+        points = [se3.apply(self.map[id].map_T_camera, m.points) for id, m in zip(ids, matched, strict=True)]
+        return _Correspondences(
+            ids=tuple(ids),
+            matches=tuple(matched),
+            xy=np.concatenate([m.query_xy for m in matched]),
+            points=np.concatenate(points),
+            weights=np.concatenate([m.weights for m in matched]),
+            keyframe=np.repeat(np.arange(len(ids)), [len(m) for m in matched]),
+        )
+
+    def _solve(self, frame: Frame, found: _Correspondences) -> tuple[Support, _Correspondences] | None:
+        """Robust pose over all keyframes, refined with balanced weights."""
+        settings = replace(
+            self.settings.solver, threshold_px=self.settings.threshold * float(np.hypot(frame.width, frame.height))
+        )
+        centre = np.array([frame.width - 1, frame.height - 1]) / 2
+        if frame.camera is not None:
+            ideal, focal = frame.camera.rays(found.xy), frame.camera.focal
+            has_ray = np.isfinite(ideal).all(axis=1)
+            ideal, found = ideal[has_ray], found.rows(has_ray)
+            pose = solve_pose(ideal, found.points, found.weights, focal, settings)
+        elif (known := self._known_focal(frame)) is not None:
+            ideal = (found.xy - centre) / known
+            pose = solve_pose(ideal, found.points, found.weights, known, settings)
+        else:
+            side = max(frame.width, frame.height)
+            pose = solve_pose_and_focal(found.xy - centre, found.points, found.weights, side, settings)
+            ideal = (found.xy - centre) / pose.focal_px if pose is not None else found.xy
+        if pose is None:
+            return None
+        support = _support(pose, found)
+        weights = balanced_weights(support, found.weights, frame.width, frame.height)
+        balanced = refine_pose(pose.map_T_camera, ideal, found.points, weights, pose.focal_px, settings)
+        return (_support(balanced, found), found) if balanced is not None else None
+
+    def _known_focal(self, frame: Frame) -> float | None:
+        """Median focal length of earlier frames of this size, once there are enough to trust it."""
+        seen = self._focals.get((frame.width, frame.height))
+        return float(np.median(seen)) if seen is not None and len(seen) >= 5 else None
+
+    def _remember_focal(self, frame: Frame, focal_px: float) -> None:
+        self._focals.setdefault((frame.width, frame.height), deque(maxlen=25)).append(focal_px)
+
+
+def rejected(reason: Reason, detail: str) -> PoseEstimate:
+    """An estimate without a pose."""
+    return PoseEstimate(status=Status.REJECTED, reason=reason, detail=detail)
+
+
+def _support(pose: AbsolutePose, found: _Correspondences) -> Support:
+    return Support(pose, found.xy, found.points, found.keyframe, len(found.ids))
+
+
+def _estimate(found: _Correspondences, support: Support, verdict: Verdict) -> PoseEstimate:
+    """Gather pose, verdict and what supports them."""
+    counts = inliers_by_keyframe(support)
+    order = [int(k) for k in np.argsort(-counts, kind="stable")]
+    bounds = np.cumsum([len(m) for m in found.matches])[:-1]
+    inliers = np.split(support.pose.inlier, bounds)
+    evidence = verdict.evidence
+    # Ranks estimates from 0 to 1: inliers that are many and everywhere; 0.5 about where the gates are.
+    strength = evidence.inliers * evidence.spread
+    return PoseEstimate(
+        status=Status.LOCALIZED if verdict.reason is Reason.NONE else Status.REJECTED,
+        reason=verdict.reason,
+        detail=verdict.detail,
+        map_T_camera=support.pose.map_T_camera,
+        covariance=verdict.covariance,
+        keyframes=tuple(found.ids[k] for k in order if counts[k] > 0),
+        evidence=evidence,
+        confidence=float(strength / (strength + 4.0)),
+        camera_focal_px=support.pose.focal_px,
+        matched=tuple(KeyframeMatches(found.ids[k], found.matches[k], inliers[k]) for k in order),
+    )
+
+
+class _Clock:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = self._stages.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+
+    def finished(self) -> dict[str, float]:
+        """All stages and their total since the clock was made."""
+        return {**self._stages, "total": 1e3 * (time.perf_counter() - self._start)}

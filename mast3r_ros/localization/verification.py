@@ -1,0 +1,245 @@
+"""Evidence for and against a pose, beyond the inlier count, and the verdict.
+
+Pose solvers and networks fail quietly: a wrong pose can have a hundred inliers, all on one poster that
+hangs in two places. So a pose has to pass gates that such a failure does not pass: inliers spread over the
+image, a geometry that fixes all six degrees of freedom, keyframes that agree with each other, sensor depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import Frame, valid_depth
+from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.absolute_pose import AbsolutePose
+from mast3r_ros.localization.estimate import Evidence, Reason
+
+Array = NDArray[np.float64]
+
+#: The image is cut into this many columns and rows to see how far inliers are spread.
+COLUMNS, ROWS = 8, 6
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a pose must show to be accepted; every field belongs to one named reason.
+
+    Attributes:
+        min_inliers: matches the pose explains (``too_few_inliers``).
+        min_inlier_ratio: their share of all matches (``too_few_inliers``).
+        min_spread: share of the image's 8 x 6 cells that hold an inlier (``inliers_on_one_patch``).
+        max_residual_px: median reprojection error of the inliers, in pixels of a 640 wide image (``large_residuals``).
+        max_position_sigma_m: standard deviation of the position in its worst direction (``uncertain``).
+        max_rotation_sigma_deg: the same for the rotation (``uncertain``).
+        max_condition: ratio of the largest to the smallest standard deviation of the position
+            (``ill_conditioned``).
+        min_agreeing_keyframes: keyframes that must support the pose, where the map offers as many
+            (``keyframes_disagree``); a single keyframe is enough with ``strong_inliers`` and ``strong_spread``.
+        max_depth_error: median relative difference to the query's own depth (``depth_disagrees``).
+    """
+
+    min_inliers: int = 15
+    min_inlier_ratio: float = 0.05
+    min_spread: float = 0.16
+    max_residual_px: float = 6.0
+    max_position_sigma_m: float = 0.15
+    max_rotation_sigma_deg: float = 5.0
+    max_condition: float = 30.0
+    min_agreeing_keyframes: int = 2
+    strong_inliers: int = 30
+    strong_spread: float = 0.2
+    max_depth_error: float = 0.1
+
+
+#: A keyframe supports a pose on its own with this many inliers.
+SUPPORT = 8
+#: Standard deviation of the map's own keyframe poses, which all matches of a query share: metres, radians.
+MAP_POSITION_SIGMA_M = 0.005
+MAP_ROTATION_SIGMA_RAD = np.radians(0.15)
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """A pose and the matches it rests on, as verification reads them.
+
+    Attributes:
+        pose: the solved pose.
+        query_xy: (N, 2) pixels of the query.
+        points: (N, 3) map points, metres.
+        keyframe: (N,) index of the keyframe each match comes from, 0 .. offered - 1.
+        offered: number of keyframes that were matched.
+    """
+
+    pose: AbsolutePose
+    query_xy: Array
+    points: Array
+    keyframe: NDArray[np.int64]
+    offered: int
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Accepted (``reason`` is NONE) or rejected, why, and the figures behind it."""
+
+    reason: Reason
+    detail: str
+    evidence: Evidence
+    covariance: Array
+
+
+def verify(support: Support, frame: Frame, gates: Gates = Gates()) -> Verdict:
+    """Judge a pose by evidence that a confident mistake does not produce.
+
+    Returns:
+        the first gate that it fails, in the order of :class:`Gates`, or acceptance.
+    """
+    covariance = pose_covariance(support)
+    evidence = gather(support, frame, covariance)
+    for reason, passed, detail in _checks(evidence, covariance, support.offered, frame, gates):
+        if not passed:
+            return Verdict(reason, detail, evidence, covariance)
+    return Verdict(Reason.NONE, "", evidence, covariance)
+
+
+def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
+    """Measure everything the gates read."""
+    inlier = support.pose.inlier
+    position, rotation = worst_sigmas(covariance)
+    return Evidence(
+        inliers=int(inlier.sum()),
+        inlier_ratio=float(inlier.mean()) if len(inlier) else 0.0,
+        spread=spread(support.query_xy[inlier], frame.width, frame.height),
+        residual_px=float(np.median(support.pose.residual_px[inlier])) if inlier.any() else float("nan"),
+        position_sigma_m=position,
+        rotation_sigma_deg=float(np.degrees(rotation)),
+        agreeing_keyframes=int((inliers_by_keyframe(support) >= SUPPORT).sum()),
+        depth_error=depth_error(support, frame),
+    )
+
+
+def _checks(
+    evidence: Evidence, covariance: Array, offered: int, frame: Frame, gates: Gates
+) -> Sequence[tuple[Reason, bool, str]]:
+    """Each gate as (reason, passed, sentence)."""
+    residual = evidence.residual_px * 640 / max(frame.width, frame.height)
+    axes = np.sqrt(np.maximum(np.linalg.eigvalsh(covariance[:3, :3]), 0))
+    condition = float(axes[-1] / max(axes[0], 1e-9))
+    strong = evidence.inliers >= gates.strong_inliers and evidence.spread >= gates.strong_spread
+    wanted = min(gates.min_agreeing_keyframes, offered)
+    e = evidence
+    return (
+        (
+            Reason.TOO_FEW_INLIERS,
+            e.inliers >= gates.min_inliers and e.inlier_ratio >= gates.min_inlier_ratio,
+            f"{e.inliers} inliers ({e.inlier_ratio:.0%} of the matches), "
+            f"{gates.min_inliers} and {gates.min_inlier_ratio:.0%} needed",
+        ),
+        (
+            Reason.INLIERS_ON_ONE_PATCH,
+            e.spread >= gates.min_spread,
+            f"inliers cover {e.spread:.0%} of the image, {gates.min_spread:.0%} needed",
+        ),
+        (
+            Reason.LARGE_RESIDUALS,
+            residual <= gates.max_residual_px,
+            f"median reprojection error {e.residual_px:.1f} px, at most {gates.max_residual_px:g} px at 640 wide",
+        ),
+        (
+            Reason.UNCERTAIN,
+            e.position_sigma_m <= gates.max_position_sigma_m and e.rotation_sigma_deg <= gates.max_rotation_sigma_deg,
+            f"standard deviation {e.position_sigma_m:.2f} m and {e.rotation_sigma_deg:.1f} deg, at most "
+            f"{gates.max_position_sigma_m:g} m and {gates.max_rotation_sigma_deg:g} deg",
+        ),
+        (
+            Reason.ILL_CONDITIONED,
+            condition <= gates.max_condition,
+            f"position is {condition:.0f} times less certain in one direction, at most {gates.max_condition:g}",
+        ),
+        (
+            Reason.KEYFRAMES_DISAGREE,
+            strong or e.agreeing_keyframes >= wanted,
+            f"{e.agreeing_keyframes} of {offered} keyframes support the pose, {wanted} needed",
+        ),
+        (
+            Reason.DEPTH_DISAGREES,
+            not e.depth_error > gates.max_depth_error,  # NaN (no depth) passes
+            f"differs from the camera's depth by {e.depth_error:.0%}, at most {gates.max_depth_error:.0%}",
+        ),
+    )
+
+
+def inliers_by_keyframe(support: Support) -> NDArray[np.int64]:
+    """(offered,) inliers from each keyframe."""
+    return np.bincount(support.keyframe[support.pose.inlier], minlength=support.offered)
+
+
+def depth_error(support: Support, frame: Frame) -> float:
+    """Median relative difference between the inliers' distance and the depth the query measured itself.
+
+    NaN where the query has no depth at enough inliers to tell.
+    """
+    if frame.depth is None:
+        return float("nan")
+    inlier = support.pose.inlier
+    u, v = np.rint(support.query_xy[inlier]).astype(np.int64).T
+    measured = frame.depth[v.clip(0, frame.height - 1), u.clip(0, frame.width - 1)]
+    expected = se3.apply(support.pose.camera_T_map, support.points[inlier])[:, 2]
+    known = valid_depth(measured)
+    if known.sum() < SUPPORT:
+        return float("nan")
+    return float(np.median(np.abs(measured[known] - expected[known]) / expected[known]))
+
+
+def worst_sigmas(covariance: Array) -> tuple[float, float]:
+    """Standard deviations of position (m) and rotation (rad) in their worst directions."""
+    position = np.linalg.eigvalsh(covariance[:3, :3])[-1]
+    rotation = np.linalg.eigvalsh(covariance[3:, 3:])[-1]
+    return float(np.sqrt(max(position, 0))), float(np.sqrt(max(rotation, 0)))
+
+
+def balanced_weights(support: Support, weights: Array, width: int, height: int) -> Array:
+    """Weights (N,) such that the inliers of one keyframe in one image cell count as one observation.
+
+    Matches that lie together share the error of the same piece of depth map and keyframe pose. Counted
+    one by one they would outvote the rest of the image and promise millimetres.
+    """
+    group = support.keyframe * (COLUMNS * ROWS) + cells_of(support.query_xy, width, height)
+    count = np.bincount(group[support.pose.inlier], minlength=int(group.max()) + 1)
+    return weights / np.maximum(count[group], 1)
+
+
+def pose_covariance(support: Support) -> Array:
+    """Covariance (6, 6) of map_T_camera in ROS order and fixed map axes (metres, radians).
+
+    The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how
+    much the keyframes pull in different directions (cluster-robust variance, Liang and Zeger,
+    Biometrika 1986, with keyframes as clusters), plus the noise of the map itself.
+    """
+    pose = support.pose
+    # A direction the matches say nothing about must come out uncertain, not zero.
+    bread = np.linalg.inv(pose.information + 1e-6 * np.eye(6))
+    pulls = pose.gradient_by(support.keyframe, support.offered)
+    pulling = np.flatnonzero(inliers_by_keyframe(support) > 0)
+    clustered = np.zeros((6, 6))
+    if len(pulling) > 1:
+        correction = len(pulling) / (len(pulling) - 1)
+        clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
+    floor = np.diag([MAP_POSITION_SIGMA_M**2] * 3 + [MAP_ROTATION_SIGMA_RAD**2] * 3)
+    covariance = bread * max(1.0, pose.variance_factor) + clustered + floor
+    return (covariance + covariance.T) / 2
+
+
+def cells_of(xy: Array, width: int, height: int) -> NDArray[np.int64]:
+    """Cell number 0 .. 47 of pixels (N, 2)."""
+    column = np.clip(xy[:, 0] * COLUMNS / width, 0, COLUMNS - 1).astype(np.int64)
+    row = np.clip(xy[:, 1] * ROWS / height, 0, ROWS - 1).astype(np.int64)
+    return row * COLUMNS + column
+
+
+def spread(xy: Array, width: int, height: int) -> float:
+    """Share of the image's cells that hold at least one of the pixels (N, 2)."""
+    return len(np.unique(cells_of(xy, width, height))) / (COLUMNS * ROWS)

@@ -1,0 +1,82 @@
+"""Mutual nearest neighbours with a ratio test, for one query against many references in one product.
+
+Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", IJCV 2004, section 7.1 (ratio test).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Type for similarity products: bfloat16 where the machine has matrix units for it, else float32.
+
+    Candidates found in bfloat16 are scored again in float32, so the type changes speed, not scores.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return torch.bfloat16 if has_amx() else torch.float32
+
+
+def mutual_nearest(
+    query: NDArray, references: Sequence[NDArray], ratio: float, device: torch.device | None = None
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
+
+    Args:
+        query: (N, D) descriptors of equal length (the larger the product, the more similar).
+        references: descriptors (M_k, D) of each reference.
+        ratio: largest accepted nearest / second nearest distance within one reference.
+
+    Returns:
+        for each reference: rows of the query, rows of the reference, distance ratio of each pair.
+    """
+    device = device or torch.device("cpu")
+    sizes = [len(reference) for reference in references]
+    nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    if len(query) == 0 or sum(sizes) == 0:
+        return [nothing] * len(sizes)
+    dtype = fast_dtype(device)
+    queries = torch.from_numpy(np.ascontiguousarray(query)).to(device)
+    stacked = torch.from_numpy(np.concatenate(references)).to(device)
+    similarity = queries.to(dtype) @ stacked.to(dtype).T
+    best_query = similarity.argmax(dim=0)
+    found = []
+    for block, start, size in zip(similarity.split(sizes, dim=1), np.cumsum([0, *sizes]), sizes, strict=False):
+        if size < 2:
+            found.append(nothing)
+            continue
+        candidates = block.topk(2, dim=1).indices + int(start)
+        rows = torch.arange(len(queries), device=device)
+        mutual = best_query[candidates[:, 0]] == rows
+        rows, candidates = rows[mutual], candidates[mutual]
+        distance = _distances(queries[rows].float(), stacked[candidates].float())
+        distance_ratio = distance[:, 0] / distance[:, 1].clamp_min(1e-9)
+        kept = distance_ratio < ratio
+        found.append(
+            (
+                rows[kept].cpu().numpy(),
+                (candidates[kept, 0] - int(start)).cpu().numpy(),
+                distance_ratio[kept].cpu().numpy(),
+            )
+        )
+    return found
+
+
+def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+    """(N, D) to (N, C, D) -> Euclidean distances (N, C)."""
+    return (query[:, None] - candidates).norm(dim=2)
+
+
+def mutual_hamming(
+    query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """The same for binary descriptors (N, B) uint8: bits as +-1, so that a product counts agreeing bits."""
+    signs = [np.unpackbits(d, axis=1).astype(np.int8) * 2 - 1 for d in (query, *references)]
+    squared = mutual_nearest(signs[0], signs[1:], np.sqrt(ratio))
+    return [(rows, columns, r**2) for rows, columns, r in squared]

@@ -1,0 +1,138 @@
+"""The classical matcher: RootSIFT (or ORB) on keyframes whose depth is known.
+
+Needs nothing but a CPU: the fallback, and the baseline every learned matcher is compared with.
+Lowe, IJCV 2004; RootSIFT: Arandjelovic and Zisserman, CVPR 2012; ORB: Rublee et al., ICCV 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.errors import MatcherError
+from mast3r_ros.frames import Frame, valid_depth
+from mast3r_ros.matching.base import Features, Matches
+from mast3r_ros.matching.nearest import mutual_hamming, mutual_nearest
+from mast3r_ros.matching.registry import register
+
+#: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
+QUANTUM = 512.0
+#: Depth may vary by this share of itself around a keypoint before the point counts as an edge.
+EDGE = 0.05
+#: Images are shrunk to this many pixels on the long side before features are looked for.
+LONGEST_SIDE = 1024
+
+
+@register("sift")
+class SiftMatcher:
+    """Local features with mutual nearest neighbours and a ratio test.
+
+    Args:
+        feature: ``sift`` (RootSIFT) or ``orb`` (several times faster, less repeatable).
+        max_features: strongest features kept per image.
+        ratio: nearest / second nearest distance a match may have at most.
+    """
+
+    name = "sift"
+
+    def __init__(self, feature: str = "sift", max_features: int = 1500, ratio: float = 0.85) -> None:
+        if feature not in ("sift", "orb"):
+            raise MatcherError(f"feature '{feature}' is not known to the sift matcher: use sift or orb")
+        if not 50 <= max_features <= 20000:
+            raise MatcherError(f"max_features {max_features} is outside 50 to 20000")
+        if not 0.3 <= ratio <= 1.0:
+            raise MatcherError(f"ratio {ratio} is outside 0.3 to 1.0")
+        self.feature, self.max_features, self.ratio = feature, max_features, ratio
+
+    @property
+    def signature(self) -> str:
+        """Name of the feature and its number; the ratio does not change features."""
+        return f"{self.feature}-{self.max_features}-1"
+
+    def describe(self, frame: Frame) -> Features:
+        """Keypoints, descriptors and their surface points.
+
+        Returns:
+            ``xy`` (N, 2) float32 pixels; ``descriptors`` (N, 128) or (N, 32) uint8;
+            ``points`` (N, 3) float32 metres in the camera frame, NaN where depth is unknown or an edge.
+        """
+        xy, descriptors = self._detect(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY))
+        return {"xy": xy, "descriptors": descriptors, "points": surface_points(frame, xy)}
+
+    def _detect(self, grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Keypoints (N, 2) in pixels of the given image and their descriptors as bytes."""
+        scale = max(1.0, max(grey.shape) / LONGEST_SIDE)
+        if scale > 1:
+            size = (round(grey.shape[1] / scale), round(grey.shape[0] / scale))
+            grey = cv2.resize(grey, (max(1, size[0]), max(1, size[1])), interpolation=cv2.INTER_AREA)
+        width = 128 if self.feature == "sift" else 32
+        if min(grey.shape) < 16:
+            return np.zeros((0, 2), np.float32), np.zeros((0, width), np.uint8)
+        keypoints, descriptors = self._detector().detectAndCompute(grey, None)
+        if descriptors is None:
+            return np.zeros((0, 2), np.float32), np.zeros((0, width), np.uint8)
+        xy = cv2.KeyPoint_convert(keypoints)[: self.max_features]
+        descriptors = descriptors[: self.max_features]
+        return ((xy + 0.5) * scale - 0.5).astype(np.float32), self._as_bytes(descriptors)
+
+    def _detector(self) -> cv2.Feature2D:
+        # Made per call: OpenCV's detectors are not safe to share between threads, and making one is free.
+        if self.feature == "orb":
+            return cv2.ORB_create(self.max_features, scaleFactor=1.2, nlevels=8, fastThreshold=7)
+        return cv2.SIFT_create(self.max_features)
+
+    def _as_bytes(self, descriptors: NDArray) -> NDArray[np.uint8]:
+        if self.feature == "orb":
+            return descriptors
+        root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
+        return np.minimum(root * QUANTUM + 0.5, 255).astype(np.uint8)
+
+    def local_descriptors(self, features: Features) -> NDArray[np.float32]:
+        """(N, 128) RootSIFT of unit length, or (N, 256) ORB bits as +-1 scaled to unit length."""
+        descriptors = features["descriptors"]
+        if self.feature == "orb":
+            return (np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1) / 16
+        return descriptors.astype(np.float32) / QUANTUM
+
+    def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
+        """Mutual nearest neighbours among the reference features whose surface point is known."""
+        known = [np.flatnonzero(np.isfinite(reference["points"][:, 2])) for reference in references]
+        descriptors = [r["descriptors"][rows] for r, rows in zip(references, known, strict=True)]
+        search = mutual_hamming if self.feature == "orb" else mutual_nearest
+        matched = []
+        for reference, rows, (i, j, ratio) in zip(
+            references, known, search(query["descriptors"], descriptors, self.ratio), strict=True
+        ):
+            matched.append(
+                Matches(
+                    query["xy"][i].astype(np.float64),
+                    reference["xy"][rows[j]].astype(np.float64),
+                    reference["points"][rows[j]].astype(np.float64),
+                    # A match at the ratio limit is worth half of one that stands alone.
+                    1.0 - 0.5 * (ratio / self.ratio).astype(np.float64),
+                )
+            )
+        return matched
+
+
+def surface_points(frame: Frame, xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Surface points (N, 3) seen at pixels (N, 2), metres in the camera frame; NaN where unknown.
+
+    A keypoint on a depth edge belongs to either side of it, so it gets no point at all.
+    """
+    points = np.full((len(xy), 3), np.nan, dtype=np.float32)
+    if frame.depth is None or frame.camera is None or len(xy) == 0:
+        return points
+    u, v = np.rint(xy).astype(np.int64).T
+    u, v = u.clip(0, frame.width - 1), v.clip(0, frame.height - 1)
+    valid = valid_depth(frame.depth)
+    near = cv2.erode(np.where(valid, frame.depth, 1e6).astype(np.float32), np.ones((3, 3), np.uint8))[v, u]
+    far = cv2.dilate(np.where(valid, frame.depth, 0).astype(np.float32), np.ones((3, 3), np.uint8))[v, u]
+    known = (far > 0) & (far - near < EDGE * far)
+    z = (near + far) / 2
+    rays = frame.camera.rays(xy[known].astype(np.float64))
+    points[known] = np.concatenate([rays * z[known, None], z[known, None]], axis=1)
+    return points
