@@ -60,19 +60,16 @@ class LocalizerSettings:
 
 @dataclass(frozen=True, eq=False)
 class PosePrior:
-    """Where the camera is believed to be before looking.
+    """Where the camera is believed to be before looking. It guides retrieval; it never decides.
 
     Attributes:
         map_T_camera: (4, 4).
-        position_sigma_m, rotation_sigma_rad: standard deviations; a pose that is more than
-            ``PRIOR_LIMIT`` of them away contradicts the prior.
-        binding: whether a contradicting pose is rejected (odometry) or the prior only guides retrieval.
+        position_sigma_m, rotation_sigma_rad: standard deviations of that belief.
     """
 
     map_T_camera: Array
     position_sigma_m: float = 0.5
     rotation_sigma_rad: float = 0.5
-    binding: bool = False
 
 
 @dataclass(frozen=True, eq=False)
