@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds and tests the package with colcon as a robot's workspace would, in a clean copy of the tracked files,
+# against the ROS 2 wheels in .venv. Ends with the number of tests that ran.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+workspace=$root/.cache/colcon
+rm -rf "$workspace"
+mkdir -p "$workspace/src/mast3r_ros"
+git -C "$root" ls-files -z | tar -C "$root" --null --files-from=- -cf - | tar -C "$workspace/src/mast3r_ros" -xf -
+touch "$root/.cache/COLCON_IGNORE"
+
+cd "$workspace"
+export PATH=$root/.venv/bin:$PATH AMENT_PREFIX_PATH=$root/.venv CMAKE_PREFIX_PATH=$root/.venv COLCON_LOG_LEVEL=error
+colcon build --event-handlers console_cohesion+
+
+set +u # colcon's generated scripts read variables that may be unset
+source install/local_setup.bash
+set -u
+"$root/.venv/bin/python" "$root/scripts/node_check.py" install/mast3r_ros/lib/mast3r_ros/relocalizer
+
+colcon test --event-handlers console_direct+ --pytest-args -m smoke
+summary=$(colcon test-result --all | tail -n 1) # fails when a test failed
+[[ $summary =~ ([0-9]+)\ tests,.*\ ([0-9]+)\ skipped ]] || { echo "colcon test gave no summary: $summary" >&2; exit 1; }
+ran=$((BASH_REMATCH[1] - BASH_REMATCH[2]))
+[ "$ran" -gt 0 ] || { echo "colcon test ran no test" >&2; exit 1; }
+echo "colcon: built, relocalizer ran, $ran tests passed"

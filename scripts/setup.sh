@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# Makes .venv at the repository root with everything: libraries, ROS 2 from wheels, tf2_msgs, this package.
+#
+# Work is done in stages. A finished stage leaves the hash of its inputs in .venv/.setup, so that a second run
+# does nothing, a changed input repeats its stage only, and an interrupted run goes on where it stopped.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+cd "$root"
+# The ROS wheels restart the interpreter with their library path once per process tree; a tree that began in
+# another environment must not keep that environment's libraries.
+unset _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONPATH PYTHONHOME
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+say() { printf '\033[1msetup:\033[0m %s\n' "$*" >&2; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10 python3.14; do
+        if supported "$candidate"; then
+            python=$candidate
+            return
+        fi
+    done
+    return 1
+}
+
+# need WHAT APT_PACKAGES COMMAND...: the command tells whether WHAT is there; if not, apt brings it.
+need() {
+    local what=$1 packages=$2
+    shift 2
+    "$@" >/dev/null 2>&1 && return
+    local install="apt-get install --yes --no-install-recommends $packages"
+    if ! command -v apt-get >/dev/null; then
+        die "$what is missing: install it with this system's package manager (Debian: $packages), then run make setup again."
+    elif [ "$(id -u)" -ne 0 ]; then
+        die "$what is missing and installing it needs root: run 'sudo $install', then make setup again."
+    fi
+    say "installing $packages ($what)"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive $install; } >&2 ||
+        die "$what could not be installed: run '$install' and look at its messages."
+    "$@" >/dev/null 2>&1 || die "$what is still missing after installing $packages."
+}
+
+has_headers() { test -f "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h"; }
+
+check_system() {
+    python=
+    need "Python 3.10 to 3.14" python3 find_python
+    find_python
+    local version
+    version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    need "a C++ compiler" g++ g++ --version
+    need "the Python headers (Python.h)" "$version-dev" has_headers
+    need "Python's venv module" "$version-venv" "$python" -c 'import ensurepip, venv'
+}
+
+make_venv() {
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
+}
+
+install_requirements() {
+    say "installing the pinned libraries and ROS 2 wheels (some minutes the first time)"
+    "$venv/bin/python" -m pip install --quiet --progress-bar off \
+        -r requirements.txt -r requirements-ros.txt -r requirements-dev.txt
+}
+
+# tf2_msgs has no wheel. The virtual environment is a full CMake prefix, so rosidl generates it there.
+build_tf2_msgs() {
+    local build=$root/.cache/tf2_msgs
+    say "generating tf2_msgs"
+    rm -rf "$build" && mkdir -p "$build"
+    {
+        export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib
+        cmake -G Ninja -S "$root/scripts/tf2_msgs" -B "$build" -DCMAKE_INSTALL_PREFIX="$venv" \
+            -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$venv/bin/python" &&
+            ninja -C "$build" install
+    } >"$build/log.txt" 2>&1 || {
+        tail -n 30 "$build/log.txt" >&2
+        die "tf2_msgs could not be generated: the whole log is in $build/log.txt"
+    }
+}
+
+install_package() {
+    say "installing mast3r_ros (editable)"
+    "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
+}
+
+check_environment() {
+    "$venv/bin/python" -c 'import rclpy, tf2_msgs.msg, mast3r_ros' ||
+        die "the finished environment cannot import ROS 2: remove .venv and run make setup again."
+}
+
+# stage NAME FUNCTION INPUT_FILES...: runs the function unless it finished before with the same inputs.
+stage() {
+    local name=$1 run=$2 stamp=$venv/.setup/$1 hash
+    shift 2
+    hash=$(sha256sum "$@" | sha256sum)
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$hash" ]; then
+        ( "$run" )
+        mkdir -p "$venv/.setup"
+        echo "$hash" >"$stamp"
+        changed=1
+    fi
+}
+
+main() {
+    mkdir -p .cache
+    if command -v flock >/dev/null; then
+        exec 9>.cache/setup.lock
+        flock 9
+    fi
+    changed=
+    "$venv/bin/python" --version >/dev/null 2>&1 || rm -rf "$venv/.setup"
+    [ -f "$venv/.setup/package" ] || check_system
+    stage environment make_venv /dev/null
+    stage requirements install_requirements requirements*.txt
+    stage tf2_msgs build_tf2_msgs requirements-ros.txt scripts/tf2_msgs/CMakeLists.txt scripts/tf2_msgs/msg/*
+    # Data files are copied by pip, so a changed launch or configuration file repeats this stage.
+    mapfile -t data_files < <(find launch config -type f 2>/dev/null | LC_ALL=C sort)
+    stage package install_package setup.py setup.cfg package.xml "${data_files[@]}"
+    if [ -n "$changed" ]; then
+        check_environment
+        say "done: the command is .venv/bin/mast3r_ros"
+    fi
+}
+
+main "$@"

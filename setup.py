@@ -1,0 +1,61 @@
+"""Built by colcon (ament_python) on a robot and by pip in a plain virtual environment."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+PACKAGE = "mast3r_ros"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Visual relocalization for ROS 2: the metric pose of a camera in a map of keyframes",
+    author="mast3r_ros maintainers",
+    author_email="maintainers@mast3r-ros.invalid",
+    maintainer="mast3r_ros maintainers",
+    maintainer_email="maintainers@mast3r-ros.invalid",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(exclude=["test", "test.*"]),
+    package_data={PACKAGE: ["py.typed", "**/*.html", "**/*.css", "**/*.js"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", glob("launch/*.py")),
+        (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+    ],
+    zip_safe=False,
+    # The ranges the package accepts; requirements.txt pins what it is tested with. On a robot numpy, scipy,
+    # OpenCV, Pillow, PyYAML and Matplotlib may come from apt (package.xml). ROS 2 itself is not listed: it comes
+    # with the robot, or from requirements-ros.txt.
+    install_requires=[
+        "setuptools",
+        "numpy>=1.21",
+        "scipy>=1.8",
+        "opencv-python-headless>=4.5.4,<5",
+        "torch>=2.1",
+        "poselib>=2.0.4",
+        "faiss-cpu>=1.7.4",
+        "safetensors>=0.4",
+        "pillow>=9.0",
+        "pyyaml>=5.4",
+        "rosbags>=0.11,<0.12",
+        "typer>=0.12",
+        "rich>=13",
+        "matplotlib>=3.5",
+        "rerun-sdk>=0.27,<0.28",
+    ],
+    extras_require={
+        "test": ["pytest>=7,<9", "pytest-timeout"],
+        # Needs Debian's libusb-1.0-0 and about 2 GB.
+        "open3d": ["open3d>=0.18"],
+    },
+    entry_points={
+        "console_scripts": [
+            "mast3r_ros = mast3r_ros.cli.main:main",
+            "relocalizer = mast3r_ros.ros.relocalizer:main",
+            "mapper = mast3r_ros.ros.mapper:main",
+            "bag_player = mast3r_ros.ros.bag_player:main",
+        ],
+    },
+)
