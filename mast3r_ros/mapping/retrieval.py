@@ -98,7 +98,11 @@ class RetrievalIndex:
         if self._compression is None:
             return vector
         mean, basis = self._compression
-        return unit((vector - mean) @ basis) if vector.any() else np.zeros(basis.shape[1], np.float32)
+        return (
+            unit(((vector - mean) @ basis).astype(np.float32, copy=False))
+            if vector.any()
+            else np.zeros(basis.shape[1], np.float32)
+        )
 
     def _train(self, ids: list[str], describe: Describe) -> None:
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(len(ids), TRAINING_KEYFRAMES)).astype(int)]

@@ -1,0 +1,350 @@
+"""The map on disk: what is saved comes back, damage is named, and no failure loses the old map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mast3r_ros.errors import MapError
+from mast3r_ros.frames import Camera, Frame, PosedFrame
+from mast3r_ros.geometry import se3
+from mast3r_ros.mapping import atomic, storage
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.repair import repair
+from mast3r_ros.matching.fake import FakeMatcher
+
+CAMERA = Camera(
+    64, 48, np.array([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]]), "plumb_bob", np.array([0.1, 0, 0, 0, 0])
+)
+
+
+def posed(seed: int, *, depth: bool = True) -> PosedFrame:
+    """A smooth random picture at a random pose."""
+    rng = np.random.default_rng(seed)
+    image = np.kron(rng.integers(0, 255, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    metres = rng.uniform(0.5, 5, (48, 64)).astype(np.float32)
+    metres[0, :4] = [0, np.nan, 70.0, -1]
+    pose = se3.exp(np.concatenate([rng.uniform(-2, 2, 3), rng.uniform(-1, 1, 3)]))
+    return PosedFrame(Frame(image, CAMERA, 10**18 + seed, metres if depth else None), pose)
+
+
+def small_map(count: int = 3, **options) -> KeyframeMap:
+    keyframe_map = KeyframeMap("world", source="a test", **options)
+    for seed in range(count):
+        keyframe_map.add(posed(seed, depth=seed != 1))
+    return keyframe_map
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    small_map().save(tmp_path / "map")
+    return tmp_path / "map"
+
+
+def edit_line(folder: Path, number: int, **changes) -> None:
+    """Change members of one keyframe and make the checksum fit, as if it had been saved so."""
+    lines = (folder / "keyframes.jsonl").read_text().splitlines()
+    lines[number - 1] = json.dumps({**json.loads(lines[number - 1]), **changes})
+    data = "\n".join(lines) + "\n"
+    (folder / "keyframes.jsonl").write_text(data)
+    header = yaml.safe_load((folder / "map.yaml").read_text())
+    header["keyframes_sha256"] = hashlib.sha256(data.encode()).hexdigest()
+    (folder / "map.yaml").write_text(yaml.safe_dump(header))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg"])
+def test_what_is_saved_comes_back(tmp_path: Path, image_format: str) -> None:
+    before = small_map(image_format=image_format)
+    frames = [before.frame(keyframe.id) for keyframe in before.keyframes]
+    before.save(tmp_path / "map")
+    after = KeyframeMap.load(tmp_path / "map")
+    assert after.frame_id == "world" and after.provenance["source"] == "a test"
+    assert [k.id for k in after.keyframes] == ["000000", "000001", "000002"]
+    assert [k.has_depth for k in after.keyframes] == [True, False, True]
+    for seed, (old, new, frame) in enumerate(zip(before.keyframes, after.keyframes, frames, strict=True)):
+        assert np.allclose(new.map_T_camera, posed(seed).map_T_camera, atol=1e-8)
+        assert new.camera.same_as(CAMERA) and new.stamp_ns == old.stamp_ns == 10**18 + seed
+        again = after.frame(new.id)
+        assert np.array_equal(again.image, frame.image)
+        truth = posed(seed).frame
+        assert np.abs(again.image.astype(int) - truth.image).mean() < (0.01 if image_format == "png" else 4)
+        if new.has_depth:
+            assert np.array_equal(again.depth, frame.depth)
+            assert not again.depth[0, :4].any()
+            assert np.allclose(again.depth[1:], truth.depth[1:], atol=6e-4)
+
+
+def test_an_empty_map_loads_and_finds_nothing(tmp_path: Path) -> None:
+    KeyframeMap().save(tmp_path / "map")
+    empty = KeyframeMap.load(tmp_path / "map")
+    matcher = FakeMatcher()
+    empty.prepare(matcher)
+    assert len(empty) == 0
+    assert empty.retrieve(matcher, matcher.describe(posed(0).frame), 5) == []
+    assert empty.retrieve_near(np.eye(4), 5) == []
+
+
+@pytest.mark.parametrize("id", ["../x", ".hidden", "a/b", "", "a b", "x" * 200, "ü"])
+def test_ids_that_could_leave_the_folder_are_refused(id: str) -> None:
+    with pytest.raises(MapError, match="id"):
+        KeyframeMap().add(posed(0), id=id)
+
+
+def test_frames_that_cannot_be_keyframes_are_refused() -> None:
+    keyframe_map = small_map(1)
+    frame, pose = posed(5).frame, posed(5).map_T_camera
+    with pytest.raises(MapError, match="already has"):
+        keyframe_map.add(posed(5), id="000000")
+    with pytest.raises(MapError, match="no camera calibration"):
+        keyframe_map.add(PosedFrame(Frame(frame.image), pose))
+    with pytest.raises(MapError, match="finite"):
+        keyframe_map.add(PosedFrame(frame, np.full((4, 4), np.nan)))
+    with pytest.raises(MapError, match="rigid"):
+        keyframe_map.add(PosedFrame(frame, np.diag([1.2, 1, 1, 1])))
+    with pytest.raises(MapError, match="no keyframe 'nobody'"):
+        keyframe_map.frame("nobody")
+    assert len(keyframe_map) == 1
+
+
+def test_no_map_and_not_a_map_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(MapError, match="there is no map"):
+        KeyframeMap.load(tmp_path / "nowhere")
+    with pytest.raises(MapError, match="not a map"):
+        KeyframeMap.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("format_version: 99", "version 99.*reads up to 1"),
+        ("{ not yaml", "map.yaml"),
+        ("- 1", "format_version"),
+        ("format_version: 1", "frame_id"),
+        ("format_version: 1\nframe_id: map\nkeyframes_sha256: x\ncameras: {a: {width: 0}}", "camera 'a'"),
+        ("[" * 5000, "map.yaml"),
+        ("!!python/object/apply:os.system ['true']", "map.yaml"),
+        ("a" * (17 * 2**20), "larger than"),
+    ],
+)
+def test_a_damaged_header_is_refused(saved: Path, text: str, message: str) -> None:
+    (saved / "map.yaml").write_text(text)
+    with pytest.raises(MapError, match=message):
+        KeyframeMap.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": "../../etc"}, "unusable id"),
+        ({"id": "000000"}, "repeats"),
+        ({"camera": "other"}, "camera"),
+        ({"stamp_ns": "noon"}, "stamp_ns"),
+        ({"pose": {"translation": [0, 0, 0], "rotation_xyzw": [0, 0, 0, 2.0]}}, "quaternion"),
+        ({"pose": {"translation": [0, float("nan"), 0], "rotation_xyzw": [0, 0, 0, 1]}}, "NaN"),
+        ({"pose": {"translation": [0, 0], "rotation_xyzw": [0, 0, 0, 1]}}, "translation"),
+        ({"image": {"format": "exe", "bytes": 1, "sha256": "0" * 64}}, "image format"),
+        ({"image": {"format": "jpg", "bytes": 10**12, "sha256": "0" * 64}}, "bytes"),
+        ({"note": "x" * 20_000}, "too long"),
+    ],
+)
+def test_a_damaged_line_is_named(saved: Path, changes: dict, message: str) -> None:
+    edit_line(saved, 2, **changes)
+    with pytest.raises(MapError, match=f"line 2.*{message}"):
+        KeyframeMap.load(saved)
+
+
+def test_a_rounded_quaternion_is_normalised(saved: Path) -> None:
+    edit_line(saved, 2, pose={"translation": [1, 2, 3], "rotation_xyzw": [0, 0, 0.7071, 0.7071]})
+    pose = KeyframeMap.load(saved)["000001"].map_T_camera
+    assert np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-12)
+
+
+def test_an_edit_by_hand_is_noticed_and_repaired(saved: Path) -> None:
+    path = saved / "keyframes.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "garbage", lines[2]]) + "\n")
+    with pytest.raises(MapError, match="line 2"):
+        KeyframeMap.load(saved)
+    path.write_text("\n".join([lines[0], lines[2]]) + "\n")
+    with pytest.raises(MapError, match="map repair"):
+        KeyframeMap.load(saved)
+    (saved / "depth" / "000002.png").unlink()
+    report = repair(saved)
+    assert (report.kept, report.without_depth, report.dropped) == (2, ["000002"], {})
+    assert [k.has_depth for k in KeyframeMap.load(saved).keyframes] == [True, False]
+
+
+def test_images_missing_or_changed_are_named(saved: Path) -> None:
+    image = saved / "images" / "000001.jpg"
+    data = image.read_bytes()
+    image.write_bytes(bytes([data[0] ^ 255]) + data[1:])
+    with pytest.raises(MapError, match=r"000001\.jpg.*changed"):
+        KeyframeMap.load(saved).frame("000001")
+    image.write_bytes(data[:-5])
+    with pytest.raises(MapError, match=r"000001\.jpg.*bytes instead of"):
+        KeyframeMap.load(saved)
+    image.unlink()
+    with pytest.raises(MapError, match=r"000001\.jpg: is missing"):
+        KeyframeMap.load(saved)
+    report = repair(saved)
+    assert report.kept == 2 and "000001" in report.dropped
+    assert [k.id for k in KeyframeMap.load(saved).keyframes] == ["000000", "000002"]
+
+
+def test_an_image_of_another_size_is_not_decoded(saved: Path, tmp_path: Path) -> None:
+    other = KeyframeMap(image_format="jpg")
+    camera = CAMERA.resized(640, 480)
+    other.add(PosedFrame(Frame(np.zeros((480, 640, 3), np.uint8), camera), np.eye(4)), id="000001")
+    other.save(tmp_path / "other")
+    (saved / "images" / "000001.jpg").write_bytes((tmp_path / "other" / "images" / "000001.jpg").read_bytes())
+    assert "640x480" in repair(saved).dropped["000001"]
+
+
+def test_saving_again_keeps_files_and_a_persons_notes(saved: Path) -> None:
+    (saved / "notes.txt").write_text("mine")
+    inode = (saved / "images" / "000000.jpg").stat().st_ino
+    keyframe_map = KeyframeMap.load(saved)
+    keyframe_map.add(posed(9))
+    keyframe_map.save(saved)
+    assert (saved / "notes.txt").read_text() == "mine"
+    assert (saved / "images" / "000000.jpg").stat().st_ino == inode
+    assert len(KeyframeMap.load(saved)) == 4
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["map"]
+
+
+def test_a_copy_shares_nothing_with_the_original(saved: Path, tmp_path: Path) -> None:
+    KeyframeMap.load(saved).save(tmp_path / "copy")
+    (tmp_path / "copy" / "images" / "000000.jpg").write_bytes(b"spoilt")
+    KeyframeMap.load(saved).frame("000000")
+
+
+def test_a_folder_that_is_no_map_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(MapError, match="not a map"):
+        small_map().save(tmp_path / "home")
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("bug")])
+@pytest.mark.parametrize("step", ["write_synced", "_swap", "write_bytes"])
+def test_a_failure_while_saving_leaves_the_old_map(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str
+) -> None:
+    before = contents(saved)
+    keyframe_map = KeyframeMap.load(saved)
+    keyframe_map.add(posed(7))
+
+    def fail(*args, **kwargs) -> None:
+        raise error
+
+    where = {"write_synced": "mast3r_ros.mapping.storage.write_synced", "_swap": "mast3r_ros.mapping.atomic._swap"}
+    monkeypatch.setattr(where.get(step, "pathlib.Path.write_bytes"), fail)
+    with pytest.raises(MapError if isinstance(error, OSError) else type(error)):
+        keyframe_map.save(saved)
+    monkeypatch.undo()
+    assert contents(saved) == before
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["map"]
+    keyframe_map.save(saved)  # and the map in memory lost nothing either
+    assert len(KeyframeMap.load(saved)) == 4
+
+
+def test_a_really_full_disk_leaves_the_old_map(tmp_path: Path) -> None:
+    """A file size limit makes the kernel itself refuse the write, as a full disk does."""
+    small_map(2).save(tmp_path / "map")
+    before = contents(tmp_path / "map")
+    child = multiprocessing.get_context("spawn").Process(target=_save_with_tiny_limit, args=(str(tmp_path / "map"),))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert contents(tmp_path / "map") == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map"]
+
+
+def _save_with_tiny_limit(path: str) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    keyframe_map = KeyframeMap.load(path)
+    keyframe_map.add(posed(8))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    with pytest.raises(MapError, match="unchanged"):
+        keyframe_map.save(path)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_while_saving_loses_nothing(tmp_path: Path, kind: signal.Signals) -> None:
+    small_map(2).save(tmp_path / "map")
+    before = contents(tmp_path / "map")
+    child = multiprocessing.get_context("spawn").Process(target=_save_for_ever, args=(str(tmp_path / "map"),))
+    child.start()
+    for _ in range(600):
+        if (tmp_path / "saving").exists():
+            break
+        time.sleep(0.05)
+    os.kill(child.pid, kind)
+    child.join(60)
+    assert child.exitcode not in (None, 0)
+    (tmp_path / "saving").unlink()
+    assert contents(tmp_path / "map") == before
+    keyframe_map = KeyframeMap.load(tmp_path / "map")
+    keyframe_map.save(tmp_path / "map")  # what a killed process left behind is cleared away
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map"]
+
+
+def _save_for_ever(path: str) -> None:
+    keyframe_map = KeyframeMap.load(path)
+    header = storage.Header("world")
+
+    def linger(fresh: Path) -> None:
+        Path(path).with_name("saving").touch()
+        time.sleep(120)
+
+    storage.write_map(Path(path), header, [keyframe_map._entry("000000")], linger)
+
+
+def test_a_crash_between_the_two_renames_is_undone_by_loading(saved: Path) -> None:
+    saved.rename(saved.with_name(".map.old"))
+    (saved.with_name(".map.saving-dead")).mkdir()
+    assert len(KeyframeMap.load(saved)) == 3
+    KeyframeMap.load(saved).save(saved)
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["map"]
+
+
+def test_concurrent_saves_take_turns(saved: Path) -> None:
+    maps = [KeyframeMap.load(saved) for _ in range(4)]
+    for number, keyframe_map in enumerate(maps):
+        keyframe_map.add(posed(20 + number))
+    threads = [threading.Thread(target=keyframe_map.save, args=(saved,)) for keyframe_map in maps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(KeyframeMap.load(saved)) == 4
+    assert sorted(p.name for p in saved.parent.iterdir()) == ["map"]
+
+
+def test_a_save_waits_for_another_only_so_long(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "LOCK_PATIENCE_S", 0.1)
+    with atomic._locked(saved.parent), pytest.raises(MapError, match="keeps saving"):
+        small_map().save(saved)
+
+
+def test_the_folder_holds_nothing_pickled(saved: Path) -> None:
+    keyframe_map = KeyframeMap.load(saved)
+    keyframe_map.prepare(FakeMatcher())
+    suffixes = {path.suffix for path in saved.rglob("*") if path.is_file()}
+    assert suffixes == {".yaml", ".jsonl", ".jpg", ".png", ".safetensors"}
