@@ -44,6 +44,7 @@ setup(
         "rich>=13",
         "matplotlib>=3.5",
         "rerun-sdk>=0.27,<0.28",
+        "zstandard>=0.18",
     ],
     extras_require={
         "test": ["pytest>=7,<9", "pytest-timeout"],

@@ -1,0 +1,171 @@
+"""What the packaging files say agrees: versions, dependencies, pins, commands, data files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import mast3r_ros
+
+pytestmark = pytest.mark.smoke
+
+#: Modules whose distribution or rosdep key is called something else.
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "rerun": "rerun-sdk",
+}
+ROSDEP_KEYS = {
+    "matplotlib": "python3-matplotlib",
+    "numpy": "python3-numpy",
+    "opencv-python-headless": "python3-opencv",
+    "pillow": "python3-pil",
+    "pyyaml": "python3-yaml",
+    "scipy": "python3-scipy",
+}
+#: Not from PyPI: brought by ROS 2 on a robot.
+ROS = re.compile(
+    r"(rclpy|launch|launch_ros|tf2_ros|ament_index_python|builtin_interfaces|rcl_interfaces|\w+_(msgs|srvs))$"
+)
+
+
+def requirement_lines(text: str) -> list[Requirement]:
+    """The requirements of a pip requirements file that apply to this Python."""
+    lines = [line.split(" #")[0].strip() for line in text.splitlines()]
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return [r for r in wanted if r.marker is None or r.marker.evaluate()]
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Pinned versions in a requirements file by canonical name; fails on anything that is not pinned exactly."""
+    pinned = {}
+    for requirement in requirement_lines(path.read_text()):
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", f"{path.name}: {requirement} is not pinned"
+        pinned[canonicalize_name(requirement.name)] = specifier.version
+    return pinned
+
+
+def setup_arguments(repository: Path) -> dict[str, ast.expr]:
+    """The keyword arguments of the call to setup() in setup.py."""
+    tree = ast.parse((repository / "setup.py").read_text())
+    (call,) = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "setup"]
+    return {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+
+
+def accepted(repository: Path) -> dict[str, Requirement]:
+    """install_requires of setup.py by canonical name."""
+    listed = [Requirement(line) for line in ast.literal_eval(setup_arguments(repository)["install_requires"])]
+    return {canonicalize_name(requirement.name): requirement for requirement in listed}
+
+
+def imported_modules(*paths: Path) -> dict[str, Path]:
+    """Top-level modules that are imported absolutely anywhere in these files, each with one importing file."""
+    modules: dict[str, Path] = {}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules.update({alias.name.split(".")[0]: path for alias in node.names})
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                modules[node.module.split(".")[0]] = path
+    return modules
+
+
+def exec_depends(repository: Path) -> set[str]:
+    """The exec_depend keys of package.xml."""
+    return {str(e.text) for e in ElementTree.parse(repository / "package.xml").iter("exec_depend")}
+
+
+def test_versions_agree(repository: Path) -> None:
+    version = mast3r_ros.__version__
+    assert ElementTree.parse(repository / "package.xml").findtext("version") == version
+    assert ast.literal_eval(setup_arguments(repository)["version"]) == version
+    newest = re.search(r"^(\d+\.\d+\.\d+) \(", (repository / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    assert newest and newest.group(1) == version
+
+
+def test_every_dependency_is_pinned_within_its_range(repository: Path) -> None:
+    pinned = pins(repository / "requirements.txt") | pins(repository / "requirements-dev.txt")
+    for name, requirement in accepted(repository).items():
+        assert name in pinned, f"setup.py requires {name}, which no requirements file pins"
+        assert requirement.specifier.contains(pinned[name]), f"pin {name}=={pinned[name]} is outside {requirement}"
+    unknown = pins(repository / "requirements.txt").keys() - accepted(repository).keys()
+    assert not unknown, f"pinned in requirements.txt but not required by setup.py: {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("name", ["requirements-ros.txt", "requirements-dev.txt"])
+def test_every_tool_and_ros_wheel_is_pinned(repository: Path, name: str) -> None:
+    assert pins(repository / name)
+
+
+def test_every_import_is_a_declared_dependency(repository: Path) -> None:
+    """A module that is imported but declared nowhere works here and fails on a user's machine."""
+    required, ros = accepted(repository), exec_depends(repository)
+    optional = {"open3d"}
+    for module, path in imported_modules(*sorted((repository / "mast3r_ros").rglob("*.py"))).items():
+        if module in sys.stdlib_module_names or module in optional | {"mast3r_ros"}:
+            continue
+        if ROS.match(module):
+            assert module in ros, f"{path} imports {module}, which package.xml does not list"
+        else:
+            name = canonicalize_name(DISTRIBUTIONS.get(module, module))
+            assert name in required, f"{path} imports {module}, which setup.py does not require"
+
+
+def test_package_xml_lists_what_apt_can_bring(repository: Path) -> None:
+    keys = {ROSDEP_KEYS[name] for name in accepted(repository) if name in ROSDEP_KEYS}
+    assert keys == {key for key in exec_depends(repository) if key.startswith("python3-")}
+
+
+def test_only_the_ros_room_imports_ros(repository: Path) -> None:
+    for path in (repository / "mast3r_ros").rglob("*.py"):
+        if "ros" in path.relative_to(repository / "mast3r_ros").parts[:-1]:
+            continue
+        found = sorted(module for module in imported_modules(path) if ROS.match(module))
+        assert not found, f"{path} imports {found}: only mast3r_ros.ros may"
+
+
+def test_installed_commands_are_those_of_setup_py(repository: Path) -> None:
+    declared = ast.literal_eval(setup_arguments(repository)["entry_points"])["console_scripts"]
+    names = {line.split("=")[0].strip() for line in declared}
+    installed = {e.name for e in metadata.distribution("mast3r_ros").entry_points if e.group == "console_scripts"}
+    assert names == installed == {"mast3r_ros", "relocalizer", "mapper", "bag_player"}
+
+
+def test_a_wheel_holds_the_ros_resources_and_every_package(repository: Path, tmp_path: Path) -> None:
+    """What `pip install .` would install, listed by building the package's file tree without isolation."""
+    build = [sys.executable, "setup.py", "-q", "install", "--single-version-externally-managed", "--prefix", "/x"]
+    build += ["--root", str(tmp_path / "root"), "--record", str(tmp_path / "record")]
+    build[3:3] = ["egg_info", "--egg-base", str(tmp_path), "build", "--build-base", str(tmp_path / "build")]
+    subprocess.run(build, cwd=repository, check=True, capture_output=True)
+    files = set((tmp_path / "record").read_text().split())
+    expected = {
+        "share/ament_index/resource_index/packages/mast3r_ros",
+        "share/mast3r_ros/package.xml",
+        "share/mast3r_ros/config/fastdds.xml",
+        "lib/mast3r_ros/relocalizer",
+        "lib/mast3r_ros/mapper",
+        "lib/mast3r_ros/bag_player",
+    }
+    expected |= {f"share/mast3r_ros/launch/{path.name}" for path in (repository / "launch").glob("*.py")}
+    assert expected <= {file.removeprefix("/x/") for file in files}
+    installed = {file.split("site-packages/")[-1] for file in files if file.endswith(".py")}
+    sources = {str(path.relative_to(repository)) for path in (repository / "mast3r_ros").rglob("*.py")}
+    assert sources == installed
+
+
+def test_the_environment_has_ros(repository: Path) -> None:
+    """A fresh interpreter imports rclpy and the generated tf2_msgs with no library path set by hand."""
+    check = "import rclpy; from tf2_msgs.msg import TFMessage; assert TFMessage().transforms == []"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=repository)
