@@ -40,11 +40,12 @@ setup(
         "pillow>=9.0",
         "pyyaml>=5.4",
         "rosbags>=0.11,<0.12",
+        "lz4>=4",
+        "zstandard>=0.18",
         "typer>=0.12",
         "rich>=13",
         "matplotlib>=3.5",
         "rerun-sdk>=0.27,<0.28",
-        "zstandard>=0.18",
     ],
     extras_require={
         "test": ["pytest>=7,<9", "pytest-timeout"],

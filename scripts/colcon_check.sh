@@ -12,15 +12,17 @@ touch "$root/.cache/COLCON_IGNORE"
 
 cd "$workspace"
 export PATH=$root/.venv/bin:$PATH AMENT_PREFIX_PATH=$root/.venv CMAKE_PREFIX_PATH=$root/.venv COLCON_LOG_LEVEL=error
-colcon build --event-handlers console_cohesion+
+colcon build
 
 set +u # colcon's generated scripts read variables that may be unset
 source install/local_setup.bash
 set -u
-"$root/.venv/bin/python" "$root/scripts/node_check.py" install/mast3r_ros/lib/mast3r_ros/relocalizer
+imported=$(python -c 'import mast3r_ros; print(mast3r_ros.__file__)')
+[[ $imported == "$workspace"/install/* ]] || { echo "the workspace runs $imported instead of its own install" >&2; exit 1; }
+python "$root/scripts/node_check.py" install/mast3r_ros/lib/mast3r_ros/relocalizer
 
 colcon test --event-handlers console_direct+ --pytest-args -m smoke
-summary=$(colcon test-result --all | tail -n 1) # fails when a test failed
+summary=$(colcon test-result --all | tail -n 1) || { colcon test-result --verbose; exit 1; }
 [[ $summary =~ ([0-9]+)\ tests,.*\ ([0-9]+)\ skipped ]] || { echo "colcon test gave no summary: $summary" >&2; exit 1; }
 ran=$((BASH_REMATCH[1] - BASH_REMATCH[2]))
 [ "$ran" -gt 0 ] || { echo "colcon test ran no test" >&2; exit 1; }
