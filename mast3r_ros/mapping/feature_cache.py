@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import zlib
 from collections import OrderedDict
 from pathlib import Path
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
+from mast3r_ros.mapping import tensor_file
 from mast3r_ros.mapping.atomic import link_or_copy, write_replacing
 from mast3r_ros.mapping.records import Entry
 from mast3r_ros.matching.base import Features
@@ -108,20 +104,13 @@ class FeatureCache:
 
     def _read(self, path: Path, content_key: str) -> Features | None:
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("content") != content_key:
-                    return None  # made of other pixels: simply out of date
-                features = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            features, metadata = tensor_file.read(path)
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError) as error:
+        except ValueError as error:
             logger.warning("%s: damaged, computing it again (%s)", path, error)
             return None
-        if metadata.get("crc32") != _checksum(features):
-            logger.warning("%s: damaged, computing it again (checksum)", path)
-            return None
-        return features
+        return features if metadata.get("content") == content_key else None  # made of other pixels: out of date
 
 
 def _file(folder: Path, signature: str, id: str) -> Path:
@@ -129,14 +118,4 @@ def _file(folder: Path, signature: str, id: str) -> Path:
 
 
 def _pack(features: Features, content_key: str) -> bytes:
-    arrays = {name: np.ascontiguousarray(array) for name, array in features.items()}
-    return save(arrays, metadata={"content": content_key, "crc32": _checksum(arrays)})
-
-
-def _checksum(features: Features) -> str:
-    value = 0
-    for name in sorted(features):
-        array = features[name]
-        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(array).data if array.size else b"", value)
-    return f"{value:08x}"
+    return tensor_file.pack(features, {"content": content_key})

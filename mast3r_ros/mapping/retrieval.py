@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
+from mast3r_ros.mapping import tensor_file
 from mast3r_ros.mapping.atomic import write_replacing
-from mast3r_ros.mapping.vlad import DESCRIPTORS_PER_WORD, WORDS, Vocabulary, unit
+from mast3r_ros.mapping.vlad import DESCRIPTORS_PER_WORD, WORDS, Compression, Vocabulary
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
 #: Local descriptors (N, D) of one keyframe by its id.
 Describe = Callable[[str], Array]
+#: The rows of the nearest ``k`` vectors and their similarities, best first.
+Search = Callable[[Array, int], list[tuple[int, float]]]
 
 #: Descriptors a vocabulary is trained on, at most.
 TRAINING_DESCRIPTORS = WORDS * 256
 #: Keyframes that vocabulary and compression are learned from, at most.
 TRAINING_KEYFRAMES = 1024
+#: Frames whose vectors are compressed together.
+BATCH = 256
 #: Maps beyond this many keyframes are compressed to vectors of this length: what keeps a query below 10 ms.
 COMPRESS_ABOVE, COMPRESSED = 1024, 512
 
@@ -39,15 +42,14 @@ class RetrievalIndex:
 
     def __init__(self) -> None:
         self.vocabulary: Vocabulary | None = None
-        self._compression: tuple[Array, Array] | None = None  # mean (n,), basis (n, COMPRESSED)
+        self._compression: Compression | None = None
         self._trained_on = 0
-        self._rows: dict[str, int] = {}  # id -> row
-        self._keys: dict[str, str] = {}  # id -> content key the row was made of
+        self._keys: dict[str, str] = {}  # id -> content key its vector was made of, in the order of the rows
         self._vectors: Array = np.zeros((0, 0), np.float32)
-        self._search: Any = None
+        self._search: tuple[list[str], Search] | None = None  # the ids that can be found, and how
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._keys)
 
     def update(self, keys: Mapping[str, str], describe: Describe) -> bool:
         """Bring the index in line with the map.
@@ -59,17 +61,16 @@ class RetrievalIndex:
         Returns:
             whether anything changed.
         """
-        if self._keys == dict(keys):
+        if list(self._keys.items()) == list(keys.items()):
             return False
         if self.vocabulary is None or len(keys) >= 2 * self._trained_on or 2 * len(keys) <= self._trained_on:
             self._train(list(keys), describe)
-        vocabulary = self.vocabulary
-        if vocabulary is None:
+        if self.vocabulary is None:
             return False
-        known = {id: row for id, row in self._rows.items() if self._keys[id] == keys.get(id)}
-        vectors = [self._vectors[known[id]] if id in known else self._vector(describe(id)) for id in keys]
-        self._vectors = np.stack(vectors)
-        self._rows = {id: row for row, id in enumerate(keys)}
+        known = {id: row for row, (id, key) in enumerate(self._keys.items()) if key == keys.get(id)}
+        missing = [id for id in keys if id not in known]
+        fresh = dict(zip(missing, self._vectors_of(describe(id) for id in missing), strict=True))
+        self._vectors = np.stack([self._vectors[known[id]] if id in known else fresh[id] for id in keys])
         self._keys = dict(keys)
         self._search = None
         return True
@@ -78,44 +79,42 @@ class RetrievalIndex:
         """Cosine similarity of a query's local descriptors (N, D) with every keyframe."""
         if self.vocabulary is None or len(descriptors) == 0:
             return {}
-        scores = self._vectors @ self._vector(descriptors)
-        return {id: float(scores[row]) for id, row in self._rows.items()}
+        scores = self._vectors @ self._vectors_of([descriptors])[0]
+        return dict(zip(self._keys, scores.tolist(), strict=True))
 
     def search(self, descriptors: Array, k: int, exclude: Collection[str] = ()) -> list[tuple[str, float]]:
         """The ``k`` keyframes most like the query's local descriptors (N, D), best first, with similarities."""
         if self.vocabulary is None or len(descriptors) == 0 or k < 1:
             return []
         if self._search is None:
-            self._search = _searcher(self._vectors)
-        ids = list(self._rows)
-        wanted = min(len(ids), k + len(exclude))
-        found = self._search(self._vector(descriptors), wanted)
+            described = np.any(self._vectors, axis=1)  # a blank wall is like nothing, rather than like anything
+            ids = [id for row, id in enumerate(self._keys) if described[row]]
+            self._search = ids, _searcher(np.ascontiguousarray(self._vectors[described]))
+        ids, nearest = self._search
+        found = nearest(self._vectors_of([descriptors])[0], min(len(ids), k + len(exclude)))
         return [(ids[row], score) for row, score in found if ids[row] not in exclude][:k]
 
-    def _vector(self, descriptors: Array) -> Array:
+    def _vectors_of(self, descriptors: Iterable[Array]) -> list[Array]:
+        """Local descriptors of frames -> the unit vectors that are compared, zero for blank frames."""
         assert self.vocabulary is not None
-        vector = self.vocabulary.aggregate(descriptors)
-        if self._compression is None:
-            return vector
-        mean, basis = self._compression
-        return (
-            unit(((vector - mean) @ basis).astype(np.float32, copy=False))
-            if vector.any()
-            else np.zeros(basis.shape[1], np.float32)
-        )
+        vectors: list[Array] = []
+        source = iter(descriptors)
+        while batch := [self.vocabulary.aggregate(local) for local in islice(source, BATCH)]:
+            vectors.extend(batch if self._compression is None else self._compression.apply(np.stack(batch)))
+        return vectors
 
     def _train(self, ids: list[str], describe: Describe) -> None:
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(len(ids), TRAINING_KEYFRAMES)).astype(int)]
         share = max(DESCRIPTORS_PER_WORD, TRAINING_DESCRIPTORS // max(1, len(chosen)))
-        samples = [_sampled(describe(id), share) for id in chosen]
-        samples = [sample for sample in samples if len(sample)]
-        self._compression, self._rows, self._keys, self.vocabulary = None, {}, {}, None
+        samples = [sample for sample in (_sampled(describe(id), share) for id in chosen) if len(sample)]
+        self._compression, self._keys, self.vocabulary = None, {}, None
         if not samples:
             return
         self.vocabulary = Vocabulary.train(np.concatenate(samples).astype(np.float32, copy=False))
         self._trained_on = len(ids)
         if len(ids) > COMPRESS_ABOVE:
-            self._compression = _principal(np.stack([self._vector(describe(id)) for id in chosen]), COMPRESSED)
+            vectors = np.stack([self.vocabulary.aggregate(describe(id)) for id in chosen])
+            self._compression = Compression.train(vectors, COMPRESSED)
 
     def save(self, path: Path) -> None:
         """Write the index.
@@ -125,57 +124,31 @@ class RetrievalIndex:
         """
         if self.vocabulary is None:
             return
-        tensors = {
-            "mean": self.vocabulary.mean,
-            "basis": self.vocabulary.basis,
-            "words": self.vocabulary.words,
-            "vectors": self._vectors,
-        }
-        if self._compression is not None:
-            tensors["compression_mean"], tensors["compression_basis"] = self._compression
+        vocabulary, compression = self.vocabulary, self._compression
+        tensors = {"mean": vocabulary.mean, "basis": vocabulary.basis, "words": vocabulary.words}
+        tensors["vectors"] = self._vectors
+        if compression is not None:
+            tensors |= {"compression_mean": compression.mean, "compression_basis": compression.basis}
         metadata = {"keyframes": json.dumps(self._keys), "trained_on": str(self._trained_on)}
-        arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        write_replacing(path, save(arrays, metadata=metadata))
+        write_replacing(path, tensor_file.pack(tensors, metadata))
 
     @classmethod
     def load(cls, path: Path) -> RetrievalIndex:
         """Read an index; an empty one where the file is missing or damaged (``update`` then builds it)."""
+        index = cls()
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-            index = cls()
+            tensors, metadata = tensor_file.read(path)
             index.vocabulary = Vocabulary(tensors["mean"], tensors["basis"], tensors["words"])
             if "compression_mean" in tensors:
-                index._compression = (tensors["compression_mean"], tensors["compression_basis"])
-            index._vectors, index._keys = tensors["vectors"], json.loads(metadata["keyframes"])
+                index._compression = Compression(tensors["compression_mean"], tensors["compression_basis"])
+            index._vectors, index._keys = tensors["vectors"], dict(json.loads(metadata["keyframes"]))
             index._trained_on = int(metadata["trained_on"])
-            index._rows = {id: row for row, id in enumerate(index._keys)}
-            index._check()
-            return index
         except FileNotFoundError:
             return cls()
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError) as error:
             logger.warning("%s: damaged, building it again (%s)", path, error)
             return cls()
-
-    def _check(self) -> None:
-        """Raise ValueError where the tensors of a file do not belong together."""
-        assert self.vocabulary is not None
-        mean, basis, words = self.vocabulary.mean, self.vocabulary.basis, self.vocabulary.words
-        length = self.vocabulary.size
-        if self._compression is not None:
-            if self._compression[0].shape != (length,) or self._compression[1].shape[0] != length:
-                raise ValueError("compression of a wrong shape")
-            length = self._compression[1].shape[1]
-        fits = (
-            mean.ndim == 1
-            and basis.shape == (len(mean), words.shape[1])
-            and self._vectors.shape == (len(self._keys), length)
-            and all(np.isfinite(array).all() for array in (mean, basis, words, self._vectors))
-        )
-        if not fits:
-            raise ValueError("tensors of wrong shapes or with NaN")
+        return index
 
 
 def _sampled(descriptors: Array, count: int) -> Array:
@@ -185,18 +158,7 @@ def _sampled(descriptors: Array, count: int) -> Array:
     return descriptors[np.linspace(0, len(descriptors) - 1, count).astype(int)]
 
 
-def _principal(vectors: Array, count: int) -> tuple[Array, Array]:
-    """Mean (n,) and the first ``count`` principal directions (n, count) of (N, n) vectors."""
-    mean = vectors.mean(axis=0)
-    centred = vectors - mean
-    values, left = np.linalg.eigh(centred.astype(np.float64) @ centred.T)
-    strong = np.argsort(values)[::-1][:count]
-    strong = strong[values[strong] > 1e-9 * max(float(values[-1]), 1e-30)]
-    basis = centred.T @ left[:, strong] / np.sqrt(values[strong])
-    return mean, basis.astype(np.float32)
-
-
-def _searcher(vectors: Array) -> Callable[[Array, int], list[tuple[int, float]]]:
+def _searcher(vectors: Array) -> Search:
     """Exact nearest neighbours by inner product: faiss where it can be imported, torch elsewhere."""
     try:
         import faiss
@@ -214,7 +176,7 @@ def _searcher(vectors: Array) -> Callable[[Array, int], list[tuple[int, float]]]
     index.add(vectors)
 
     def by_faiss(query: Array, k: int) -> list[tuple[int, float]]:
-        scores, found = index.search(query[None], k)
-        return [(int(row), float(score)) for row, score in zip(found[0], scores[0], strict=True) if row >= 0]
+        scores, found = index.search(query[None], k) if k else (np.zeros((1, 0)), np.zeros((1, 0)))
+        return [(int(row), float(score)) for row, score in zip(found[0], scores[0], strict=True)]
 
     return by_faiss

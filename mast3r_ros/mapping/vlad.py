@@ -60,7 +60,37 @@ class Vocabulary:
         residuals = member @ reduced - member.sum(axis=1, keepdims=True) * self.words
         residuals /= np.maximum(np.linalg.norm(residuals, axis=1, keepdims=True), 1e-9)
         vector = np.sign(residuals) * np.sqrt(np.abs(residuals))
-        return unit(vector.reshape(-1))
+        return vector.reshape(-1) / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """Principal directions of the VLAD vectors of a large map.
+
+    Attributes:
+        mean: (n,) of the training vectors.
+        basis: (n, m) strongest directions.
+    """
+
+    mean: Array
+    basis: Array
+
+    @classmethod
+    def train(cls, vectors: Array, length: int) -> Compression:
+        """Learn at most ``length`` directions from (N, n) vectors."""
+        mean = vectors.mean(axis=0)
+        centred = vectors - mean
+        values, left = np.linalg.eigh(centred.astype(np.float64) @ centred.T)
+        strong = np.argsort(values)[::-1][:length]
+        strong = strong[values[strong] > 1e-9 * max(float(values[-1]), 1e-30)]
+        basis = centred.T @ left[:, strong] / np.sqrt(values[strong])
+        return cls(mean, np.ascontiguousarray(basis, dtype=np.float32))
+
+    def apply(self, vectors: Array) -> Array:
+        """(N, n) vectors -> (N, m) unit vectors; zero stays zero."""
+        reduced = (vectors - self.mean) @ self.basis
+        reduced /= np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-9)
+        return np.where(vectors.any(axis=1, keepdims=True), reduced, np.float32(0))
 
 
 def _cluster(points: Array, count: int) -> Array:
@@ -77,9 +107,3 @@ def _cluster(points: Array, count: int) -> Array:
     kmeans = faiss.Kmeans(points.shape[1], count, niter=20, seed=SEED, min_points_per_centroid=1)
     kmeans.train(points)
     return kmeans.centroids
-
-
-def unit(vector: Array) -> Array:
-    """A vector scaled to length 1; zero stays zero."""
-    norm = float(np.linalg.norm(vector))
-    return vector / norm if norm > 1e-9 else np.zeros_like(vector)

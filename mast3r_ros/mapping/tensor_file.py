@@ -1,0 +1,49 @@
+"""Named arrays in a safetensors file with a checksum: what caches are made of."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+Tensors = dict[str, NDArray]
+
+
+def pack(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a file that :func:`read` understands."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    return save(arrays, metadata={**metadata, "crc32": _checksum(arrays, metadata)})
+
+
+def read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged or cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ValueError(str(error)) from error
+    if metadata.pop("crc32", None) != _checksum(tensors, metadata):
+        raise ValueError("wrong checksum")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> str:
+    value = zlib.crc32(repr(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        value = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), value)
+        value = zlib.crc32(array.data if array.size else b"", value)
+    return f"{value:08x}"
