@@ -89,7 +89,7 @@ build_tf2_msgs() {
 
 install_package() {
     say "installing mast3r_ros (editable)"
-    "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
+    "$venv/bin/python" -m pip install -qq --no-deps --no-build-isolation --editable .
 }
 
 check_environment() {
