@@ -206,14 +206,31 @@ def register_depth(
     Returns:
         (colour height, colour width) float32 metres, 0 where nothing was measured.
     """
-    points = depth_camera.backproject(depth).reshape(-1, 3)
-    points = points[np.isfinite(points[:, 2])] @ colour_T_depth[:3, :3].T + colour_T_depth[:3, 3]
-    xy = colour_camera.project(points)
-    seen = np.isfinite(xy).all(axis=1)
-    u, v = np.rint(xy[seen]).astype(np.int64).T
-    z = points[seen, 2]
-    inside = (u >= 0) & (u < colour_camera.width) & (v >= 0) & (v < colour_camera.height)
-    registered = np.full(colour_camera.height * colour_camera.width, np.inf, dtype=np.float32)
-    np.minimum.at(registered, v[inside] * colour_camera.width + u[inside], z[inside].astype(np.float32))
+    measured = valid_depth(depth)
+    z = np.asarray(depth[measured], dtype=np.float32)
+    # Single precision is a ten-thousandth of a pixel here, and half the time of double.
+    x, y = depth_camera.pixel_rays[measured].astype(np.float32).T * z
+    R, t = colour_T_depth[:3, :3].astype(np.float32), colour_T_depth[:3, 3].astype(np.float32)
+    X, Y, Z = (R[i, 0] * x + R[i, 1] * y + R[i, 2] * z + t[i] for i in range(3))
+    u, v = _project_columns(colour_camera, X, Y, Z)
+    width, height = colour_camera.width, colour_camera.height
+    with np.errstate(invalid="ignore"):  # NaN, where there is no pixel, compares false
+        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
+    pixel = np.rint(v[inside]).astype(np.intp) * width + np.rint(u[inside]).astype(np.intp)
+    registered = np.full(height * width, np.inf, dtype=np.float32)
+    np.minimum.at(registered, pixel, Z[inside])
     registered[np.isinf(registered)] = 0
-    return registered.reshape(colour_camera.height, colour_camera.width)
+    return registered.reshape(height, width)
+
+
+def _project_columns(
+    camera: Camera, X: NDArray[np.float32], Y: NDArray[np.float32], Z: NDArray[np.float32]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Columns u and rows v (N,) of points given by coordinate; NaN where there is no pixel."""
+    if camera.is_distorted:
+        u, v = camera.project(np.stack([X, Y, Z], axis=-1)).T
+        return u, v
+    inverse = np.float32(1) / np.where(Z > 1e-9, Z, np.float32(np.nan))
+    fx, skew, cx, fy, cy = (np.float32(camera.K[i]) for i in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2)))
+    X, Y = X * inverse, Y * inverse
+    return fx * X + skew * Y + cx, fy * Y + cy
