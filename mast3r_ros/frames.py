@@ -89,7 +89,10 @@ class Camera:
         """Image pixels (N, 2) -> ideal image coordinates (N, 2) at z = 1; NaN where no ray exists."""
         xy = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
         distorted = np.stack(
-            [(xy[:, 0] - self.cx - self.K[0, 1] * (xy[:, 1] - self.cy) / self.fy) / self.fx, (xy[:, 1] - self.cy) / self.fy],
+            [
+                (xy[:, 0] - self.cx - self.K[0, 1] * (xy[:, 1] - self.cy) / self.fy) / self.fx,
+                (xy[:, 1] - self.cy) / self.fy,
+            ],
             axis=-1,
         )
         return distortion.undistort(distorted, self.model, self.D)

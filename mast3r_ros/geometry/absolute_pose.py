@@ -107,8 +107,8 @@ def solve_pose(
     }
     start = None
     if initial is not None:
-        camera_T_map = se3.inverse(initial)
-        start = poselib.CameraPose(camera_T_map[:3, :3], camera_T_map[:3, 3])
+        start = poselib.CameraPose()
+        start.R, start.t = se3.inverse(initial)[:3, :3], se3.inverse(initial)[:3, 3]
     pose, _ = poselib.estimate_absolute_pose(ideal * focal_px, points, camera, ransac, {"max_iterations": 20}, start)
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     if not np.isfinite(map_T_camera).all():
@@ -137,7 +137,7 @@ def refine_pose(
             return None
         try:
             damped = state.hessian + damping * np.diag(np.diag(state.hessian))
-            step = -np.linalg.solve(damped, state.gradient)
+            step: Array = -np.linalg.solve(damped, state.gradient)
         except np.linalg.LinAlgError:
             return None
         moved = _moved(map_T_camera, step)
@@ -205,8 +205,9 @@ def _linearise(
     J = _jacobian(rays[inlier], R, projected[inlier], z[inlier]) * focal_px
     w = robust[inlier]
     pulls = np.zeros((len(points), 6))
-    pulls[inlier] = np.einsum("nij,n,ni->nj", J, w, residual[inlier], optimize=True)
-    hessian = np.einsum("nij,n,nik->jk", J, w, J, optimize=True)
+    weighted = J * w[:, None, None]
+    pulls[inlier] = (weighted * residual[inlier][:, :, None]).sum(axis=1)
+    hessian = weighted.reshape(-1, 6).T @ J.reshape(-1, 6)
     # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
     variance = float(np.sum(w * residual_px[inlier] ** 2) / max(2 * np.sum(w * sigma[inlier] ** 2), 1e-12))
     return _Linearisation(cost, pulls.sum(axis=0), hessian, inlier, residual_px, pulls, variance)
@@ -220,5 +221,5 @@ def _jacobian(rays: Array, R: Array, projected: Array, z: Array) -> Array:
     d_point[:, :, 2] = -projected / z[:, None]
     in_map = d_point @ R.T
     # exp(dw) turns the camera, so the point turns by -dw about the centre: -dw x ray = ray x dw.
-    turned = np.stack([np.cross(in_map[:, row], rays) for row in range(2)], axis=1)
+    turned = np.cross(in_map, rays[:, None])
     return np.concatenate([-in_map, turned], axis=2)

@@ -86,7 +86,8 @@ class _Correspondences:
     def rows(self, kept: NDArray[np.bool_]) -> _Correspondences:
         """The same with only some of the matches."""
         parts = tuple(
-            m[k] for m, k in zip(self.matches, np.split(kept, np.cumsum([len(m) for m in self.matches])[:-1]), strict=True)
+            m[k]
+            for m, k in zip(self.matches, np.split(kept, np.cumsum([len(m) for m in self.matches])[:-1]), strict=True)
         )
         return _Correspondences(
             self.ids, parts, self.xy[kept], self.points[kept], self.weights[kept], self.keyframe[kept]
@@ -189,7 +190,7 @@ class Localizer:
         centre = np.array([frame.width - 1, frame.height - 1]) / 2
         if frame.camera is not None:
             ideal, focal = frame.camera.rays(found.xy), frame.camera.focal
-            has_ray = np.isfinite(ideal).all(axis=1)
+            has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
             ideal, found = ideal[has_ray], found.rows(has_ray)
             pose = solve_pose(ideal, found.points, found.weights, focal, settings)
         elif (known := self._known_focal(frame)) is not None:

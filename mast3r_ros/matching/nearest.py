@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+#: Rows of the query, rows of the reference, distance ratio of each pair.
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Type for similarity products: bfloat16 where the machine has matrix units for it, else float32.
@@ -25,7 +28,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 def mutual_nearest(
     query: NDArray, references: Sequence[NDArray], ratio: float, device: torch.device | None = None
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+) -> list[Pairs]:
     """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
 
     Args:
@@ -38,33 +41,27 @@ def mutual_nearest(
     """
     device = device or torch.device("cpu")
     sizes = [len(reference) for reference in references]
-    nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    nothing: Pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     if len(query) == 0 or sum(sizes) == 0:
         return [nothing] * len(sizes)
     dtype = fast_dtype(device)
     queries = torch.from_numpy(np.ascontiguousarray(query)).to(device)
     stacked = torch.from_numpy(np.concatenate(references)).to(device)
     similarity = queries.to(dtype) @ stacked.to(dtype).T
-    best_query = similarity.argmax(dim=0)
-    found = []
+    found: list[Pairs] = []
     for block, start, size in zip(similarity.split(sizes, dim=1), np.cumsum([0, *sizes]), sizes, strict=False):
         if size < 2:
             found.append(nothing)
             continue
-        candidates = block.topk(2, dim=1).indices + int(start)
-        rows = torch.arange(len(queries), device=device)
-        mutual = best_query[candidates[:, 0]] == rows
-        rows, candidates = rows[mutual], candidates[mutual]
-        distance = _distances(queries[rows].float(), stacked[candidates].float())
+        candidates = block.topk(2, dim=1).indices
+        distance = _distances(queries.float(), stacked[candidates + int(start)].float())
         distance_ratio = distance[:, 0] / distance[:, 1].clamp_min(1e-9)
-        kept = distance_ratio < ratio
-        found.append(
-            (
-                rows[kept].cpu().numpy(),
-                (candidates[kept, 0] - int(start)).cpu().numpy(),
-                distance_ratio[kept].cpu().numpy(),
-            )
-        )
+        rows = torch.nonzero(distance_ratio < ratio).flatten()
+        columns = candidates[rows, 0]
+        # Only what passed the ratio test is asked the way back: most columns never need their maximum.
+        mutual = block[:, columns].max(dim=0).indices == rows
+        rows, columns = rows[mutual], columns[mutual]
+        found.append((rows.cpu().numpy(), columns.cpu().numpy(), distance_ratio[rows].cpu().numpy()))
     return found
 
 
@@ -73,9 +70,7 @@ def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     return (query[:, None] - candidates).norm(dim=2)
 
 
-def mutual_hamming(
-    query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+def mutual_hamming(query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float) -> list[Pairs]:
     """The same for binary descriptors (N, B) uint8: bits as +-1, so that a product counts agreeing bits."""
     signs = [np.unpackbits(d, axis=1).astype(np.int8) * 2 - 1 for d in (query, *references)]
     squared = mutual_nearest(signs[0], signs[1:], np.sqrt(ratio))

@@ -95,7 +95,7 @@ class SiftMatcher:
         descriptors = features["descriptors"]
         if self.feature == "orb":
             return (np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1) / 16
-        return descriptors.astype(np.float32) / QUANTUM
+        return descriptors.astype(np.float32) / np.float32(QUANTUM)
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Mutual nearest neighbours among the reference features whose surface point is known."""

@@ -1,0 +1,257 @@
+"""Localizer, verification and tracking on a small map of textured walls with exact geometry."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_matching import CAMERA, texture
+
+from mast3r_ros.frames import Frame, PosedFrame
+from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.absolute_pose import solve_pose
+from mast3r_ros.localization import (
+    Gates,
+    Localizer,
+    LocalizerSettings,
+    PosePrior,
+    Reason,
+    Tracker,
+    TrackerSettings,
+)
+from mast3r_ros.localization.verification import Support, verify
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching import create
+
+
+def slanted_depth(shift: float = 0.0) -> np.ndarray:
+    """A wall that recedes to the right, so that a pose is well determined."""
+    return np.tile(np.linspace(1.5 + shift, 3.5 + shift, 320, dtype=np.float32), (240, 1))
+
+
+def keyframe(index: int) -> PosedFrame:
+    """A wall of its own texture, seen from its own place."""
+    pose = se3.exp([2.0 * index, 0.5, 0, 0, 0.2 * index, 0])
+    return PosedFrame(Frame(texture(index), CAMERA, depth=slanted_depth(), name=f"wall{index}"), pose)
+
+
+@pytest.fixture(scope="module")
+def walls() -> KeyframeMap:
+    keyframe_map = KeyframeMap()
+    for index in range(4):
+        keyframe_map.add(keyframe(index), id=f"wall{index}")
+    keyframe_map.prepare(create("sift"))
+    return keyframe_map
+
+
+@pytest.fixture
+def localizer(walls) -> Localizer:
+    # Each wall is seen by one keyframe only.
+    return Localizer(walls, create("sift"), LocalizerSettings(gates=Gates(min_agreeing_keyframes=1)))
+
+
+def test_a_view_of_a_known_wall_is_localized(localizer):
+    truth = keyframe(2).map_T_camera
+    estimate = localizer.localize(Frame(texture(2), CAMERA, stamp_ns=7))
+    assert estimate.localized and estimate.reason is Reason.NONE and estimate.stamp_ns == 7
+    metres, degrees = se3.pose_error(estimate.map_T_camera, truth)
+    assert metres < 0.01 and degrees < 0.2
+    assert estimate.keyframes[0] == "wall2" and estimate.evidence.inliers > 100
+    assert (np.linalg.eigvalsh(estimate.covariance) > 0).all()
+    assert {"describe", "retrieve", "match", "solve", "verify", "total"} == set(estimate.timings_ms)
+
+
+def test_the_focal_length_is_found_where_nothing_is_calibrated(localizer):
+    estimate = localizer.localize(Frame(texture(1)))
+    assert estimate.localized
+    assert estimate.camera_focal_px == pytest.approx(300, rel=0.03)
+
+
+def test_distorted_and_rectified_images_give_the_same_pose(walls, localizer):
+    import cv2
+
+    D = np.array([-0.2, 0.05, 0, 0, 0])
+    bent = type(CAMERA)(320, 240, CAMERA.K, "plumb_bob", D)
+    # What a camera with that lens sees: for each of its pixels, the ideal pixel on the same ray.
+    ideal = bent.pixel_rays * 300 + [160, 120]
+    image = cv2.remap(texture(3), ideal[..., 0].astype(np.float32), ideal[..., 1].astype(np.float32), cv2.INTER_LINEAR)
+    estimate = localizer.localize(Frame(image, bent))
+    assert estimate.localized
+    metres, _ = se3.pose_error(estimate.map_T_camera, keyframe(3).map_T_camera)
+    assert metres < 0.02
+
+
+@pytest.mark.parametrize(
+    ("frame", "reasons"),
+    [
+        (Frame(texture(99), CAMERA), {Reason.TOO_FEW_INLIERS, Reason.TOO_FEW_MATCHES, Reason.NO_POSE}),
+        (Frame(np.zeros((240, 320, 3), np.uint8), CAMERA), {Reason.TOO_FEW_MATCHES, Reason.NOTHING_RETRIEVED}),
+        (Frame(np.zeros((1, 1, 3), np.uint8)), {Reason.UNUSABLE_IMAGE}),
+    ],
+)
+def test_what_is_not_in_the_map_is_refused_by_name(localizer, frame, reasons):
+    estimate = localizer.localize(frame)
+    assert not estimate.localized and estimate.reason in reasons and estimate.detail
+
+
+def test_an_empty_map_says_so():
+    estimate = Localizer(KeyframeMap(), create("sift")).localize(Frame(texture(0), CAMERA))
+    assert estimate.reason is Reason.EMPTY_MAP
+
+
+def test_sensor_depth_contradicts_a_pose(localizer):
+    assert localizer.localize(Frame(texture(0), CAMERA, depth=slanted_depth())).localized
+    wrong = localizer.localize(Frame(texture(0), CAMERA, depth=slanted_depth(1.0)))
+    assert wrong.reason is Reason.DEPTH_DISAGREES and "%" in wrong.detail
+
+
+# Verification on matches made by hand
+
+
+def support(xy, depth, keyframes=2, noise_px=0.5, seed=0) -> Support:
+    """Matches of a camera at the origin: pixels (N, 2) at the given depths, dealt out to keyframes."""
+    rng = np.random.default_rng(seed)
+    points = np.concatenate([CAMERA.rays(xy) * depth[:, None], depth[:, None]], axis=1)
+    noisy = xy + rng.normal(size=xy.shape) * noise_px
+    pose = solve_pose(CAMERA.rays(noisy), points, np.ones(len(xy)), CAMERA.focal)
+    assert pose is not None
+    return Support(pose, noisy, points, np.arange(len(xy)) % keyframes, keyframes)
+
+
+def everywhere(count=120, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform([0, 0], [319, 239], size=(count, 2)), rng.uniform(1.5, 4, size=count)
+
+
+FRAME = Frame(texture(0), CAMERA)
+
+
+def test_spread_matches_are_accepted():
+    verdict = verify(support(*everywhere()), FRAME)
+    assert verdict.reason is Reason.NONE and verdict.evidence.agreeing_keyframes == 2
+
+
+def test_many_inliers_on_one_patch_are_not_enough():
+    rng = np.random.default_rng(1)
+    patch = rng.uniform([100, 100], [140, 140], size=(160, 2))
+    verdict = verify(support(patch, rng.uniform(1.5, 4, size=160)), FRAME)
+    assert verdict.evidence.inliers > 100
+    assert verdict.reason is Reason.INLIERS_ON_ONE_PATCH
+
+
+def test_few_inliers_need_a_second_keyframe():
+    weak = everywhere(24)
+    assert verify(support(*weak, keyframes=2), FRAME).reason is Reason.NONE
+    lonely = support(*weak, keyframes=2)
+    lonely = replace(lonely, keyframe=np.zeros_like(lonely.keyframe))
+    assert verify(lonely, FRAME).reason is Reason.KEYFRAMES_DISAGREE
+
+
+def test_far_points_leave_the_position_uncertain():
+    xy, depth = everywhere()
+    verdict = verify(support(xy, depth * 400), FRAME)
+    assert verdict.reason is Reason.UNCERTAIN and " m and " in verdict.detail
+
+
+def test_covariance_covers_the_errors_of_keyframe_poses():
+    """Five keyframes whose own poses are off by 1 cm and 0.3 deg: squared Mahalanobis errors stay near six."""
+    rng = np.random.default_rng(3)
+    squared = []
+    for _ in range(100):
+        xy, depth = everywhere(300, seed=int(rng.integers(1 << 30)))
+        points = np.concatenate([CAMERA.rays(xy) * depth[:, None], depth[:, None]], axis=1)
+        keyframe = np.arange(300) % 5
+        for k in range(5):
+            twist = rng.normal(size=6) * np.r_[[0.01] * 3, np.radians([0.3] * 3)]
+            points[keyframe == k] = se3.apply(se3.exp(twist), points[keyframe == k])
+        noisy = xy + rng.normal(size=xy.shape) * 0.7
+        pose = solve_pose(CAMERA.rays(noisy), points, np.ones(300), CAMERA.focal)
+        error = se3.log(pose.map_T_camera)
+        covariance = verify(Support(pose, noisy, points, keyframe, 5), FRAME).covariance
+        squared.append(error @ np.linalg.solve(covariance, error))
+    assert 2 < np.mean(squared) < 14
+
+
+# Tracking
+
+
+class Replayed:
+    """Stands where a Localizer stands and returns the pose that was set: tracking is about poses only."""
+
+    def __init__(self, sample):
+        self.sample = sample
+        self.pose = np.eye(4)
+        self.priors: list[PosePrior | None] = []
+
+    def localize(self, frame, prior=None):
+        self.priors.append(prior)
+        return replace(self.sample, map_T_camera=self.pose, stamp_ns=frame.stamp_ns)
+
+
+@pytest.fixture(scope="module")
+def sample(walls):
+    localizer = Localizer(walls, create("sift"), LocalizerSettings(gates=Gates(min_agreeing_keyframes=1)))
+    return localizer.localize(Frame(texture(2), CAMERA))
+
+
+def at(seconds: float) -> Frame:
+    return Frame(texture(0), CAMERA, stamp_ns=int(seconds * 1e9))
+
+
+def test_odometry_rejects_a_jump_and_confirmation_overrules_it(sample):
+    replayed = Replayed(sample)
+    tracker = Tracker(replayed, TrackerSettings(confirmations=3))
+    assert tracker.map_T_odom is None
+    odom = se3.make(np.eye(3), [1, 0, 0])
+    assert tracker.localize(at(0), odom).localized
+    np.testing.assert_allclose(tracker.map_T_odom, se3.inverse(odom))
+    replayed.pose = se3.make(np.eye(3), [3, 0, 0])
+    outcomes = [tracker.localize(at(1 + i), odom) for i in range(3)]
+    assert [o.reason for o in outcomes] == [Reason.ODOMETRY_DISAGREES, Reason.ODOMETRY_DISAGREES, Reason.NONE]
+    assert "3.00 m" in outcomes[0].detail
+    np.testing.assert_allclose(tracker.map_T_odom, replayed.pose @ se3.inverse(odom))
+
+
+def test_single_wrong_poses_never_add_up(sample):
+    replayed = Replayed(sample)
+    tracker = Tracker(replayed)
+    tracker.localize(at(0), np.eye(4))
+    for i in range(6):
+        replayed.pose = se3.make(np.eye(3), [3.0 * (i + 1), 0, 0])
+        assert tracker.localize(at(1 + i), np.eye(4)).reason is Reason.ODOMETRY_DISAGREES
+
+
+def test_the_prediction_moves_along_with_odometry(sample):
+    replayed = Replayed(sample)
+    tracker = Tracker(replayed)
+    tracker.localize(at(0), np.eye(4))
+    moved = se3.exp([0.5, 0, 0, 0, 0, 0.3])
+    replayed.pose = moved
+    assert tracker.localize(at(1), moved).localized
+    np.testing.assert_allclose(replayed.priors[1].map_T_camera, moved, atol=1e-12)
+
+
+def test_without_odometry_a_camera_cannot_outrun_its_speed(sample):
+    replayed = Replayed(sample)
+    tracker = Tracker(replayed)
+    tracker.localize(at(0))
+    replayed.pose = se3.make(np.eye(3), [5.0, 0, 0])
+    assert tracker.localize(at(0.03)).reason is Reason.ODOMETRY_DISAGREES
+    assert tracker.map_T_odom is None
+
+
+def test_a_persons_estimate_guides_and_time_jumps_forget(sample):
+    replayed = Replayed(sample)
+    tracker = Tracker(replayed)
+    believed = se3.make(np.eye(3), [1, 2, 0])
+    tracker.set_prior(PosePrior(believed), np.eye(4), stamp_ns=0)
+    assert tracker.localize(at(1), np.eye(4)).localized
+    np.testing.assert_allclose(replayed.priors[0].map_T_camera, believed)
+    replayed.pose = se3.make(np.eye(3), [50.0, 0, 0])
+    assert tracker.localize(at(0.5), np.eye(4)).localized, "time ran backwards: a new run"
+
+
+def test_a_weak_start_can_be_made_to_wait_for_confirmation(sample):
+    tracker = Tracker(Replayed(sample), TrackerSettings(first_confirmations=2))
+    assert tracker.localize(at(0), np.eye(4)).reason is Reason.ODOMETRY_DISAGREES
+    assert tracker.map_T_odom is None
+    assert tracker.localize(at(0.1), np.eye(4)).localized

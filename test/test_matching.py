@@ -1,0 +1,113 @@
+"""Matchers: registry, nearest neighbours, RootSIFT and ORB on views of a known plane."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mast3r_ros.errors import MatcherError
+from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.geometry import se3
+from mast3r_ros.matching import Matcher, available, create
+from mast3r_ros.matching.nearest import mutual_nearest
+from mast3r_ros.matching.sift import surface_points
+
+CAMERA = Camera.pinhole(320, 240, 300, 300, 160, 120)
+
+
+def texture(seed: int = 0, width: int = 320, height: int = 240) -> np.ndarray:
+    """Blobs at several scales, full of corners."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3), np.float32)
+    for scale in (4, 8, 16, 32):
+        noise = rng.uniform(0, 255, (height // scale + 1, width // scale + 1, 3)).astype(np.float32)
+        image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_NEAREST) / 4
+    return image.astype(np.uint8)
+
+
+def plane_views() -> tuple[Frame, Frame, np.ndarray]:
+    """A textured plane 2 m away, and the same seen 10 cm further right: reference, query, reference_T_query."""
+    image = texture()
+    reference = Frame(image, CAMERA, depth=np.full((240, 320), 2.0, np.float32))
+    shift = 300 * 0.1 / 2.0
+    moved = cv2.warpAffine(image, np.float32([[1, 0, -shift], [0, 1, 0]]), (320, 240))
+    return reference, Frame(moved, CAMERA), se3.make(np.eye(3), [0.1, 0, 0])
+
+
+@pytest.mark.parametrize("feature", ["sift", "orb"])
+def test_matches_lie_on_the_same_surface_points(feature):
+    reference, query, reference_T_query = plane_views()
+    matcher = create("sift", feature=feature)
+    matches = matcher.match(matcher.describe(query), [matcher.describe(reference)])[0]
+    assert len(matches) > 50
+    expected = CAMERA.project(se3.apply(se3.inverse(reference_T_query), matches.points))
+    error = np.linalg.norm(expected - matches.query_xy, axis=1)
+    assert np.median(error) < 1.0 and (error < 3).mean() > 0.9
+    assert ((matches.weights > 0) & (matches.weights <= 1)).all()
+
+
+def test_a_batch_of_references_gives_what_each_gives_alone():
+    reference, query, _ = plane_views()
+    other = Frame(texture(5), CAMERA, depth=np.full((240, 320), 3.0, np.float32))
+    matcher = create("sift")
+    q, features = matcher.describe(query), [matcher.describe(f) for f in (other, reference)]
+    together = matcher.match(q, features)
+    for one, feature in zip(together, features):
+        np.testing.assert_allclose(one.points, matcher.match(q, [feature])[0].points)
+    assert len(together[1]) > 10 * max(1, len(together[0]))
+
+
+def test_images_without_structure_are_described_and_match_nothing():
+    reference, _, _ = plane_views()
+    matcher = create("sift")
+    for image in (np.zeros((240, 320, 3), np.uint8), np.full((1, 1, 3), 7, np.uint8), np.zeros((4000, 3, 3), np.uint8)):
+        features = matcher.describe(Frame(image))
+        assert len(matcher.match(features, [matcher.describe(reference)])[0]) == 0
+        assert len(matcher.match(matcher.describe(reference), [features])[0]) == 0
+
+
+def test_large_images_keep_their_own_pixel_coordinates():
+    large = cv2.resize(texture(), (4096, 3072), interpolation=cv2.INTER_CUBIC)
+    xy = create("sift").describe(Frame(large))["xy"]
+    assert xy[:, 0].max() > 3000 and xy[:, 0].max() < 4096
+
+
+def test_depth_edges_and_holes_give_no_surface_point():
+    depth = np.full((240, 320), 2.0, np.float32)
+    depth[:, 160:] = 1.0
+    depth[:, :50] = 0
+    points = surface_points(Frame(texture(), CAMERA, depth=depth), np.float32([[20, 100], [100, 100], [160, 100]]))
+    assert np.isnan(points[0]).all() and np.isnan(points[2]).all()
+    np.testing.assert_allclose(points[1], [(100 - 160) / 300 * 2, (100 - 120) / 300 * 2, 2.0], atol=1e-6)
+
+
+def test_mutual_nearest_agrees_with_an_exhaustive_search():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(200, 32)).astype(np.float32)
+    base /= np.linalg.norm(base, axis=1, keepdims=True)
+    noisy = base[:150] + 0.1 * rng.normal(size=(150, 32)).astype(np.float32)
+    noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
+    rows, columns, _ = mutual_nearest(noisy, [base], ratio=0.8)[0]
+    distance = np.linalg.norm(noisy[:, None] - base[None], axis=2)
+    ordered = np.sort(distance, axis=1)
+    wanted = {
+        (i, int(distance[i].argmin()))
+        for i in range(150)
+        if ordered[i, 0] < 0.8 * ordered[i, 1] and distance[:, distance[i].argmin()].argmin() == i
+    }
+    assert set(zip(rows.tolist(), columns.tolist())) == wanted and len(wanted) > 100
+
+
+def test_registry_names_what_it_has():
+    assert {"sift", "fake"} <= set(available())
+    assert isinstance(create("auto"), Matcher)
+    with pytest.raises(MatcherError, match="sift"):
+        create("superpoint")
+    with pytest.raises(MatcherError, match="surf"):
+        create("sift", feature="surf")
+    with pytest.raises(MatcherError, match="options"):
+        create("sift", colour="red")
+
+
+def test_signatures_tell_features_apart():
+    assert create("sift").signature != create("sift", feature="orb").signature
+    assert create("sift", ratio=0.7).signature == create("sift").signature
