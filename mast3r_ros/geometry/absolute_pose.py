@@ -137,7 +137,7 @@ def refine_pose(
             return None
         try:
             damped = state.hessian + damping * np.diag(np.diag(state.hessian))
-            step: Array = -np.linalg.solve(damped, state.gradient)
+            step = -np.asarray(np.linalg.solve(damped, state.gradient), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
         moved = _moved(map_T_camera, step)

@@ -95,7 +95,9 @@ class SiftMatcher:
         descriptors = features["descriptors"]
         if self.feature == "orb":
             return (np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1) / 16
-        return descriptors.astype(np.float32) / np.float32(QUANTUM)
+        unit: NDArray[np.float32] = descriptors.astype(np.float32)
+        unit /= QUANTUM
+        return unit
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Mutual nearest neighbours among the reference features whose surface point is known."""
