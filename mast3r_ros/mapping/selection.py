@@ -1,0 +1,116 @@
+"""Which frames of a recording become keyframes: those that show something new, sharply, with depth."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import PosedFrame, valid_depth
+
+#: Sharpness is measured at this width, so that it means the same for every camera; pixels.
+SHARPNESS_WIDTH = 320
+#: Frames looking the same way that a frame's sharpness is compared with: at least, and how far back.
+FEWEST_COMPARED, COMPARED = 3, 30
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """When a frame becomes a keyframe. The defaults suit rooms; double the distance for halls.
+
+    Attributes:
+        distance_m: a view this far from every keyframe is new, metres.
+        angle_deg: so is one turned this much from every keyframe nearer than that, degrees.
+        sharpness: a frame with less than this share of the sharpness of recent similar views is blurred; 0 is off.
+        require_depth: skip frames without depth once the recording has shown that it has depth.
+        max_keyframes: cap of the map, 0 for none.
+    """
+
+    distance_m: float = 0.2
+    angle_deg: float = 12.0
+    sharpness: float = 0.4
+    require_depth: bool = True
+    max_keyframes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.distance_m < 0 or self.angle_deg < 0 or self.sharpness < 0 or self.max_keyframes < 0:
+            raise ValueError("selection settings cannot be negative")
+
+
+#: Keeps every usable frame: for sources that are a selection already.
+KEEP_ALL = SelectionSettings(distance_m=0.0, angle_deg=0.0, sharpness=0.0)
+
+
+class Skip(str, Enum):
+    """Why a frame did not become a keyframe."""
+
+    NO_CALIBRATION = "no_calibration"
+    BAD_POSE = "bad_pose"
+    NO_DEPTH = "no_depth"
+    NOTHING_NEW = "nothing_new"
+    BLURRED = "blurred"
+    MAP_FULL = "map_full"
+
+
+class KeyframeSelector:
+    """Judges the frames of one recording in their order."""
+
+    def __init__(self, settings: SelectionSettings | None = None) -> None:
+        self.settings = settings or SelectionSettings()
+        self._kept: list[NDArray[np.float64]] = []
+        self._recent: deque[tuple[NDArray[np.float64], float]] = deque(maxlen=COMPARED)
+        self._depth_seen = False
+
+    def judge(self, posed: PosedFrame) -> Skip | None:
+        """Why the frame is not needed, or None: it is a keyframe now, and later frames are compared with it."""
+        frame, pose, settings = posed.frame, np.asarray(posed.map_T_camera), self.settings
+        if frame.camera is None:
+            return Skip.NO_CALIBRATION
+        if pose.shape != (4, 4) or not np.isfinite(pose).all():
+            return Skip.BAD_POSE
+        has_depth = frame.depth is not None and bool(valid_depth(frame.depth).any())
+        self._depth_seen |= has_depth
+        blurred = settings.sharpness > 0 and self._is_blurred(frame.image, pose)
+        if settings.require_depth and self._depth_seen and not has_depth:
+            return Skip.NO_DEPTH
+        if self._kept and self._similar(pose, self._kept, 1.0).any():
+            return Skip.NOTHING_NEW
+        if blurred:
+            return Skip.BLURRED
+        if settings.max_keyframes and len(self._kept) >= settings.max_keyframes:
+            return Skip.MAP_FULL
+        self._kept.append(pose)
+        return None
+
+    def _is_blurred(self, image: NDArray[np.uint8], pose: NDArray[np.float64]) -> bool:
+        """Compare with recent views of the same things only: a white wall is not a blurred poster."""
+        value = sharpness(image)
+        comparable = np.zeros(0)
+        if self._recent:
+            near = self._similar(pose, [recent for recent, _ in self._recent], 2.0)
+            comparable = np.array([recent for _, recent in self._recent])[near]
+        self._recent.append((pose, value))
+        return len(comparable) >= FEWEST_COMPARED and value < self.settings.sharpness * float(np.median(comparable))
+
+    def _similar(
+        self, pose: NDArray[np.float64], others: list[NDArray[np.float64]], factor: float
+    ) -> NDArray[np.bool_]:
+        """Which poses are within the settings' distance and angle, times a factor."""
+        poses = np.stack(others)
+        moved = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1)
+        cosine = (np.einsum("nij,ij->n", poses[:, :3, :3], pose[:3, :3]) - 1) / 2  # trace of the rotation between
+        turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        return (moved < factor * self.settings.distance_m) & (turned < factor * self.settings.angle_deg)
+
+
+def sharpness(image: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of an (H, W, 3) image, reduced to a common width: small where motion smeared it."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if grey.shape[1] > SHARPNESS_WIDTH:
+        height = max(1, round(grey.shape[0] * SHARPNESS_WIDTH / grey.shape[1]))
+        grey = cv2.resize(grey, (SHARPNESS_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return float(cv2.Laplacian(grey, cv2.CV_32F).var())

@@ -1,0 +1,138 @@
+"""Building maps: which frames become keyframes, and points for those without depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mast3r_ros.errors import MapError
+from mast3r_ros.frames import Camera, Frame, PosedFrame
+from mast3r_ros.geometry import se3
+from mast3r_ros.mapping.build import build_map
+from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector, SelectionSettings, Skip, sharpness
+from mast3r_ros.matching.fake import FakeMatcher
+
+CAMERA = Camera.pinhole(320, 240, 260, 260, 159.5, 119.5)
+WALL_M = 3.0
+
+
+@pytest.fixture(scope="module")
+def wall() -> NDArray[np.uint8]:
+    """A poster of blobs of all sizes, one pixel per 5 mm, centred at the origin of the wall plane z = 3 m."""
+    rng = np.random.default_rng(0)
+    poster = np.zeros((1000, 1400, 3))
+    for sigma in (2, 5, 12, 30):
+        layer = cv2.GaussianBlur(rng.normal(size=poster.shape), (0, 0), sigma)
+        poster += layer / layer.std()
+    return np.clip(128 + 30 * poster, 0, 255).astype(np.uint8)
+
+
+def view(wall: NDArray[np.uint8], pose: NDArray[np.float64], *, depth: bool = True) -> PosedFrame:
+    """What a camera at that pose sees of the wall, exactly."""
+    camera_T_map = se3.inverse(pose)
+    wall_T_pixel = np.array([[0.005, 0, -700 * 0.005], [0, 0.005, -500 * 0.005], [0, 0, 1]])
+    plane = np.stack(
+        [camera_T_map[:3, 0], camera_T_map[:3, 1], camera_T_map[:3, :3] @ [0, 0, WALL_M] + camera_T_map[:3, 3]]
+    )
+    image = cv2.warpPerspective(wall, CAMERA.K @ plane.T @ wall_T_pixel, (CAMERA.width, CAMERA.height))
+    rays = np.concatenate([CAMERA.pixel_rays, np.ones((CAMERA.height, CAMERA.width, 1))], axis=-1)
+    metres = ((WALL_M - pose[2, 3]) / (rays @ pose[2, :3])).astype(np.float32)
+    return PosedFrame(Frame(image, CAMERA, 0, metres if depth else None), pose)
+
+
+def sideways(metres: float, degrees: float = 0.0) -> NDArray[np.float64]:
+    return se3.exp([metres, 0, 0, 0, np.radians(degrees), 0])
+
+
+def test_only_new_views_are_kept(wall: NDArray[np.uint8]) -> None:
+    settings = SelectionSettings(distance_m=0.25, angle_deg=15)
+    there_and_back = [*np.arange(0, 1.001, 0.05), *np.arange(0.95, -0.001, -0.05)]
+    keyframe_map, report = build_map([view(wall, sideways(x)) for x in there_and_back], selection=settings)
+    assert [round(k.map_T_camera[0, 3], 2) for k in keyframe_map.keyframes] == [0, 0.25, 0.5, 0.75, 1.0]
+    assert (report.frames, report.kept, report.skipped) == (41, 5, {"nothing_new": 36})
+    turning, report = build_map([view(wall, sideways(0, angle)) for angle in range(0, 31, 5)], selection=settings)
+    assert len(turning) == 3
+
+
+def test_a_smeared_frame_is_skipped_and_a_plain_wall_is_not(wall: NDArray[np.uint8]) -> None:
+    selector = KeyframeSelector(SelectionSettings(distance_m=0.04, angle_deg=90))
+    sharp = [view(wall, sideways(0.01 * i)) for i in range(8)]
+    for posed in sharp:
+        selector.judge(posed)
+    after = view(wall, sideways(0.09))
+    smeared = replace(after, frame=replace(after.frame, image=cv2.blur(after.frame.image, (25, 1))))
+    assert sharpness(smeared.frame.image) < sharpness(after.frame.image)
+    assert selector.judge(smeared) is Skip.BLURRED
+    assert selector.judge(after) is None
+    plain = replace(after, frame=replace(after.frame, image=np.full_like(after.frame.image, 200)))
+    assert selector.judge(replace(plain, map_T_camera=sideways(5.0))) is None, "there is nothing to compare it with"
+
+
+def test_unusable_frames_are_counted_by_reason(wall: NDArray[np.uint8]) -> None:
+    good = [view(wall, sideways(x)) for x in (0.0, 1.0, 2.0)]
+    source = [
+        good[0],
+        replace(good[1], frame=Frame(good[1].frame.image)),
+        view(wall, sideways(1.0), depth=False),
+        replace(good[1], map_T_camera=np.full((4, 4), np.nan)),
+        good[1],
+        good[2],
+    ]
+    seen = []
+    keyframe_map, report = build_map(
+        source, selection=SelectionSettings(max_keyframes=2), progress=lambda *counts: seen.append(counts)
+    )
+    assert len(keyframe_map) == report.kept == 2
+    assert report.skipped == {"no_calibration": 1, "no_depth": 1, "bad_pose": 1, "map_full": 1}
+    assert seen[-1] == (6, 2) and report.triangulated == {}
+    with pytest.raises(MapError, match="rigid"):
+        build_map([replace(good[0], map_T_camera=np.diag([2.0, 1, 1, 1]))])
+
+
+def test_the_map_is_described_on_request(wall: NDArray[np.uint8]) -> None:
+    matcher = FakeMatcher()
+    frames = [view(wall, sideways(x)) for x in (0.0, 0.5, 1.0)]
+    keyframe_map, _ = build_map(frames, frame_id="hall", matcher=matcher, source_name="a wall")
+    assert keyframe_map.frame_id == "hall" and keyframe_map.provenance["source"] == "a wall"
+    assert keyframe_map.retrieve(matcher, matcher.describe(frames[1].frame), 1) == ["000001"]
+
+
+def test_an_empty_source_makes_an_empty_map() -> None:
+    keyframe_map, report = build_map([])
+    assert len(keyframe_map) == report.frames == 0
+
+
+def test_points_of_keyframes_without_depth_are_triangulated(wall: NDArray[np.uint8]) -> None:
+    poses = [sideways(x, angle) for x, angle in ((0, 0), (0.3, 4), (0.6, -3), (0.9, 5))]
+    exact = [view(wall, pose) for pose in poses]
+    keyframe_map, report = build_map([view(wall, pose, depth=False) for pose in poses], selection=KEEP_ALL)
+    assert not report.without_points
+    for keyframe, truth in zip(keyframe_map.keyframes, exact, strict=True):
+        assert keyframe.has_depth and report.triangulated[keyframe.id] > 50
+        depth = keyframe_map.frame(keyframe.id).depth
+        known = depth > 0
+        error = np.abs(depth - truth.frame.depth)[known]
+        assert 50 < known.sum() < 0.5 * depth.size
+        assert np.median(error) < 0.02 and np.quantile(error, 0.95) < 0.10
+
+
+def test_wrong_poses_and_pure_rotation_give_no_points(wall: NDArray[np.uint8]) -> None:
+    turning = [view(wall, sideways(0, angle), depth=False) for angle in (0, 5, 10)]
+    _, report = build_map(turning, selection=KEEP_ALL)
+    assert sorted(report.without_points) == ["000000", "000001", "000002"], "no baseline, no depth"
+    moved = [view(wall, sideways(x), depth=False) for x in (0, 0.3, 0.6)]
+    vertical = [replace(p, map_T_camera=se3.exp([0, p.map_T_camera[0, 3], 0, 0, 0, 0])) for p in moved]
+    _, honest = build_map(moved, selection=KEEP_ALL)
+    _, wrong = build_map(vertical, selection=KEEP_ALL)
+    assert sum(wrong.triangulated.values()) < 0.05 * sum(honest.triangulated.values())
+
+
+def test_keyframes_with_sensor_depth_are_left_alone(wall: NDArray[np.uint8]) -> None:
+    source = [view(wall, sideways(0), depth=False), view(wall, sideways(0.4)), view(wall, sideways(0.8))]
+    keyframe_map, report = build_map(source, selection=KEEP_ALL)
+    assert list(report.triangulated) == ["000000"] and report.triangulated["000000"] > 50
+    assert np.allclose(keyframe_map.frame("000001").depth, source[1].frame.depth, atol=6e-4)
