@@ -1,0 +1,50 @@
+"""The quality-of-service profiles of the nodes' topics, in one place.
+
+Every subscription and publisher is created with :func:`overridable`, so that ``qos_overrides`` in a
+parameter file works as anywhere in ROS 2.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+
+def newest() -> QoSProfile:
+    """Sensor data of which only the newest message matters: best effort, depth 1."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def small_sensor_data() -> QoSProfile:
+    """Sensor data that must be paired with other messages by stamp: best effort, a few kept."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def reliable(depth: int = 10) -> QoSProfile:
+    """Every message counts."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def latched() -> QoSProfile:
+    """The last message is kept for subscribers that come later (transient local)."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
+def static_transforms() -> QoSProfile:
+    """/tf_static: the last message of every publisher, as tf2 has it."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=100,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
+def overridable() -> QoSOverridingOptions:
+    """Let history, depth and reliability of an endpoint be set by ``qos_overrides`` parameters."""
+    return QoSOverridingOptions.with_default_policies()
