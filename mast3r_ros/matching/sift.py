@@ -94,10 +94,8 @@ class SiftMatcher:
         """(N, 128) RootSIFT of unit length, or (N, 256) ORB bits as +-1 scaled to unit length."""
         descriptors = features["descriptors"]
         if self.feature == "orb":
-            return (np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1) / 16
-        unit: NDArray[np.float32] = descriptors.astype(np.float32)
-        unit /= QUANTUM
-        return unit
+            return np.float32(1 / 8) * np.unpackbits(descriptors, axis=1) - np.float32(1 / 16)
+        return np.float32(1 / QUANTUM) * descriptors
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Mutual nearest neighbours among the reference features whose surface point is known."""
