@@ -73,7 +73,7 @@ def find_topics(
     if image is None:
         image = _choose_image(topics, where)
     if camera_info is None:
-        infos = [name for name, topic in topics.items() if topic.type == INFO]
+        infos = [name for name, topic in topics.items() if topic.type == INFO and topic.count]
         camera_info = _info_beside(image, topics) or (infos[0] if len(infos) == 1 else None)
     if depth is None and use_depth:
         candidates = [name for name, topic in topics.items() if _is_image(topic) and _is_depth(name) and topic.count]
@@ -106,7 +106,7 @@ def _choose_image(topics: Mapping[str, Topic], where: str) -> str:
 
 def _info_beside(image: str, topics: Mapping[str, Topic]) -> str | None:
     beside = base_name(image).rpartition("/")[0] + "/camera_info"
-    return beside if beside in topics else None
+    return beside if beside in topics and topics[beside].count else None
 
 
 def _depth_rank(name: str, image: str) -> tuple[int, int, int, str]:
@@ -123,7 +123,7 @@ class FrameReader:
         self.bag, self.topics, self.max_delay_ns = bag, topics, max_delay_ns
         self._waiting: deque[tuple[int, Any]] = deque()
         self._infos: deque[Any] = deque(maxlen=200)
-        self._depths: deque[Any] = deque()
+        self._depths: deque[Any] = deque(maxlen=300)
         self._camera: Camera | None = None
         self._depth = _DepthOf(bag, topics, depth_required) if topics.depth else None
 
@@ -141,6 +141,7 @@ class FrameReader:
                 self._infos.append(message)
             else:
                 self._depths.append(message)
+                self._forget_depths()
             while self._waiting and self._is_due(recorded_ns):
                 yield from self._frame(*self._waiting.popleft())
         while self._waiting:
@@ -153,7 +154,14 @@ class FrameReader:
             return True
         stamp = stamp_ns(image)
         has_depth = not self.topics.depth or (self._depths and stamp_ns(self._depths[-1]) >= stamp)
-        return bool(has_depth and (not self.topics.camera_info or stamp_ns(self._infos[-1]) >= stamp))
+        has_info = not self.topics.camera_info or (self._infos and stamp_ns(self._infos[-1]) >= stamp)
+        return bool(has_depth and has_info)
+
+    def _forget_depths(self) -> None:
+        """Drop the depth images that no waiting or coming image can need: there may be far more of them."""
+        newest = stamp_ns(self._waiting[0][1]) if self._waiting else stamp_ns(self._depths[-1]) - PATIENCE_NS
+        while stamp_ns(self._depths[0]) < min(newest, stamp_ns(self._depths[-1])) - self.max_delay_ns:
+            self._depths.popleft()
 
     def _frame(self, recorded_ns: int, message: Any) -> Iterator[Frame]:
         """The frame of one image message; nothing if the image is damaged."""
@@ -183,8 +191,6 @@ class FrameReader:
     def _depth_at(
         self, stamp: int, image: Any, camera: Camera | None, shape: tuple[int, ...]
     ) -> NDArray[np.float32] | None:
-        while self._depths and stamp_ns(self._depths[0]) < stamp - self.max_delay_ns:
-            self._depths.popleft()
         nearest = min(self._depths, key=lambda depth: abs(stamp_ns(depth) - stamp), default=None)
         if nearest is None or abs(stamp_ns(nearest) - stamp) > self.max_delay_ns:
             return None
@@ -203,7 +209,7 @@ class _DepthOf:
 
     def prepare(self) -> None:
         """Read what registration needs, before the images are read: one file has one reading position."""
-        if self.topics.depth_info and self.bag.topics[self.topics.depth_info].count:
+        if self.topics.depth_info:
             self._info = self.bag.first(self.topics.depth_info)
         headers = [self.bag.first(topic).header for topic in (self.topics.image, self.topics.depth) if topic]
         if len({header.frame_id for header in headers}) > 1:

@@ -215,6 +215,12 @@ class BagReader:
             self._transforms = buffer
         return self._transforms
 
+    def typestore(self, msgtype: str) -> Typestore | None:
+        """A message type as the bag defines it (ROS 1 or 2), with what it is made of; None if nobody defines it."""
+        definitions = (recording.definitions.get(msgtype) for recording in self._recordings)
+        definition = next((d for d in definitions if d and d.format != MessageDefinitionFormat.NONE), NO_DEFINITION)
+        return _typestore(msgtype, definition)
+
     def close(self) -> None:
         """Close all files; a second call does nothing."""
         while self._recordings:
@@ -262,7 +268,7 @@ class BagReader:
         """Remember and log something that could not be read; raise it as BagError if strict."""
         if self.strict:
             raise BagError(f"{self.path}: {what}")
-        if len(self.problems) < MOST_PROBLEMS:
+        if what not in self.problems and len(self.problems) < MOST_PROBLEMS:
             self.problems.append(what)
             log.warning("%s: %s", self.path, what)
 
@@ -280,9 +286,7 @@ class BagReader:
     def _decoder(self, msgtype: str) -> Callable[[bytes], Any] | None:
         """Function from bytes to message, or None for a type that nobody has defined."""
         if msgtype not in self._decoders:
-            definitions = (recording.definitions.get(msgtype) for recording in self._recordings)
-            definition = next((d for d in definitions if d and d.format != MessageDefinitionFormat.NONE), NO_DEFINITION)
-            store = _typestore(msgtype, definition)
+            store = self.typestore(msgtype)
             if store is None:
                 self._decoders[msgtype] = None
             elif self.is_ros2:
