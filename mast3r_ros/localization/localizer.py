@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -109,24 +109,25 @@ class Localizer:
         # Focal lengths of accepted frames without calibration, by image size: one camera has one focal length.
         self._focals: dict[tuple[int, int], deque[float]] = {}
 
-    def localize(self, frame: Frame, prior: PosePrior | None = None) -> PoseEstimate:
+    def localize(self, frame: Frame, prior: PosePrior | None = None, *, exclude: Collection[str] = ()) -> PoseEstimate:
         """Find the pose of ``frame``, or say why it cannot be found.
 
         Args:
             prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
+            exclude: ids of keyframes that must not be used.
         """
         clock = _Clock()
-        estimate = self._attempt(frame, prior, clock)
+        estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
-    def _attempt(self, frame: Frame, prior: PosePrior | None, clock: _Clock) -> PoseEstimate:
+    def _attempt(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: _Clock) -> PoseEstimate:
         if len(self.map) == 0:
             return rejected(Reason.EMPTY_MAP, "the map has no keyframes")
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
             return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         with clock.stage("describe"):
             features = self.matcher.describe(frame)
-        first = self._look(frame, features, self.settings.keyframes, prior, clock)
+        first = self._look(frame, features, self.settings.keyframes, prior, exclude, clock)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
             return first
         if len(self.map) <= self.settings.keyframes:
@@ -135,15 +136,21 @@ class Localizer:
         around = prior
         if first.map_T_camera is not None:
             around = PosePrior(first.map_T_camera)
-        second = self._look(frame, features, self.settings.second_look, around, clock)
+        second = self._look(frame, features, self.settings.second_look, around, exclude, clock)
         return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
 
     def _look(
-        self, frame: Frame, features: Features, count: int, prior: PosePrior | None, clock: _Clock
+        self,
+        frame: Frame,
+        features: Features,
+        count: int,
+        prior: PosePrior | None,
+        exclude: frozenset[str],
+        clock: _Clock,
     ) -> PoseEstimate:
         """One attempt with ``count`` keyframes."""
         with clock.stage("retrieve"):
-            ids = self._retrieve(features, count, prior)
+            ids = self._retrieve(features, count, prior, exclude)
         if not ids:
             return rejected(Reason.NOTHING_RETRIEVED, "no keyframe looks like this image")
         with clock.stage("match"):
@@ -161,12 +168,13 @@ class Localizer:
             self._remember_focal(frame, support.pose.focal_px)
         return _estimate(found, support, verdict)
 
-    def _retrieve(self, features: Features, count: int, prior: PosePrior | None) -> list[str]:
+    def _retrieve(self, features: Features, count: int, prior: PosePrior | None, exclude: frozenset[str]) -> list[str]:
         """Keyframes that look similar; with a prior, half of them from where the camera should be."""
-        similar = self.map.retrieve(self.matcher, features, count)
+        similar = self.map.retrieve(self.matcher, features, count, exclude=exclude)
         if prior is None:
             return similar
-        near = self.map.retrieve_near(prior.map_T_camera, (count + 1) // 2)
+        near = self.map.retrieve_near(prior.map_T_camera, (count + 1) // 2 + len(exclude))
+        near = [id for id in near if id not in exclude][: (count + 1) // 2]
         return list(dict.fromkeys([*near, *similar]))[:count]
 
     def _correspondences(self, features: Features, ids: Sequence[str]) -> _Correspondences:
