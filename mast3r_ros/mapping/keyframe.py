@@ -27,3 +27,16 @@ class Keyframe:
     map_T_camera: NDArray[np.float64]
     stamp_ns: int = 0
     has_depth: bool = False
+
+
+@dataclass(frozen=True)
+class PoseNoise:
+    """Standard deviation per axis of the keyframes' poses against each other; all matches of a query share it.
+
+    Attributes:
+        position_m: metres.
+        rotation_rad: radians.
+    """
+
+    position_m: float
+    rotation_rad: float

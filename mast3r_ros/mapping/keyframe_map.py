@@ -17,7 +17,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
 from mast3r_ros.mapping.blob import IMAGE_FORMATS, decode_depth, decode_image, encode_depth, encode_image
 from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
-from mast3r_ros.mapping.keyframe import Keyframe
+from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
 from mast3r_ros.mapping.overlap import TYPICAL_DEPTH_M, view_overlap
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
@@ -52,6 +52,8 @@ class KeyframeMap:
         self.frame_id = frame_id
         self.path: Path | None = None
         self.provenance = {"source": source, "created": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        #: How well the keyframes' poses agree with each other, see localization.map_noise; None if not measured.
+        self.pose_noise: PoseNoise | None = None
         self._image_format = image_format
         self._entries: dict[str, Entry] = {}
         self._cameras: dict[tuple, Camera] = {}
@@ -213,6 +215,7 @@ class KeyframeMap:
         header, entries = storage.read_map(folder)
         keyframe_map = cls(header.frame_id, feature_memory=feature_memory)
         keyframe_map.provenance = header.provenance
+        keyframe_map.pose_noise = header.pose_noise
         for camera in header.cameras.values():
             keyframe_map._cameras[_camera_key(camera)] = camera
         keyframe_map._entries = {entry.keyframe.id: entry for entry in entries}
@@ -230,7 +233,7 @@ class KeyframeMap:
         folder = Path(path).expanduser().resolve()
         with self._lock:
             entries = dict(self._entries)
-            header = storage.Header(self.frame_id, self.provenance)
+            header = storage.Header(self.frame_id, self.provenance, pose_noise=self.pose_noise)
             storage.write_map(folder, header, list(entries.values()), lambda fresh: self._write_caches(fresh, entries))
             for id, entry in entries.items():
                 self._entries[id] = _stored(entry, folder)

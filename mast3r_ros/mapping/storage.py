@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mast3r_ros import __version__
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera
 from mast3r_ros.mapping.atomic import link_or_copy, recover, replacing, write_synced
+from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, from_line, map_error, to_line
 
 FORMAT_VERSION = 1
@@ -44,12 +45,14 @@ class Header:
         provenance: where the map comes from: source, tool, created, as texts.
         cameras: by name.
         keyframes_sha256: checksum of keyframes.jsonl.
+        pose_noise: how well the keyframes' poses agree, where that was measured.
     """
 
     frame_id: str
     provenance: dict[str, str] = field(default_factory=dict)
     cameras: dict[str, Camera] = field(default_factory=dict)
     keyframes_sha256: str = ""
+    pose_noise: PoseNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,8 @@ def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[En
         "provenance": {**header.provenance, "tool": f"mast3r_ros {__version__}"},
         "cameras": by_name,
     }
+    if header.pose_noise is not None:
+        document["pose_noise"] = asdict(header.pose_noise)
     write_synced(fresh / "map.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None).encode())
 
 
@@ -218,7 +223,19 @@ def _header(document: Any, path: Path) -> Header:
             raise ValueError(f"camera '{name}' {error}") from error
     provenance = document.get("provenance")
     texts = {str(k): str(v) for k, v in provenance.items()} if isinstance(provenance, dict) else {}
-    return Header(frame_id, texts, parsed, checksum)
+    return Header(frame_id, texts, parsed, checksum, _pose_noise(document.get("pose_noise")))
+
+
+def _pose_noise(record: Any) -> PoseNoise | None:
+    if record is None:
+        return None
+    try:
+        noise = PoseNoise(float(record["position_m"]), float(record["rotation_rad"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("pose_noise needs the numbers position_m and rotation_rad") from None
+    if not (0 <= noise.position_m < 100 and 0 <= noise.rotation_rad < 4):
+        raise ValueError(f"pose_noise {noise.position_m:g} m, {noise.rotation_rad:g} rad is impossible")
+    return noise
 
 
 def _check_files(folder: Path, entries: Any) -> None:
