@@ -322,6 +322,64 @@ def test_one_damaged_message_costs_one_message(tmp_path: Path) -> None:
         list(bag.frames())
 
 
+@pytest.mark.parametrize("name", ["hit.mcap", "hit.db3", "hit.bag"])
+def test_random_damage_never_ends_in_anything_but_a_sentence(tmp_path: Path, name: str) -> None:
+    path = ros1_bag(tmp_path / name, 10) if name.endswith(".bag") else write(tmp_path / name)
+    whole = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    read = 0
+    for i in range(24):
+        damaged = whole.copy()
+        hits = rng.integers(0, len(whole) if i % 2 else 5000, 50)
+        damaged[hits] = rng.integers(0, 256, len(hits))
+        path.write_bytes(damaged[: len(whole) if i % 3 else rng.integers(1, len(whole))].tobytes())
+        try:
+            with open_bag(path) as bag:
+                read += len(list(bag.frames()))
+                bag.transforms()
+        except (BagError, CalibrationError) as error:
+            assert name in str(error)
+    assert read > 20
+
+
+def test_parts_of_a_split_recording_are_read_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "split").mkdir()
+    for part in (0, 2, 10):
+        write(
+            tmp_path / "split" / f"run_{part}.mcap",
+            2,
+            lambda bag, i, part=part: bag.image("/image", picture(i), stamp(part + i), "cam"),
+        )
+    with open_bag(tmp_path / "split", strict=True) as bag:
+        assert [frame.stamp_ns for frame in bag.frames()] == [stamp(i) for i in (0, 1, 2, 3, 10, 11)]
+        assert (bag.start_ns, bag.end_ns) == (stamp(0), stamp(11))
+
+
+def test_a_ros1_recorder_that_died_leaves_an_active_file(tmp_path: Path) -> None:
+    path = ros1_bag(tmp_path / "run.bag", 30).rename(tmp_path / "run.bag.active")
+    with open_bag(path) as bag:
+        assert len(list(bag.frames())) == 30 and "still open" in bag.problems[0]
+
+
+def test_rclpy_reads_what_is_written(tmp_path: Path) -> None:
+    serialization = pytest.importorskip("rclpy.serialization")
+    messages = pytest.importorskip("sensor_msgs.msg")
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.image("/image", picture(0), START, "cam")
+        bag.camera_info("/camera_info", CAMERA, START, "cam")
+        bag.points("/points", np.arange(9.0).reshape(3, 3), START, "map")
+    with open_bag(tmp_path / "bag") as reader:
+        data = {topic: bytes(raw) for topic, _, raw in reader.serialized()}
+    image = serialization.deserialize_message(data["/image"], messages.Image)
+    assert (image.encoding, image.step, image.header.frame_id) == ("rgb8", 192, "cam")
+    np.testing.assert_array_equal(np.frombuffer(image.data, np.uint8).reshape(48, 64, 3), picture(0))
+    camera = codec.camera_from_info(serialization.deserialize_message(data["/camera_info"], messages.CameraInfo))
+    assert camera is not None and camera.same_as(CAMERA)
+    cloud = serialization.deserialize_message(data["/points"], messages.PointCloud2)
+    layout = [(field.name, field.offset, field.datatype, field.count) for field in cloud.fields]
+    np.testing.assert_array_equal(codec.unpack_points(layout, cloud.point_step, cloud.data)[0].ravel(), np.arange(9))
+
+
 def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
     for name, match in (("nothing", "does not exist"), ("note.txt", "no recording"), ("empty.mcap", "no message")):
         path = tmp_path / name

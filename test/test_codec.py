@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import struct
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -166,6 +167,7 @@ def test_truncated_files_are_refused_instead_of_filled_with_grey(format: str, ke
 def test_decompression_bombs_are_refused_by_their_header() -> None:
     png = bytearray(codec.encode_compressed_image(photo(), "png"))
     png[16:24] = struct.pack(">II", 60_000, 60_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
     with pytest.raises(CodecError, match="60000x60000"):
         codec.decode_compressed_image(bytes(png))
     jpeg = bytearray(codec.encode_compressed_image(photo(), "jpeg"))
@@ -303,6 +305,29 @@ def test_damaged_compressed_depth_is_refused() -> None:
         codec.decode_compressed_depth(data, "8UC3; compressedDepth")
     with pytest.raises(CodecError, match="16 bits"):
         codec.decode_compressed_depth(codec.encode_compressed_image(photo(), "png"))
+
+
+@pytest.mark.parametrize("kind", ["png", "rvl", "jpeg"])
+def test_random_damage_never_ends_in_anything_but_a_sentence(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    raw = np.rint(terrain() * 1000).astype(np.uint16)
+    whole = {
+        "png": codec.encode_compressed_depth(terrain()),
+        "rvl": struct.pack("<iff", 0, 0, 0) + rvl(raw),
+        "jpeg": codec.encode_compressed_image(photo(), "jpeg"),
+    }[kind]
+    refused = 0
+    for _ in range(200):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(0, len(damaged), 3)] = rng.integers(0, 256, 3)
+        try:
+            if kind == "jpeg":
+                codec.decode_compressed_image(damaged)
+            else:
+                codec.decode_compressed_depth(damaged, f"16UC1; compressedDepth {kind}")
+        except CodecError:
+            refused += 1
+    assert refused > (190 if kind == "png" else 0)  # PNG carries checksums
 
 
 # Point clouds

@@ -35,7 +35,10 @@ class RawMessage(NamedTuple):
 def scan(path: Path) -> Iterator[RawMessage]:
     """All messages that can still be read from a .mcap, .db3, .bag or .bag.active file, in file order."""
     scanner = {".mcap": _scan_mcap, ".db3": _scan_sqlite}.get(path.suffix, _scan_ros1)
-    return scanner(path)
+    try:
+        yield from scanner(path)
+    except Exception:
+        return  # damaged records can fail in any way; what came before them was whole
 
 
 # ROS 2, mcap: opcode (1 byte), length (8 bytes), content
@@ -123,8 +126,6 @@ def _scan_sqlite(path: Path) -> Iterator[RawMessage]:
                 newest = RawMessage(name, msgtype, definitions.get(msgtype, NO_DEFINITION), stamp_ns, data)
         if newest is not None and path.stat().st_size % page_size == 0:
             yield newest
-    except sqlite3.DatabaseError:
-        return
     finally:
         connection.close()
 

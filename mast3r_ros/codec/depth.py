@@ -154,7 +154,8 @@ def decode_rvl(data: bytes) -> NDArray[np.uint16]:
         zeros, count = int(values[at]), int(values[at + 1])
         codes = values[at + 2 : at + 2 + count]
         filled += zeros
-        if len(codes) < count or filled + count > image.size or zeros + count == 0:
+        whole = len(codes) == count and zeros >= 0 and filled + count <= image.size
+        if not whole or zeros + count == 0:
             raise CodecError(f"RVL depth is damaged or truncated at pixel {filled} of {image.size}")
         levels = level + np.cumsum((codes >> 1) ^ -(codes & 1))
         image[filled : filled + count] = levels

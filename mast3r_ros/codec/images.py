@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import cv2
@@ -131,8 +132,10 @@ def decode_file(data: Any, flags: int, format: str = "") -> NDArray[Any]:
     if not len(buffer):
         raise CodecError(f"compressed {name} is empty")
     check_size(*(_claimed_size(buffer.tobytes()) or (1, 1)))
-    tail, head = buffer[-4096:].tobytes(), buffer[:8].tobytes()
-    if (head.startswith(_JPEG) and b"\xff\xd9" not in tail) or (head == _PNG and b"IEND" not in tail):
+    head = buffer[:8].tobytes()
+    if head == _PNG and (why := _png_damage(buffer.tobytes())):
+        raise CodecError(f"compressed {name} is {why}")
+    if head.startswith(_JPEG) and b"\xff\xd9" not in buffer[-4096:].tobytes():
         raise CodecError(f"compressed {name} is truncated: its end is missing after {len(buffer)} bytes")
     try:
         image = cv2.imdecode(buffer, flags)
@@ -161,6 +164,25 @@ def _claimed_size(data: bytes) -> tuple[int, int] | None:
             return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
         at += 2 + length
     return None
+
+
+def _png_damage(data: bytes) -> str:
+    """What is wrong with a PNG's chunks, or nothing.
+
+    OpenCV fills what is missing with black, and with a damaged chunk length it can spend many seconds.
+    """
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"damaged: wrong checksum in its chunk {kind!r}"
+        if kind == b"IEND":
+            return ""
+        at = end
+    return f"truncated: its end is missing after {len(data)} bytes"
 
 
 def encode_compressed_image(rgb: RGB, format: str = "jpeg", quality: int = 90) -> bytes:
