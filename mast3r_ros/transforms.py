@@ -85,6 +85,13 @@ class _Track:
         alpha = (stamp_ns - t0) / (self.stamps[before + 1] - t0)
         return se3.interpolate(self.poses[before], self.poses[before + 1], alpha)
 
+    def gap_ns(self, stamp_ns: int) -> int:
+        """Time between the two samples around a stamp inside the samples, 0 where one hits it."""
+        before = bisect_right(self.stamps, stamp_ns) - 1
+        if self.static or self.stamps[before] == stamp_ns:
+            return 0
+        return self.stamps[before + 1] - self.stamps[before]
+
 
 class TransformBuffer:
     """Transforms between named frames over time. All methods may be called from any thread.
@@ -157,6 +164,17 @@ class TransformBuffer:
         except TransformUnavailable:
             return False
         return True
+
+    def gap_s(self, target: str, source: str, stamp_ns: int) -> float:
+        """How far apart the samples are that a lookup interpolates: seconds, the largest over the chain.
+
+        Raises:
+            As :meth:`lookup`.
+        """
+        with self._lock:
+            self.lookup(target, source, stamp_ns)
+            from_source, from_target = self._path(_frame_id(target), _frame_id(source), stamp_ns)
+            return max((self._tracks[link].gap_ns(stamp_ns) for link in [*from_source, *from_target]), default=0) / 1e9
 
     def newest_stamp(self, target: str, source: str) -> int | None:
         """Newest stamp at which the two frames can be related; None where every link is static.

@@ -507,6 +507,18 @@ def test_rosbag_without_usable_poses_says_so(tmp_path: Path) -> None:
         open_source(path, pose_topic="/nowhere")
 
 
+def test_rosbag_does_not_invent_poses_across_a_gap(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        for i in range(20):
+            now = START + i * PERIOD
+            bag.image("/camera/image_raw", picture(i), now, "camera")
+            if not 5 < i < 15:
+                bag.transform("map", "camera", pose(i), now)
+    taken = [(posed.frame.stamp_ns - START) // PERIOD for posed in open_source(tmp_path / "bag")]
+    assert taken == [*range(6), *range(15, 20)]
+    assert len(list(open_source(tmp_path / "bag", longest_gap_s=2.0))) == 20
+
+
 @real
 def test_real_sevenscenes_through_a_bag_is_the_same(tmp_path: Path) -> None:
     """What the live replay does: frames to a bag and back, exact but for JPEG and millimetres."""

@@ -94,6 +94,18 @@ def test_refuses_to_extrapolate_and_tells_the_directions_apart() -> None:
     assert not buffer.can_transform("odom", "base", 3 * SECOND)
 
 
+def test_the_gap_that_is_interpolated_is_known() -> None:
+    buffer = TransformBuffer(cache_s=None)
+    for stamp in (0, 1, 9):
+        buffer.set("odom", "base", moved(0.0), stamp * SECOND)
+    buffer.set("base", "camera", moved(0.0), 0, static=True)
+    assert buffer.gap_s("odom", "camera", SECOND // 2) == 1
+    assert buffer.gap_s("camera", "odom", 5 * SECOND) == 8
+    assert buffer.gap_s("odom", "camera", 9 * SECOND) == buffer.gap_s("base", "camera", 5 * SECOND) == 0
+    with pytest.raises(FutureExtrapolation):
+        buffer.gap_s("odom", "camera", 10 * SECOND)
+
+
 def test_unknown_and_disconnected_frames_are_named() -> None:
     buffer = TransformBuffer()
     with pytest.raises(UnknownFrame, match="no frames at all"):

@@ -41,6 +41,7 @@ class RosBag(Source):
             TransformStamped or Odometry).
         pose_frame: the frame that ``pose_topic`` tells the pose of, where its messages do not say; None means the
             camera. From there to the camera TF is used.
+        longest_gap_s: a frame is left out where the poses around it are further apart: nobody knows the way between.
         max_delay_s: how far apart colour and depth of one frame may be.
         use_depth: False leaves depth away.
 
@@ -60,11 +61,13 @@ class RosBag(Source):
         camera_frame: str | None = None,
         pose_topic: str | None = None,
         pose_frame: str | None = None,
+        longest_gap_s: float = 0.5,
         max_delay_s: float = 0.02,
         use_depth: bool = True,
     ) -> None:
         super().__init__(path.name)
         self._path = path
+        self._longest_gap_s = longest_gap_s
         self._frames = {
             "image_topic": image_topic,
             "camera_info_topic": camera_info_topic,
@@ -99,11 +102,17 @@ class RosBag(Source):
             raise DatasetError(f"{self._path}: none of {read} images has a pose in '{self.map_frame}': {why}")
         if taken < read:
             log.warning(
-                "%s: %d of %d images have no pose at their time and are left out", self.name, read - taken, read
+                "%s: %d of %d images have no pose at their time and are left out (%s)",
+                self.name,
+                read - taken,
+                read,
+                why,
             )
 
     def _map_T_camera(self, stamp: int) -> NDArray[np.float64]:
         pose = self._poses.lookup(self.map_frame, self._body_frame, stamp)
+        if (gap := self._poses.gap_s(self.map_frame, self._body_frame, stamp)) > self._longest_gap_s:
+            raise TransformUnavailable(f"the poses around {stamp / 1e9:.3f} s are {gap:.1f} s apart (longest_gap_s)")
         if self._body_frame != self._camera_frame:
             pose = pose @ self._transforms.lookup(self._body_frame, self._camera_frame, stamp)
         return pose
