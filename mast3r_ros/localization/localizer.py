@@ -163,7 +163,7 @@ class Localizer:
             return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
             support, found = solved
-            verdict = verify(support, frame, self.settings.gates)
+            verdict = verify(support, frame, self.settings.gates, self.map.pose_noise)
         if verdict.reason is Reason.NONE and frame.camera is None:
             self._remember_focal(frame, support.pose.focal_px)
         return _estimate(found, support, verdict)

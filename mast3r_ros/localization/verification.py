@@ -17,6 +17,7 @@ from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import AbsolutePose
 from mast3r_ros.localization.estimate import Evidence, Reason
+from mast3r_ros.mapping.keyframe import PoseNoise
 
 Array = NDArray[np.float64]
 
@@ -57,9 +58,8 @@ class Gates:
 
 #: A keyframe supports a pose on its own with this many inliers.
 SUPPORT = 8
-#: Standard deviation of the map's own keyframe poses, which all matches of a query share: metres, radians.
-MAP_POSITION_SIGMA_M = 0.005
-MAP_ROTATION_SIGMA_RAD = np.radians(0.15)
+#: Assumed of maps that were never held against themselves.
+USUAL_NOISE = PoseNoise(position_m=0.01, rotation_rad=float(np.radians(0.3)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +91,16 @@ class Verdict:
     covariance: Array
 
 
-def verify(support: Support, frame: Frame, gates: Gates = Gates()) -> Verdict:
+def verify(support: Support, frame: Frame, gates: Gates = Gates(), noise: PoseNoise | None = None) -> Verdict:
     """Judge a pose by evidence that a confident mistake does not produce.
+
+    Args:
+        noise: of the keyframes' poses, where it was measured.
 
     Returns:
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
     """
-    covariance = pose_covariance(support)
+    covariance = pose_covariance(support, noise or USUAL_NOISE)
     evidence = gather(support, frame, covariance)
     for reason, passed, detail in _checks(evidence, covariance, support.offered, frame, gates):
         if not passed:
@@ -212,7 +215,7 @@ def balanced_weights(support: Support, weights: Array, width: int, height: int) 
     return weights / np.maximum(count[group], 1)
 
 
-def pose_covariance(support: Support) -> Array:
+def pose_covariance(support: Support, noise: PoseNoise) -> Array:
     """Covariance (6, 6) of map_T_camera in ROS order and fixed map axes (metres, radians).
 
     The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how
@@ -228,7 +231,7 @@ def pose_covariance(support: Support) -> Array:
     if len(pulling) > 1:
         correction = len(pulling) / (len(pulling) - 1)
         clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
-    floor = np.diag([MAP_POSITION_SIGMA_M**2] * 3 + [MAP_ROTATION_SIGMA_RAD**2] * 3)
+    floor = np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)
     covariance = bread * max(1.0, pose.variance_factor) + clustered + floor
     return (covariance + covariance.T) / 2
 
