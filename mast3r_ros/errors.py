@@ -31,3 +31,7 @@ class MapError(UserError):
 
 class MatcherError(UserError):
     """A matcher that is unknown or cannot run here."""
+
+
+class CheckpointError(UserError):
+    """A network checkpoint that is missing, damaged, foreign, unsafe, or of another architecture."""

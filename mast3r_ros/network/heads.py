@@ -1,0 +1,168 @@
+"""Heads: the decoder's tokens to dense maps. Points and descriptors are separate, so a task runs what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mast3r_ros.network import postprocess
+from mast3r_ros.network.config import NetworkConfig
+from mast3r_ros.network.dpt import Dpt
+from mast3r_ros.network.layers import Mlp
+
+#: x, y, z and their confidence.
+POINT_CHANNELS = 4
+
+
+class Pointmap(NamedTuple):
+    """Points (B, H, W, 3) in camera 1's frame and their confidence (B, H, W), float32."""
+
+    pts3d: Tensor
+    conf: Tensor
+
+
+class Descriptors(NamedTuple):
+    """Unit descriptors (B, H, W, D) and their confidence (B, H, W), float32."""
+
+    desc: Tensor
+    desc_conf: Tensor
+
+
+class Head(nn.Module):
+    """What all heads share: from raw maps to values.
+
+    ``layers`` is always the decoder's token list of one view (``PointmapNetwork.decode``) and ``size`` the
+    view's (height, width) in pixels. Tokens are cast to the type of the head's own weights.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, 4, H, W) before activation: x, y, z, confidence."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it gets points")
+
+    def points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Pointmap:
+        """The view's pointmap."""
+        raw = self.raw_points(layers, size).float().movedim(1, -1)
+        conf = postprocess.confidence(raw[..., 3], self.config.conf)
+        return Pointmap(postprocess.points(raw[..., :3], self.config.depth), conf)
+
+    def _typed(self, *tokens: Tensor) -> list[Tensor]:
+        dtype = next(self.parameters()).dtype
+        return [t.to(dtype) for t in tokens]
+
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] // self.config.patch_size, size[1] // self.config.patch_size
+
+
+class LinearHead(Head):
+    """DUSt3R's linear head: every token of the last layer becomes its patch of pixels."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.proj = nn.Linear(config.dec_embed_dim, POINT_CHANNELS * config.patch_size**2)
+
+    def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, 4, H, W) before activation."""
+        (last,) = self._typed(layers[-1])
+        return unpatch(self.proj(last), self._grid(size), self.config.patch_size)
+
+
+class DptHead(Head):
+    """DPT on the encoder's output and three layers of the decoder."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        depth = config.dec_depth
+        self.hooks = (0, depth * 2 // 4, depth * 3 // 4, depth)
+        dims = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
+        self.dpt = Dpt(dims, POINT_CHANNELS)
+
+    def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, 4, H, W) before activation."""
+        return self.dpt(self._typed(*(layers[hook] for hook in self.hooks)), self._grid(size))
+
+
+class DescriptorMixin(Head):
+    """MASt3R's local features: an MLP on every token's first and last representation."""
+
+    def _add_local_features(self) -> None:
+        config = self.config
+        channels = config.desc_dim + config.two_confs
+        dim = config.enc_embed_dim + config.dec_embed_dim
+        self.head_local_features = Mlp(dim, channels * config.patch_size**2)
+
+    def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Descriptors:
+        """The view's descriptors; without a confidence of their own the points' confidence is computed for them."""
+        (tokens,) = self._typed(first_and_last(layers))
+        raw = unpatch(self.head_local_features(tokens), self._grid(size), self.config.patch_size)
+        raw = raw.float().movedim(1, -1)
+        desc = postprocess.descriptors(raw[..., : self.config.desc_dim])
+        if not self.config.two_confs:
+            return Descriptors(desc, self.points(layers, size).conf)
+        return Descriptors(desc, postprocess.confidence(raw[..., -1], self.config.desc_conf))
+
+
+class CatMlpDptHead(DptHead, DescriptorMixin):
+    """MASt3R's published head: DPT for points, an MLP for descriptors."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self._add_local_features()
+
+
+class HalfResolutionPoints(nn.Module):
+    """Tokens to a feature map at half resolution, then two convolutions at full resolution."""
+
+    CHANNELS = 25
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.half_patch = patch_size // 2
+        self.mlp = Mlp(dim, self.CHANNELS * self.half_patch**2)
+        self.head = nn.Sequential(
+            nn.UpsamplingBilinear2d(scale_factor=2),
+            nn.Conv2d(self.CHANNELS, 4 * self.CHANNELS, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4 * self.CHANNELS, POINT_CHANNELS, 1),
+        )
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, dim) -> (B, 4, H, W)."""
+        return self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
+
+
+class CatConvHead(DescriptorMixin):
+    """MASt3R's lighter head: MLP and convolutions for points, an MLP for descriptors."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.head_pts3d = HalfResolutionPoints(config.enc_embed_dim + config.dec_embed_dim, config.patch_size)
+        self._add_local_features()
+
+    def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, 4, H, W) before activation."""
+        (tokens,) = self._typed(first_and_last(layers))
+        return self.head_pts3d(tokens, self._grid(size))
+
+
+def first_and_last(layers: Sequence[Tensor]) -> Tensor:
+    """Encoder output and last decoder layer of every token, (B, N, enc + dec)."""
+    return torch.cat((layers[0], layers[-1].to(layers[0].dtype)), dim=-1)
+
+
+def unpatch(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
+    """(B, N, channels * p * p) on a grid (h, w) -> (B, channels, h * p, w * p)."""
+    return F.pixel_shuffle(tokens.transpose(1, 2).unflatten(-1, grid), patch_size)
+
+
+def build_head(config: NetworkConfig) -> Head:
+    """The head that ``config.head_type`` names."""
+    heads = {"linear": LinearHead, "dpt": DptHead, "catmlp+dpt": CatMlpDptHead, "catconv": CatConvHead}
+    return heads[config.head_type](config)

@@ -1,0 +1,69 @@
+"""Reading official ``.pth`` files without trusting them: pickles that may hold tensors and plain values only."""
+
+from __future__ import annotations
+
+import argparse
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mast3r_ros.errors import CheckpointError
+from mast3r_ros.network.config import NetworkConfig
+from mast3r_ros.network.official import parse_model_string
+from mast3r_ros.network.state_dict import canonical
+
+#: Older releases let a crafted file run code in spite of weights_only (CVE-2025-32434).
+FIRST_SAFE_TORCH = (2, 6)
+
+
+def read_pth(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Architecture and canonical state dict of an official checkpoint; tensors are mapped from the file.
+
+    Nothing in the file is executed: the unpickler builds tensors, plain containers and ``argparse.Namespace``.
+
+    Raises:
+        CheckpointError: for files that are damaged, no checkpoints of these networks, or ask for code.
+    """
+    content = _unpickle(path)
+    if not isinstance(content, dict) or not {"args", "model"} <= content.keys():
+        raise CheckpointError(f"{path} is no DUSt3R or MASt3R checkpoint: it has no entries 'args' and 'model'")
+    state = content["model"]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(f"{path}: the entry 'model' is no dictionary of named tensors")
+    state = canonical(state)
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: '{name}' is no dense tensor of floating point numbers")
+    return parse_model_string(getattr(content["args"], "model", None)), state
+
+
+def _unpickle(path: Path) -> Any:
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < FIRST_SAFE_TORCH:
+        raise CheckpointError(
+            f"torch {torch.__version__} cannot read a .pth file safely: use 2.6 or later for the conversion; "
+            "the converted file runs with this one"
+        )
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except Exception as error:  # the file decides what goes wrong in the unpickler
+        if "WeightsUnpickler error: Unsupported" in str(error) or "Unsupported global" in str(error):
+            raise CheckpointError(
+                f"{path} asks for Python code to be run, which a checkpoint has no need for; it was refused and "
+                f"nothing was executed. Get the file from its publisher ({_reason(error)})"
+            ) from error
+        raise CheckpointError(
+            f"{path} is truncated or no PyTorch checkpoint: download it again ({_reason(error)})"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of torch's long explanation that names the offender."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if "Unsupported" in line]
+    return (named or lines or [type(error).__name__])[0][:200]

@@ -1,0 +1,45 @@
+"""Rotary position embedding in two dimensions (RoFormer, Su et al. 2021; 2-D form of CroCo v2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines (B, 1, N, 2, d / 4) float32 of every token's angles: axis y, then axis x."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def grid_positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
+    """Positions (rows * columns, 2) int64 as (y, x), row-major."""
+    y = torch.arange(rows, device=device)
+    x = torch.arange(columns, device=device)
+    return torch.cartesian_prod(y, x)
+
+
+def rotation(positions: Tensor, head_dim: int, base: float) -> Rotation:
+    """Rotation of every token, computed once and shared by all layers.
+
+    Args:
+        positions: (B, N, 2) integer (y, x).
+        head_dim: length d of one attention head's vectors, a multiple of 4.
+        base: of the frequencies ``base ** (-2 i / (d / 2))``.
+    """
+    exponent = torch.arange(head_dim // 4, dtype=torch.float32, device=positions.device) * (4 / head_dim)
+    angles = positions[:, None, :, :, None].float() * base**-exponent
+    return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Rotate queries or keys (B, heads, N, d), in float32, and give them back in their own type.
+
+    The first half of a vector turns with y, the second with x; in each, feature i pairs with i + d / 4.
+    """
+    u, v = x.unflatten(-1, (2, 2, -1)).unbind(-2)
+    turned = torch.stack((u * by.cos - v * by.sin, v * by.cos + u * by.sin), dim=-2)
+    return turned.flatten(-3).to(x.dtype)
