@@ -98,3 +98,15 @@ def move_covariance(covariance: Array, a_T_b: Array) -> Array:
     R = np.zeros((6, 6))
     R[:3, :3] = R[3:, 3:] = a_T_b[:3, :3]
     return R @ covariance @ R.T
+
+
+def carry_covariance(covariance: Array, map_T_a: Array, a_T_b: Array) -> Array:
+    """Covariance (6, 6) of the pose of b, which is rigidly attached to a, from that of the pose of a.
+
+    Both are in fixed map axes (ROS order): turning a swings b around it, so rotation uncertainty becomes
+    position uncertainty with the lever arm between the two.
+    """
+    lever = map_T_a[:3, :3] @ a_T_b[:3, 3]
+    J = np.eye(6)
+    J[:3, 3:] = -skew(lever)
+    return J @ covariance @ J.T

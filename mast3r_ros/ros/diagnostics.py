@@ -1,0 +1,107 @@
+"""What /diagnostics says about a node that processes frames."""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+#: Latencies and rates are those of this many recent frames.
+WINDOW = 200
+#: A rate is counted over this many seconds.
+RATE_SPAN_S = 10.0
+
+
+class Statistics:
+    """Counts what happens to frames. Thread-safe.
+
+    Counter names: ``received``, ``skipped`` (by max_rate), ``replaced`` (by a newer frame), ``stale``,
+    ``refused <kind>``, ``accepted``, ``rejected <reason>``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._latencies: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self._attempts: deque[float] = deque(maxlen=WINDOW)
+        self._accepted_at: float | None = None
+        self._recent: deque[bool] = deque(maxlen=50)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._counts[name] += number
+
+    def attempt(self, accepted: bool, reason: str, stages_ms: Mapping[str, float]) -> None:
+        """A frame was localized or rejected, taking so many milliseconds by stage."""
+        now = time.monotonic()
+        with self._lock:
+            self._attempts.append(now)
+            self._recent.append(accepted)
+            self._counts["accepted" if accepted else f"rejected {reason}"] += 1
+            if accepted:
+                self._accepted_at = now
+            for stage, ms in stages_ms.items():
+                self._latencies[stage].append(ms)
+
+    def counts(self) -> dict[str, int]:
+        """All counters."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def acceptance(self) -> float | None:
+        """Share of the recent attempts that were accepted; None before the first."""
+        with self._lock:
+            return sum(self._recent) / len(self._recent) if self._recent else None
+
+    @property
+    def rate_hz(self) -> float:
+        """Attempts per second over the last ten seconds."""
+        now = time.monotonic()
+        with self._lock:
+            recent = [at for at in self._attempts if now - at <= RATE_SPAN_S]
+        return len(recent) / max(min(RATE_SPAN_S, now - recent[0]), 1.0) if recent else 0.0
+
+    @property
+    def pose_age_s(self) -> float | None:
+        """Seconds since the last accepted pose; None before the first."""
+        with self._lock:
+            return None if self._accepted_at is None else time.monotonic() - self._accepted_at
+
+    def values(self) -> dict[str, str]:
+        """Everything as texts, for a DiagnosticStatus."""
+        counts, age = self.counts(), self.pose_age_s
+        rejected = sum(n for name, n in counts.items() if name.startswith("rejected "))
+        values = {
+            "rate (Hz)": f"{self.rate_hz:.1f}",
+            "age of the last pose (s)": "never" if age is None else f"{age:.1f}",
+            "accepted": str(counts.pop("accepted", 0)),
+            "rejected": str(rejected),
+        }
+        values.update({name: str(counts[name]) for name in sorted(counts)})
+        with self._lock:
+            for stage, ms in self._latencies.items():
+                p50, p95 = np.percentile(ms, [50, 95])
+                values[f"latency {stage} p50/p95 (ms)"] = f"{p50:.1f} / {p95:.1f}"
+        return values
+
+
+def memory_mb() -> float:
+    """Memory of this process that is in RAM now, in megabytes."""
+    try:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def status(name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, str]) -> DiagnosticStatus:
+    """A diagnostic_msgs/DiagnosticStatus from plain values."""
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(name=name, hardware_id=hardware_id, level=level, message=message, values=pairs)

@@ -1,0 +1,335 @@
+"""One image message on its way through the relocalizer: checked, decoded, localized, published.
+
+Runs on the worker's thread. Other threads only leave requests, which are obeyed before the next frame.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+
+from mast3r_ros.errors import UserError
+from mast3r_ros.frames import Frame
+from mast3r_ros.geometry import se3
+from mast3r_ros.localization.estimate import PoseEstimate
+from mast3r_ros.localization.localizer import PosePrior
+from mast3r_ros.localization.tracking import Tracker
+from mast3r_ros.ros.attempts import Attempts, Outcome
+from mast3r_ros.ros.complaints import Complaints
+from mast3r_ros.ros.correction import CorrectionBroadcaster
+from mast3r_ros.ros.diagnostics import Statistics
+from mast3r_ros.ros.intake import Arrival, FrameRefused, Intake
+from mast3r_ros.ros.outputs import Outputs
+from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
+from mast3r_ros.ros.tf import TransformListener
+from mast3r_ros.transforms import TransformUnavailable
+
+Array = NDArray[np.float64]
+
+#: Image stamps that go back by more than this are a new beginning (a bag played again), seconds.
+JUMP_S = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class BasePrior:
+    """Where a person says that the robot is."""
+
+    map_T_base: Array
+    position_sigma_m: float
+    rotation_sigma_rad: float
+    stamp_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Whereabouts:
+    """What TF says about the camera at an image's stamp; None where TF does not say."""
+
+    camera_frame: str
+    odom_T_camera: Array | None
+    base_T_camera: Array | None
+
+
+class FrameProcessor:
+    """Takes arrivals from the worker; everything it needs is handed in."""
+
+    def __init__(
+        self,
+        node: Node,
+        tracker: Tracker,
+        parameters: Callable[[], RelocalizerParameters],
+        intake: Intake,
+        outputs: Outputs,
+        correction: CorrectionBroadcaster,
+        attempts: Attempts,
+        statistics: Statistics,
+        complaints: Complaints,
+    ) -> None:
+        self._node = node
+        self._tracker = tracker
+        self._parameters = parameters
+        self._intake = intake
+        self._outputs = outputs
+        self._correction = correction
+        self._attempts = attempts
+        self._statistics = statistics
+        self._complaints = complaints
+        self.transforms: TransformListener | None = None
+        self._lock = threading.Lock()
+        self._epoch = 0
+        self._next_tracker: Tracker | None = None
+        self._reset_wanted = False
+        self._prior: BasePrior | None = None
+        self._last_stamp_ns = 0
+        self._base_known = False
+        self._seeded_at: float | None = None
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker that the next frame will use."""
+        return self._next_tracker or self._tracker
+
+    def reset(self) -> None:
+        """The robot may be anywhere: forget the track, stop broadcasting, drop the attempt in work."""
+        with self._lock:
+            self._epoch += 1
+            self._reset_wanted = True
+            self._seeded_at = None
+            self._correction.forget()
+
+    def time_jumped(self) -> None:
+        """Time went back: nothing from before holds any longer."""
+        self.reset()
+        self._last_stamp_ns = 0
+        self._intake.forget_depth()
+        self._outputs.forget_path()
+        if self.transforms is not None:
+            self.transforms.clear()
+
+    def set_prior(self, prior: BasePrior) -> None:
+        """Where the robot is believed to be; used as soon as TF tells where the camera is on the robot."""
+        with self._lock:
+            self._prior = prior
+
+    def switch(self, tracker: Tracker) -> None:
+        """Use another map from the next frame on."""
+        self.reset()
+        with self._lock:
+            self._next_tracker = tracker
+        self._outputs.forget_path()
+
+    def process(self, arrival: Arrival) -> None:
+        """Worker's entry: one attempt, whose outcome is told to whoever asked for it."""
+        try:
+            self._attempt(arrival)
+        except FrameRefused as refused:
+            self._statistics.count(f"refused {refused.kind}")
+            self._complaints.say(refused.kind, str(refused))
+            if refused.kind != "waiting_for_camera_info":
+                self._attempts.answer(arrival.received_ns, Outcome(False, str(refused)))
+        except UserError as error:
+            self._statistics.count(f"refused {type(error).__name__}")
+            self._complaints.say(type(error).__name__, f"frame refused: {error}")
+            self._attempts.answer(arrival.received_ns, Outcome(False, str(error)))
+        except Exception as error:
+            self._statistics.count("refused internal_error")
+            self._attempts.answer(arrival.received_ns, Outcome(False, f"internal error: {error!r}"))
+            raise
+
+    def _attempt(self, arrival: Arrival) -> None:
+        p = self._parameters()
+        epoch = self._obey_requests()
+        if not self._is_timely(arrival, p):
+            return
+        clock = _Stages()
+        frame = self._intake.frame(
+            arrival, rectified=p.rectified, info_wait_s=p.camera_info_wait, depth_slop_s=p.depth_slop
+        )
+        clock.lap("decode")
+        where = self._whereabouts(arrival, p)
+        self._use_prior(where, arrival.stamp_ns, p)
+        clock.lap("tf")
+        self._tracker.settings = p.tracker_settings()
+        self._tracker.localizer.settings = p.localizer_settings()
+        estimate = replace(self._tracker.localize(frame, where.odom_T_camera), stamp_ns=frame.stamp_ns)
+        clock.skip()
+        with self._lock:
+            if epoch != self._epoch:
+                return  # time jumped or a reset came meanwhile: this pose belongs to the past
+        self._publish(frame, estimate, where, arrival, p)
+        clock.lap("publish")
+        whole = (time.monotonic_ns() - arrival.received_ns) / 1e6
+        stages = {**clock.ms, **estimate.timings_ms, "image to pose": whole}
+        self._statistics.attempt(estimate.localized, estimate.reason.value, stages)
+
+    def _obey_requests(self) -> int:
+        """Do what other threads asked for; returns the epoch that this attempt belongs to."""
+        with self._lock:
+            if self._next_tracker is not None:
+                self._tracker, self._next_tracker = self._next_tracker, None
+            if self._reset_wanted:
+                self._tracker.reset()
+                self._reset_wanted = False
+            return self._epoch
+
+    def _is_timely(self, arrival: Arrival, p: RelocalizerParameters) -> bool:
+        """Whether the image is neither too old, nor from the future, nor out of order."""
+        now_ns, stamp_ns = self._node.get_clock().now().nanoseconds, arrival.stamp_ns
+        age = (now_ns - stamp_ns) * 1e-9
+        back = (self._last_stamp_ns - stamp_ns) * 1e-9
+        if p.max_frame_age > 0 and now_ns == 0:
+            raise FrameRefused("no_clock", "use_sim_time is set but nobody publishes /clock: images cannot be dated")
+        if p.max_frame_age > 0 and age < -p.max_frame_age:
+            raise FrameRefused(
+                "from_future",
+                f"images are stamped {-age:.1f} s in the future: synchronise the clocks, or set use_sim_time",
+            )
+        if p.max_frame_age > 0 and age > p.max_frame_age:
+            self._statistics.count("stale")
+            self._complaints.say(
+                "stale",
+                f"images are {age:.1f} s old when they could be looked at, max_frame_age is {p.max_frame_age:g} s: "
+                "dropped. Replaying a recording needs use_sim_time; a slow machine needs a lower camera rate",
+            )
+            return False
+        self._complaints.cured("no_clock", "from_future", "stale")
+        if back > JUMP_S:
+            self._complaints.say("time_jump", f"image stamps went back by {back:.1f} s: starting anew")
+            self.time_jumped()
+            self._obey_requests()
+        elif back > 0:
+            self._statistics.count("out of order")
+            return False
+        self._last_stamp_ns = stamp_ns
+        return True
+
+    def _whereabouts(self, arrival: Arrival, p: RelocalizerParameters) -> _Whereabouts:
+        """Ask TF where the camera was, in the odometry frame and on the robot, at the image's stamp."""
+        camera_frame = p.camera_frame_id or arrival.message.header.frame_id
+        if not camera_frame:
+            self._complaints.say(
+                "no_camera_frame", "images have no frame_id and camera_frame_id is not set: no TF, no odometry"
+            )
+            return _Whereabouts("", None, None)
+        base = self._lookup("tf_base", p.base_frame_id, camera_frame, arrival.stamp_ns, p.tf_timeout)
+        odom = None
+        if p.odom_frame_id:
+            odom = self._lookup("tf_odom", p.odom_frame_id, camera_frame, arrival.stamp_ns, p.tf_timeout)
+        return _Whereabouts(camera_frame, odom, base)
+
+    def _lookup(self, kind: str, target: str, source: str, stamp_ns: int, timeout_s: float) -> Array | None:
+        if self.transforms is None or not target:
+            return None
+        try:
+            found = self.transforms.lookup(target, source, stamp_ns, timeout_s)
+        except TransformUnavailable as error:
+            self._statistics.count(f"{kind} {type(error).__name__}")
+            self._complaints.say(kind, f"no transform {target} -> {source} at the image's time: {error}")
+            return None
+        self._complaints.cured(kind)
+        return found
+
+    def _use_prior(self, where: _Whereabouts, stamp_ns: int, p: RelocalizerParameters) -> None:
+        """Hand a waiting prior to the tracker, as the pose of the camera."""
+        with self._lock:
+            prior = self._prior
+        if prior is None:
+            return
+        if where.base_T_camera is None:
+            self._complaints.say(
+                "prior_waits", f"the initial pose waits for the transform {p.base_frame_id} -> {where.camera_frame}"
+            )
+            return
+        # Odometry at the moment the prior was given, so that the belief moves along with the robot.
+        odom_T_camera = where.odom_T_camera
+        if p.odom_frame_id and prior.stamp_ns and self.transforms is not None:
+            try:
+                odom_T_camera = self.transforms.lookup(p.odom_frame_id, where.camera_frame, prior.stamp_ns)
+            except TransformUnavailable:
+                self._complaints.say("prior_dated", "no odometry at the initial pose's stamp: it is taken to hold now")
+        map_T_camera = prior.map_T_base @ where.base_T_camera
+        belief = PosePrior(map_T_camera, prior.position_sigma_m, prior.rotation_sigma_rad)
+        self._tracker.set_prior(belief, odom_T_camera, prior.stamp_ns or stamp_ns)
+        with self._lock:
+            if self._prior is prior:
+                self._prior = None
+        self._complaints.cured("prior_waits")
+
+    def _publish(
+        self, frame: Frame, estimate: PoseEstimate, where: _Whereabouts, arrival: Arrival, p: RelocalizerParameters
+    ) -> None:
+        if estimate.localized:
+            asked = self._attempts.answer(arrival.received_ns, Outcome(True, _pose_in_words(estimate, p)))
+            self._publish_pose(estimate, where, asked, p)
+            self._outputs.cloud(frame, estimate, p.points_stride)
+        else:
+            words = f"not localized: {estimate.reason.value} ({estimate.detail})"
+            self._attempts.answer(arrival.received_ns, Outcome(False, words))
+        self._outputs.matches(frame, estimate, self._tracker.localizer.map, arrival.message.header.frame_id)
+
+    def _publish_pose(self, estimate: PoseEstimate, where: _Whereabouts, asked: bool, p: RelocalizerParameters) -> None:
+        """~/pose is the robot's, as AMCL has it; the camera's only where TF has never told where it is mounted."""
+        assert estimate.map_T_camera is not None and estimate.covariance is not None
+        map_T_body, covariance = estimate.map_T_camera, estimate.covariance
+        if where.base_T_camera is not None:
+            camera_T_base = se3.inverse(where.base_T_camera)
+            map_T_body = estimate.map_T_camera @ camera_T_base
+            covariance = se3.carry_covariance(covariance, estimate.map_T_camera, camera_T_base)
+            self._base_known = True
+        elif self._base_known:
+            return  # a camera's pose among poses of the robot would be a jump
+        self._outputs.pose(map_T_body, covariance, estimate.stamp_ns)
+        if p.feed == "amcl":
+            self._seed(map_T_body, covariance, estimate.stamp_ns, asked, p)
+        elif p.tf_broadcast:
+            self._broadcast(map_T_body, estimate.stamp_ns, where, p)
+
+    def _broadcast(self, map_T_body: Array, stamp_ns: int, where: _Whereabouts, p: RelocalizerParameters) -> None:
+        map_T_odom = self._tracker.map_T_odom
+        if p.odom_frame_id and where.odom_T_camera is not None and map_T_odom is not None:
+            self._correction.correct(map_T_odom, stamp_ns, p.transform_tolerance)
+        elif not p.odom_frame_id and where.base_T_camera is not None:
+            self._correction.place(p.base_frame_id, map_T_body, stamp_ns)
+
+    def _seed(self, map_T_base: Array, covariance: Array, stamp_ns: int, asked: bool, p: RelocalizerParameters) -> None:
+        """AMCL starts over with every seed, so it gets one at first, on request, and every feed_interval."""
+        if not self._base_known:
+            return
+        now = time.monotonic()
+        due = p.feed_interval > 0 and self._seeded_at is not None and now - self._seeded_at >= p.feed_interval
+        if asked or due or self._seeded_at is None:
+            self._outputs.seed(map_T_base, covariance, stamp_ns)
+            self._seeded_at = now
+
+
+class _Stages:
+    """Milliseconds between laps."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """The time since the last lap belongs to this stage."""
+        now = time.perf_counter()
+        self.ms[name], self._since = 1e3 * (now - self._since), now
+
+    def skip(self) -> None:
+        """The time since the last lap is accounted for elsewhere."""
+        self._since = time.perf_counter()
+
+
+def _pose_in_words(estimate: PoseEstimate, p: RelocalizerParameters) -> str:
+    assert estimate.map_T_camera is not None
+    x, y, z = estimate.map_T_camera[:3, 3]
+    evidence = estimate.evidence
+    return (
+        f"localized: camera at ({x:.3f}, {y:.3f}, {z:.3f}) m in {p.global_frame_id}, "
+        f"+- {100 * evidence.position_sigma_m:.1f} cm and {evidence.rotation_sigma_deg:.1f} deg, "
+        f"{evidence.inliers} inliers, keyframes {', '.join(estimate.keyframes[:3])}"
+    )

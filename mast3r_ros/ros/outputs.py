@@ -1,0 +1,113 @@
+"""Everything the relocalizer publishes while it is active, except transforms."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from nav_msgs.msg import Path
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNodeMixin
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+
+from mast3r_ros.frames import Frame
+from mast3r_ros.localization.cloud import query_cloud
+from mast3r_ros.localization.draw import draw_matches
+from mast3r_ros.localization.estimate import PoseEstimate
+from mast3r_ros.mapping.export import map_cloud
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.ros import conversions, qos
+
+Array = NDArray[np.float64]
+
+
+class Outputs:
+    """The node's lifecycle publishers. What nobody subscribes to is not computed.
+
+    Args:
+        frame_id: frame of the map, in which everything is published.
+        seeds_amcl: publish /initialpose as well.
+    """
+
+    def __init__(self, node: LifecycleNodeMixin, frame_id: str, path_length: int, seeds_amcl: bool) -> None:
+        self._node = node
+        self._frame_id = frame_id
+        self._path: deque[PoseStamped] = deque(maxlen=path_length)
+
+        def publisher(kind: type, topic: str, profile: QoSProfile | None = None) -> Any:
+            return node.create_lifecycle_publisher(
+                kind, topic, profile or qos.reliable(), qos_overriding_options=qos.overridable()
+            )
+
+        self._pose_topic = publisher(PoseWithCovarianceStamped, "~/pose")
+        self._path_topic = publisher(Path, "~/path")
+        self._points_topic = publisher(PointCloud2, "~/points")
+        self._matches_topic = publisher(Image, "~/matches")
+        self._map_points_topic = publisher(PointCloud2, "~/map_points", qos.latched())
+        self._keyframes_topic = publisher(MarkerArray, "~/keyframes", qos.latched())
+        self._seed_topic = publisher(PoseWithCovarianceStamped, "/initialpose") if seeds_amcl else None
+
+    def destroy(self) -> None:
+        """Take all publishers down."""
+        for topic in (
+            *(self._pose_topic, self._path_topic, self._points_topic, self._matches_topic),
+            *(self._map_points_topic, self._keyframes_topic, self._seed_topic),
+        ):
+            if topic is not None:
+                self._node.destroy_lifecycle_publisher(topic)
+
+    def pose(self, map_T_body: Array, covariance: Array, stamp_ns: int) -> None:
+        """An accepted pose: ~/pose, and appended to ~/path."""
+        message = conversions.to_pose_with_covariance(map_T_body, covariance, self._frame_id, stamp_ns)
+        self._pose_topic.publish(message)
+        self._path.append(PoseStamped(header=message.header, pose=message.pose.pose))
+        if _wanted(self._path_topic):
+            self._path_topic.publish(Path(header=message.header, poses=list(self._path)))
+
+    def forget_path(self) -> None:
+        """Begin a new path: time has jumped, or another map."""
+        self._path.clear()
+
+    def seed(self, map_T_base: Array, covariance: Array, stamp_ns: int) -> None:
+        """A pose for AMCL to start from."""
+        assert self._seed_topic is not None
+        self._seed_topic.publish(conversions.to_pose_with_covariance(map_T_base, covariance, self._frame_id, stamp_ns))
+
+    def cloud(self, frame: Frame, estimate: PoseEstimate, stride: int) -> None:
+        """What the frame's depth shows, in the map."""
+        if not _wanted(self._points_topic) or (cloud := query_cloud(frame, estimate, stride)) is None:
+            return
+        xyz, rgb, confidence = cloud
+        self._points_topic.publish(conversions.to_point_cloud(xyz, rgb, self._frame_id, frame.stamp_ns, confidence))
+
+    def matches(self, frame: Frame, estimate: PoseEstimate, keyframe_map: KeyframeMap, frame_id: str) -> None:
+        """The debug picture, of rejected frames too."""
+        if _wanted(self._matches_topic):
+            picture = draw_matches(frame.image, estimate, keyframe_map)
+            self._matches_topic.publish(conversions.to_image(picture, frame_id, frame.stamp_ns))
+
+    def map(self, keyframe_map: KeyframeMap, voxel_m: float, stamp_ns: int) -> None:
+        """Keyframes at once; map points from a thread of their own, because every depth image has to be read."""
+        markers = conversions.to_keyframe_markers(keyframe_map.keyframes, self._frame_id, stamp_ns)
+        self._keyframes_topic.publish(markers)
+        if voxel_m > 0:
+            arguments = (keyframe_map, voxel_m, stamp_ns)
+            threading.Thread(target=self._publish_map_points, args=arguments, name="map points", daemon=True).start()
+
+    def _publish_map_points(self, keyframe_map: KeyframeMap, voxel_m: float, stamp_ns: int) -> None:
+        logger = self._node.get_logger()
+        try:
+            xyz, rgb = map_cloud(keyframe_map, voxel_m)
+            self._map_points_topic.publish(conversions.to_point_cloud(xyz, rgb, self._frame_id, stamp_ns))
+        except Exception as error:  # the picture of the map is a courtesy: it must not end the node
+            logger.warning(f"map points are not published: {error}")
+
+
+def _wanted(topic: Any) -> bool:
+    """Whether the topic is live and somebody listens."""
+    return bool(topic.is_activated and topic.get_subscription_count() > 0)

@@ -1,0 +1,391 @@
+"""The relocalizer: a managed node that finds a camera in a map of keyframes.
+
+It holds no geometry. This file is its life: what exists in which lifecycle state, and its services.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+import traceback
+from collections.abc import Callable
+from threading import RLock
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNodeMixin, State, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.timer import Timer
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_srvs.srv import Empty, Trigger
+
+from mast3r_ros.errors import MapError, UserError
+from mast3r_ros.localization.localizer import Localizer
+from mast3r_ros.localization.tracking import Tracker
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching import Matcher, create
+from mast3r_ros.ros import conversions, diagnostics, priors, qos
+from mast3r_ros.ros.attempts import Attempts, Outcome
+from mast3r_ros.ros.complaints import Complaints
+from mast3r_ros.ros.correction import CorrectionBroadcaster
+from mast3r_ros.ros.frame_processor import FrameProcessor
+from mast3r_ros.ros.intake import Arrival, Intake
+from mast3r_ros.ros.outputs import Outputs
+from mast3r_ros.ros.parameters import ParameterError, Parameters
+from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
+from mast3r_ros.ros.tf import TransformListener
+from mast3r_ros.ros.worker import LatestWorker
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class Stopping(UserError):
+    """The node is being shut down while it loads."""
+
+
+class Relocalizer(LifecycleNodeMixin, Node):
+    """Managed node; needs an executor with several threads, because ``~/relocalize`` waits for its attempt.
+
+    Raises:
+        ParameterError: listing every refused value of the launch or parameter file.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        Node.__init__(self, "relocalizer", **options)
+        # get_state must answer while configure loads a map: lifecycle services may run side by side.
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        try:
+            self._settings = Parameters(self, RelocalizerParameters)
+        except ParameterError:
+            Node.destroy_node(self)
+            raise
+        self._complaints = Complaints(self.get_logger())
+        self._statistics = diagnostics.Statistics()
+        self._attempts = Attempts()
+        self._intake = Intake(self._complaints)
+        self._transitions = RLock()
+        self._stopping = False
+        self._matcher: Matcher | None = None
+        self._processor: FrameProcessor | None = None
+        self._outputs: Outputs | None = None
+        self._correction: CorrectionBroadcaster | None = None
+        self._worker: LatestWorker[Arrival] | None = None
+        self._live: list[Callable[[], Any]] = []
+        self._submitted_at = -np.inf
+        self._offer_services()
+        self._report_health()
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
+        self._jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._clock_jumped)
+        self._autostart: Timer | None = None
+        if self._settings.snapshot().autostart:
+            group = MutuallyExclusiveCallbackGroup()
+            self._autostart = self.create_timer(0.0, self._start_by_itself, group, _steady())
+
+    # -- lifecycle ---------------------------------------------------------------------------------
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        """Load matcher and map. A failure leaves the node unconfigured, alive, and says why."""
+        with self._transitions:
+            try:
+                self._configure()
+            except UserError as error:
+                self.get_logger().error(f"cannot configure: {error}")
+                return FAILURE
+            except Exception:
+                self.get_logger().error(f"cannot configure:\n{traceback.format_exc()}")
+                return FAILURE
+            return super().on_configure(state)
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Bring topics, transforms and the worker to life."""
+        with self._transitions:
+            result = super().on_activate(state)
+            self._activate()
+        return result
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Take topics, transforms and the worker down; map and model stay."""
+        with self._transitions:
+            self._deactivate()
+            return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Forget map and model."""
+        with self._transitions:
+            self._clean_up()
+            return super().on_cleanup(state)
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Take everything down, from whatever state."""
+        return self._take_down()
+
+    def on_error(self, state: State) -> TransitionCallbackReturn:
+        """An unexpected failure in a transition: back to unconfigured."""
+        return self._take_down()
+
+    def destroy_node(self) -> None:
+        """Take everything down and destroy the node. The executor must not spin it any more."""
+        self._stopping = True
+        self._take_down()
+        self._jumps.unregister()
+        super().destroy_node()
+
+    def stop_loading(self) -> None:
+        """Give up a *configure* in progress at the next keyframe: the process is about to end."""
+        self._stopping = True
+
+    def _configure(self) -> None:
+        p = self._settings.snapshot()
+        matcher = create(p.matcher, **p.matcher_options())
+        tracker = self._load(p, matcher)
+        self._settings.freeze(True)
+        self._matcher = matcher
+        self._outputs = Outputs(self, p.global_frame_id, p.path_length, p.feed == "amcl")
+        self._correction = CorrectionBroadcaster(self, p.global_frame_id, p.odom_frame_id)
+        self._processor = FrameProcessor(
+            *(self, tracker, self._settings.snapshot, self._intake, self._outputs, self._correction),
+            *(self._attempts, self._statistics, self._complaints),
+        )
+        self._worker = LatestWorker(self._processor.process, self._say_failure, "localization")
+        if p.set_initial_pose:
+            self._processor.set_prior(priors.from_parameters(p))
+
+    def _load(self, p: RelocalizerParameters, matcher: Matcher) -> Tracker:
+        """Read a map and prepare it for the matcher.
+
+        Raises:
+            MapError: if there is no usable map.
+        """
+        if not p.map:
+            raise MapError("parameter map is empty: give the folder of a map (mast3r_ros map build makes one)")
+        started = time.monotonic()
+        keyframe_map = KeyframeMap.load(p.map)
+        if not len(keyframe_map):
+            raise MapError(f"the map {p.map} has no keyframes: build it again from a recording with poses")
+        keyframe_map.prepare(matcher, self._progress(started))
+        took = time.monotonic() - started
+        self.get_logger().info(
+            f"map {p.map}: {len(keyframe_map)} keyframes, matcher {matcher.name} ({matcher.signature}), {took:.1f} s"
+        )
+        return Tracker(Localizer(keyframe_map, matcher, p.localizer_settings()), p.tracker_settings())
+
+    def _progress(self, started: float) -> Callable[[int, int], None]:
+        """Says every ten seconds how far the preparation of a map is, and ends it when the node is stopping."""
+        said_at = started
+
+        def progress(done: int, total: int) -> None:
+            nonlocal said_at
+            if self._stopping:
+                raise Stopping("the node is shutting down")
+            if time.monotonic() - said_at > 10:
+                said_at = time.monotonic()
+                self.get_logger().info(f"preparing keyframe {done} of {total}")
+
+        return progress
+
+    def _activate(self) -> None:
+        assert self._processor is not None and self._worker is not None
+        assert self._outputs is not None and self._correction is not None
+        p = self._settings.snapshot()
+        self._worker.start()
+        self._processor.transforms = TransformListener(self, lambda why: self._complaints.say("bad_tf", why))
+        image_type = CompressedImage if p.image_transport == "compressed" else Image
+        self._subscribe(image_type, "image", self._take_image, qos.newest())
+        self._subscribe(CameraInfo, "camera_info", self._intake.take_info, qos.newest())
+        if p.use_depth:
+            self._subscribe(Image, "depth", self._intake.take_depth, qos.newest())
+        if p.feed != "amcl":  # our own seeds on /initialpose would come back as priors
+            self._subscribe(PoseWithCovarianceStamped, "initialpose", self._take_initial_pose, qos.reliable())
+        timer = self.create_timer(1 / p.tf_rate, self._repeat_correction, MutuallyExclusiveCallbackGroup())
+        self._live += [self._processor.transforms.destroy, lambda: self.destroy_timer(timer)]
+        self._outputs.map(self._processor.tracker.localizer.map, p.map_points_voxel, self._now_ns())
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: object) -> None:
+        group = MutuallyExclusiveCallbackGroup()
+        subscription = self.create_subscription(
+            kind, topic, callback, profile, callback_group=group, qos_overriding_options=qos.overridable()
+        )
+        self._live.append(lambda: self.destroy_subscription(subscription))
+
+    def _deactivate(self) -> None:
+        while self._live:
+            self._live.pop()()
+        if self._worker is not None and not self._worker.stop():
+            self.get_logger().error("the frame in work does not end; its result will be ignored")
+        if self._processor is not None:
+            self._processor.transforms = None
+        if self._correction is not None:
+            self._correction.forget()
+        self._intake.clear()
+        self._attempts.answer_all(Outcome(False, "the node was deactivated"))
+
+    def _clean_up(self) -> None:
+        for part in (self._outputs, self._correction):
+            if part is not None:
+                part.destroy()
+        self._matcher = self._processor = self._outputs = self._correction = self._worker = None
+        self._settings.freeze(False)
+
+    def _take_down(self) -> TransitionCallbackReturn:
+        with self._transitions:
+            self._deactivate()
+            self._clean_up()
+        return SUCCESS
+
+    def _start_by_itself(self) -> None:
+        assert self._autostart is not None
+        self._autostart.cancel()
+        if self._state_machine.current_state[1] != "unconfigured":
+            return  # somebody was faster
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+        elif not self._stopping:
+            name = self.get_fully_qualified_name()
+            self.get_logger().error(f"not started. Correct what is wrong, then: ros2 lifecycle set {name} configure")
+
+    # -- messages: only kept here, looked at on the worker --------------------------------------------
+
+    def _take_image(self, message: Image | CompressedImage) -> None:
+        self._statistics.count("received")
+        now = time.monotonic()
+        max_rate = self._settings.snapshot().max_rate if self._worker is not None else 0
+        # 10 % grace: a camera at 30 Hz that jitters must pass a limit of 30 Hz.
+        if max_rate > 0 and now - self._submitted_at < 0.9 / max_rate and not self._attempts.asked:
+            self._statistics.count("skipped")
+            return
+        self._submitted_at = now
+        worker = self._worker
+        if worker is not None:
+            worker.submit(Arrival(message, time.monotonic_ns()))
+
+    def _take_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
+        p, processor = self._settings.snapshot(), self._processor
+        try:
+            prior = priors.from_message(message, p.global_frame_id)
+        except UserError as error:
+            self._complaints.say("bad_initialpose", f"initialpose refused: {error}")
+            return
+        self._complaints.cured("bad_initialpose")
+        if processor is not None:
+            x, y = prior.map_T_base[:2, 3]
+            self.get_logger().info(f"initial pose: robot near ({x:.2f}, {y:.2f}) m")
+            processor.set_prior(prior)
+
+    def _repeat_correction(self) -> None:
+        p, correction = self._settings.snapshot(), self._correction
+        if correction is not None and p.tf_broadcast and p.feed != "amcl" and p.odom_frame_id:
+            correction.repeat(p.transform_tolerance)
+
+    def _clock_jumped(self, jump: Any) -> None:
+        processor = self._processor
+        if processor is not None:
+            processor.time_jumped()
+
+    def _say_failure(self, error: Exception) -> None:
+        trace = "".join(traceback.format_exception(error))
+        self._complaints.say(f"failure {type(error).__name__}", f"a frame failed, the node goes on:\n{trace}")
+
+    # -- services ----------------------------------------------------------------------------------
+
+    def _offer_services(self) -> None:
+        waiting, loading, quick = (MutuallyExclusiveCallbackGroup() for _ in range(3))
+        self.create_service(Trigger, "~/relocalize", self._relocalize, callback_group=waiting)
+        self.create_service(Trigger, "~/reload_map", self._reload_map, callback_group=loading)
+        self.create_service(Empty, "reinitialize_global_localization", self._reinitialize, callback_group=quick)
+
+    @property
+    def _is_active(self) -> bool:
+        return bool(self._state_machine.current_state[1] == "active")
+
+    def _relocalize(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Answer with the outcome of the first attempt on an image that arrives from now on."""
+        if not self._is_active:
+            response.success, response.message = False, "the node is not active"
+            return response
+        timeout = self._settings.snapshot().relocalize_timeout
+        before = self._statistics.counts().get("received", 0)
+        asked = self._attempts.ask(time.monotonic_ns())
+        try:
+            outcome = asked.result(timeout)
+            response.success, response.message = outcome.success, outcome.message
+        except concurrent.futures.TimeoutError:
+            self._attempts.give_up(asked)
+            came = self._statistics.counts().get("received", 0) - before
+            why = f"{came} images came: {self._complaints.last}" if came else "no image came"
+            response.success, response.message = False, f"no attempt within {timeout:g} s: {why}"
+        return response
+
+    def _reinitialize(self, request: Empty.Request, response: Empty.Response) -> Empty.Response:
+        processor = self._processor
+        if processor is not None:
+            processor.reset()
+            self.get_logger().info("global localization: the track is forgotten")
+        return response
+
+    def _reload_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Load the map that parameter ``map`` names now; the old one stays where that fails."""
+        with self._transitions:
+            processor, matcher, outputs = self._processor, self._matcher, self._outputs
+            if processor is None or matcher is None or outputs is None:
+                response.success, response.message = False, "the node is not configured"
+                return response
+            p = self._settings.snapshot()
+            try:
+                tracker = self._load(p, matcher)
+            except UserError as error:
+                self.get_logger().error(f"the old map stays: {error}")
+                response.success, response.message = False, f"the old map stays: {error}"
+                return response
+            processor.switch(tracker)
+            if self._is_active:
+                outputs.map(tracker.localizer.map, p.map_points_voxel, self._now_ns())
+            response.success = True
+            response.message = f"{len(tracker.localizer.map)} keyframes from {p.map}"
+        return response
+
+    # -- diagnostics -------------------------------------------------------------------------------
+
+    def _report_health(self) -> None:
+        self._health = self.create_publisher(DiagnosticArray, "/diagnostics", qos.reliable())
+        self.create_timer(1.0, self._diagnose, MutuallyExclusiveCallbackGroup(), _steady())
+
+    def _diagnose(self) -> None:
+        state = self._state_machine.current_state[1]
+        worker, matcher, processor = self._worker, self._matcher, self._processor
+        values = {"state": state, **self._statistics.values()}
+        values["replaced by newer frames"] = str(worker.replaced if worker is not None else 0)
+        values["device"] = str(getattr(matcher, "device", "cpu"))
+        values["matcher"] = matcher.signature if matcher is not None else ""
+        values["keyframes"] = str(len(processor.tracker.localizer.map)) if processor is not None else "0"
+        values["memory (MB)"] = f"{diagnostics.memory_mb():.0f}"
+        values["troubles"] = ", ".join(self._complaints.going_on)
+        values["last trouble"] = self._complaints.last
+        level, message = self._health_of(state)
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: localization"
+        status = diagnostics.status(name, values["device"], level, message, values)
+        self._health.publish(DiagnosticArray(header=conversions.header("", self._now_ns()), status=[status]))
+
+    def _health_of(self, state: str) -> tuple[bytes, str]:
+        """Level and one sentence."""
+        if state != "active":
+            return DiagnosticStatus.WARN, state
+        acceptance = self._statistics.acceptance
+        if acceptance is None:
+            return DiagnosticStatus.WARN, "active, no image was looked at yet"
+        if not self._statistics.rate_hz:
+            return DiagnosticStatus.ERROR, "active, but no usable images come"
+        level = DiagnosticStatus.OK if acceptance >= 0.5 else DiagnosticStatus.WARN
+        return level, f"active, {100 * acceptance:.0f} % of the last frames localized"
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+
+def _steady() -> Clock:
+    """For timers that must tick when simulated time stands still."""
+    return Clock(clock_type=ClockType.STEADY_TIME)

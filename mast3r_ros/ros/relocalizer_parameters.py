@@ -1,0 +1,166 @@
+"""Every parameter of the relocalizer node, and how they become the core's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mast3r_ros.localization.localizer import LocalizerSettings
+from mast3r_ros.localization.tracking import TrackerSettings
+from mast3r_ros.localization.verification import Gates
+from mast3r_ros.ros.parameters import param
+
+
+@dataclass(frozen=True)
+class RelocalizerParameters:
+    """The table; ``as_markdown`` makes the documentation's page from it."""
+
+    map: str = param("", "Folder of the map. Change it and call ~/reload_map to switch maps while running.")
+    matcher: str = param("auto", "Matcher by name; auto takes the best that can run here.", fixed=True)
+    feature: str = param(
+        "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
+    )
+    max_features: int = param(1500, "Features per image of the sift matcher.", low=50, high=20000, fixed=True)
+    autostart: bool = param(True, "Configure and activate at start; false where a lifecycle manager does it.")
+
+    image_transport: str = param(
+        "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
+    )
+    rectified: bool = param(False, "The images are rectified: P of camera_info holds, without distortion.")
+    use_depth: bool = param(True, "Use the depth topic where somebody publishes it.", fixed=True)
+    depth_slop: float = param(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
+    camera_info_wait: float = param(
+        2.0,
+        "Frames wait this long for a first camera_info; then the focal length is estimated.",
+        low=0,
+        high=60,
+        unit="s",
+    )
+    max_frame_age: float = param(1.0, "Older frames are dropped; 0 takes all.", low=0, high=3600, unit="s")
+    max_rate: float = param(0.0, "Most attempts per second; 0 takes every frame it can.", low=0, high=1000, unit="Hz")
+
+    global_frame_id: str = param("map", "Frame of the poses that are published.", fixed=True)
+    odom_frame_id: str = param("odom", "Odometry frame; empty where there is no odometry.", fixed=True)
+    base_frame_id: str = param("base_link", "Frame of the robot.", fixed=True)
+    camera_frame_id: str = param("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
+    tf_broadcast: bool = param(True, "Broadcast map -> odom (map -> base where there is no odometry).")
+    tf_rate: float = param(20.0, "How often map -> odom is repeated.", low=0.1, high=200, unit="Hz", fixed=True)
+    transform_tolerance: float = param(
+        1.0, "map -> odom is post-dated by this, as AMCL does.", low=0, high=60, unit="s"
+    )
+    tf_timeout: float = param(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
+
+    set_initial_pose: bool = param(False, "Use initial_pose.* as the first guess of the robot's pose.")
+    initial_pose__x: float = param(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
+    initial_pose__y: float = param(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
+    initial_pose__z: float = param(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
+    initial_pose__yaw: float = param(0.0, "Of the robot in the map.", low=-6.3, high=6.3, unit="rad")
+    feed: str = param(
+        "none", "amcl publishes /initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
+    )
+    feed_interval: float = param(
+        0.0, "AMCL is seeded again this often; 0 only by the first pose and on request.", low=0, high=3600, unit="s"
+    )
+    relocalize_timeout: float = param(5.0, "How long ~/relocalize waits for an attempt.", low=0.1, high=120, unit="s")
+
+    path_length: int = param(1000, "Poses kept in ~/path.", low=1, high=100000)
+    points_stride: int = param(4, "Every n-th pixel goes into ~/points.", low=1, high=64)
+    map_points_voxel: float = param(0.05, "Resolution of ~/map_points; 0 publishes none.", low=0, high=10, unit="m")
+
+    keyframes: int = param(LocalizerSettings.keyframes, "Keyframes matched with every image.", low=1, high=100)
+    second_look: int = param(
+        LocalizerSettings.second_look, "Keyframes of a second attempt after a rejection; 0: none.", low=0, high=200
+    )
+    threshold: float = param(
+        LocalizerSettings.threshold,
+        "Reprojection error of an inlier as a share of the image diagonal.",
+        low=0.0005,
+        high=0.1,
+    )
+
+    gates__min_inliers: int = param(Gates.min_inliers, "Fewest inliers (too_few_inliers).", low=4, high=10000)
+    gates__min_inlier_ratio: float = param(
+        Gates.min_inlier_ratio, "Least share of inliers (too_few_inliers).", low=0, high=1
+    )
+    gates__min_spread: float = param(
+        Gates.min_spread, "Least share of image cells with inliers (inliers_on_one_patch).", low=0, high=1
+    )
+    gates__max_residual_px: float = param(
+        Gates.max_residual_px,
+        "Largest median error of inliers, in a 640 wide image (large_residuals).",
+        low=0.1,
+        high=100,
+        unit="px",
+    )
+    gates__max_position_sigma_m: float = param(
+        Gates.max_position_sigma_m,
+        "Largest standard deviation of the position (uncertain).",
+        low=0.001,
+        high=100,
+        unit="m",
+    )
+    gates__max_rotation_sigma_deg: float = param(
+        Gates.max_rotation_sigma_deg,
+        "Largest standard deviation of the rotation (uncertain).",
+        low=0.01,
+        high=180,
+        unit="deg",
+    )
+    gates__max_condition: float = param(
+        Gates.max_condition, "Largest ratio of position uncertainties (ill_conditioned).", low=1, high=1e6
+    )
+    gates__min_agreeing_keyframes: int = param(
+        Gates.min_agreeing_keyframes, "Keyframes that must support a pose (keyframes_disagree).", low=1, high=100
+    )
+    gates__max_depth_error: float = param(
+        Gates.max_depth_error,
+        "Largest median relative difference to sensor depth (depth_disagrees).",
+        low=0.001,
+        high=10,
+    )
+
+    tracking__drift_per_metre: float = param(
+        TrackerSettings.drift_per_metre, "Growth of the odometry's error with distance.", low=0, high=1
+    )
+    tracking__drift_per_radian: float = param(
+        TrackerSettings.drift_per_radian, "Growth of the odometry's error with turning.", low=0, high=1
+    )
+    tracking__limit: float = param(
+        TrackerSettings.limit, "Standard deviations a pose may be off odometry (odometry_disagrees).", low=1, high=100
+    )
+    tracking__confirmations: int = param(
+        TrackerSettings.confirmations, "Agreeing attempts that overrule odometry.", low=1, high=100
+    )
+    tracking__first_confirmations: int = param(
+        TrackerSettings.first_confirmations, "Agreeing attempts before the first pose is accepted.", low=1, high=100
+    )
+    tracking__forget_s: float = param(
+        TrackerSettings.forget_s,
+        "Without a pose for this long, odometry is not held against a new one.",
+        low=0.1,
+        high=86400,
+        unit="s",
+    )
+
+    def matcher_options(self) -> dict[str, Any]:
+        """Options for ``registry.create``."""
+        if self.matcher in ("auto", "sift"):
+            return {"feature": self.feature, "max_features": self.max_features}
+        return {}
+
+    def localizer_settings(self) -> LocalizerSettings:
+        """The core's settings with these values."""
+        return replace(
+            LocalizerSettings(),
+            keyframes=self.keyframes,
+            second_look=self.second_look,
+            threshold=self.threshold,
+            gates=replace(Gates(), **self._group("gates")),
+        )
+
+    def tracker_settings(self) -> TrackerSettings:
+        """The core's settings with these values."""
+        return replace(TrackerSettings(), **self._group("tracking"))
+
+    def _group(self, prefix: str) -> dict[str, Any]:
+        return {name.partition("__")[2]: value for name, value in vars(self).items() if name.startswith(f"{prefix}__")}

@@ -1,0 +1,95 @@
+"""Runs one node as a process: signals at any time end it cleanly, exceptions never end it silently.
+
+Nothing heavy is imported before the signal handlers are in place, so that Ctrl-C during start-up (importing
+PyTorch takes seconds) ends the process as quietly as later on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from mast3r_ros.errors import UserError
+
+#: Enough for a transition, a map being loaded and a waiting ~/relocalize side by side, and callbacks beside them.
+THREADS = 6
+#: This many signals end a process that does not end by itself.
+IMPATIENT = 3
+
+
+class _Stop:
+    """Set by SIGINT and SIGTERM. A plain flag: locks must not be taken in signal handlers."""
+
+    def __init__(self) -> None:
+        self.signals = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.signals += 1
+        if self.signals >= IMPATIENT:
+            signal.signal(number, signal.SIG_DFL)
+
+    def __bool__(self) -> bool:
+        return self.signals > 0
+
+
+def run(module: str, name: str, args: Sequence[str] | None = None) -> int:
+    """Import ``module``, make its node class ``name``, and spin it until a signal comes.
+
+    Returns:
+        the node's ``exit_code`` after a signal (0 if it has none), 1 if the node could not be made (a message has
+        said why).
+    """
+    stop = _Stop()
+    make_node = getattr(importlib.import_module(module), name)
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    if stop:
+        return 0
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _serve(make_node, stop)
+    finally:
+        rclpy.try_shutdown()
+
+
+def _serve(make_node: Callable[[], Any], stop: _Stop) -> int:
+    from rclpy.executors import MultiThreadedExecutor
+
+    try:
+        node = make_node()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    executor = MultiThreadedExecutor(THREADS)
+    executor.add_node(node)
+    spinning = threading.Thread(target=_spin, args=(executor, node, stop), name="executor")
+    spinning.start()
+    while not stop and spinning.is_alive():
+        time.sleep(0.05)
+    # The order matters: a node destroyed, or an interpreter ended, under a spinning executor aborts.
+    if hasattr(node, "stop_loading"):
+        node.stop_loading()
+    spinning.join()
+    executor.shutdown()
+    node.destroy_node()
+    return int(getattr(node, "exit_code", 0))
+
+
+def _spin(executor: Any, node: Any, stop: _Stop) -> None:
+    """Spin until stopped. An exception in a callback is said and survived: a node never dies of a message."""
+    import rclpy
+
+    while not stop and rclpy.ok():
+        try:
+            executor.spin_once(timeout_sec=0.1)
+        except Exception as error:
+            node.get_logger().error(f"a callback failed: {error!r}", throttle_duration_sec=10.0)
