@@ -118,18 +118,10 @@ def convert_checkpoint(source: str | Path, destination: str | Path) -> Checkpoin
         "source": {"file": origin.name, "layout": layout, "sha256": _sha256(origin)},
         "licence": _licence(config),
     }
-    partial = destination.with_name(f".{destination.name}.partial")
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dense, partial, metadata={"format": "pt"})
-        record["weights_sha256"] = _sha256(partial)
-        os.replace(partial, destination)
-        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        os.replace(partial, destination.with_suffix(".json"))
+        _write(destination, dense, record)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{destination} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return inspect_checkpoint(destination)
 
 
@@ -182,13 +174,13 @@ def _read(path: Path) -> tuple[str, Path, NetworkConfig, dict[str, Tensor]]:
 def _locate(path: Path) -> tuple[Path, NetworkConfig, dict[str, Any]]:
     """Weights file, architecture, and the conversion's record ({} for the Hugging Face layout)."""
     weights = path / "model.safetensors" if path.is_dir() else path
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} does not exist")
     if weights.suffix != ".safetensors":
         raise CheckpointError(
             f"{path} is no safetensors file: convert it once with "
             f"'mast3r_ros checkpoint convert {path.name} -o {path.stem}.safetensors'"
         )
-    if not weights.is_file():
-        raise CheckpointError(f"{weights} does not exist")
     own, huggingface = weights.with_suffix(".json"), weights.with_name("config.json")
     if own.is_file():
         record = _json(own)
@@ -234,6 +226,20 @@ def _opened(weights: Path) -> Any:
         raise CheckpointError(
             f"{weights} is truncated or no safetensors file: download or convert it again ({error})"
         ) from error
+
+
+def _write(destination: Path, dense: dict[str, Tensor], record: dict[str, Any]) -> None:
+    """Weights and config under a temporary name first: a reader never finds half a file."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.with_name(f".{destination.name}.partial")
+    try:
+        save_file(dense, partial, metadata={"format": "pt"})
+        record["weights_sha256"] = _sha256(partial)
+        os.replace(partial, destination)
+        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        os.replace(partial, destination.with_suffix(".json"))
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from mast3r_ros.network.state_dict import canonical
 
 #: Older releases let a crafted file run code in spite of weights_only (CVE-2025-32434).
 FIRST_SAFE_TORCH = (2, 6)
+#: How the restricted unpickler names what a file wanted to import or call.
+_CODE = re.compile(r"(?:GLOBAL|reduce for unrecognized function) (\S+)")
 
 
 def read_pth(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -52,10 +55,10 @@ def _unpickle(path: Path) -> Any:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except Exception as error:  # the file decides what goes wrong in the unpickler
-        if "WeightsUnpickler error: Unsupported" in str(error) or "Unsupported global" in str(error):
+        if asked := _CODE.search(str(error)):
             raise CheckpointError(
-                f"{path} asks for Python code to be run, which a checkpoint has no need for; it was refused and "
-                f"nothing was executed. Get the file from its publisher ({_reason(error)})"
+                f"{path} asks for Python code to be run ({asked[1]}), which a checkpoint has no need for; it was "
+                "refused and nothing was executed. Get the file from its publisher"
             ) from error
         raise CheckpointError(
             f"{path} is truncated or no PyTorch checkpoint: download it again ({_reason(error)})"
@@ -63,7 +66,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of torch's long explanation that names the offender."""
+    """The one line of torch's explanation that says what is wrong, without its advice to load unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if "Unsupported" in line]
-    return (named or lines or [type(error).__name__])[0][:200]
+    useful = [line for line in lines if "weights_only" not in line] or [type(error).__name__]
+    return useful[0][:200]
