@@ -129,7 +129,9 @@ class Parameters(Generic[Table]):
         descriptor.additional_constraints = "; ".join(notes)
         if spec.low is not None and spec.high is not None:
             if kind is float:
-                descriptor.floating_point_range = [FloatingPointRange(from_value=spec.low, to_value=spec.high)]
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high))
+                ]
             elif kind is int:
                 descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high))]
         return descriptor
