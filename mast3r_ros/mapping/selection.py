@@ -83,8 +83,12 @@ class KeyframeSelector:
             return Skip.BLURRED
         if settings.max_keyframes and len(self._kept) >= settings.max_keyframes:
             return Skip.MAP_FULL
-        self._kept.append(pose)
+        self.remember(pose)
         return None
+
+    def remember(self, map_T_camera: NDArray[np.float64]) -> None:
+        """A keyframe there is in the map already: nothing near it is new. (4, 4)."""
+        self._kept.append(map_T_camera)
 
     def _is_blurred(self, image: NDArray[np.uint8], pose: NDArray[np.float64]) -> bool:
         """Compare with recent views of the same things only: a white wall is not a blurred poster."""

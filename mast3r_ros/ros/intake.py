@@ -154,8 +154,8 @@ class Intake:
         if not fits and self.registration is None:
             self._complaints.say(
                 "unregistered_depth",
-                f"depth ignored: it is {message.width}x{message.height} in frame '{message.header.frame_id}', the image "
-                f"{shape[1]}x{shape[0]} in '{colour_frame}'; use the topic of depth registered to colour",
+                f"depth ignored: it is {message.width}x{message.height} in frame '{message.header.frame_id}', the "
+                f"image {shape[1]}x{shape[0]} in '{colour_frame}'; use the topic of depth registered to colour",
             )
             return None
         try:

@@ -1,0 +1,122 @@
+"""A map that grows while frames come in, and is not lost whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from mast3r_ros.errors import MapError
+from mast3r_ros.frames import PosedFrame
+from mast3r_ros.mapping.atomic import recover
+from mast3r_ros.mapping.keyframe import Keyframe
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.selection import KeyframeSelector, SelectionSettings, Skip
+from mast3r_ros.mapping.triangulate import triangulate_missing_depth
+
+#: What to do with a map that stands where this one is to be saved.
+EXISTING = ("refuse", "extend", "replace")
+
+
+class MappingSession:
+    """Selects keyframes and saves them. One thread offers frames; any thread may save.
+
+    Args:
+        path: folder of the map.
+        frame_id: frame of the poses.
+        selection: when a frame becomes a keyframe.
+        existing: a map that is there already is refused (at once, not after an hour of mapping), extended or replaced.
+
+    Raises:
+        MapError: if the place is taken, or the map to extend cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        frame_id: str = "map",
+        selection: SelectionSettings | None = None,
+        existing: str = "refuse",
+        source: str = "",
+    ) -> None:
+        self._existing = existing
+        self._own: set[Path] = set()  # what may be overwritten: it holds no keyframe that this map has not
+        self._saving = threading.Lock()
+        self._selector = KeyframeSelector(selection)
+        path = self._checked(path, may_load=existing == "extend")
+        if existing == "extend" and (path / "map.yaml").is_file():
+            self.map = _extended(path, frame_id)
+            self._own.add(path)
+        else:
+            self.map = KeyframeMap(frame_id, source=source)
+        for keyframe in self.map.keyframes:
+            self._selector.remember(keyframe.map_T_camera)
+        self._saved = len(self.map)
+
+    @property
+    def unsaved(self) -> int:
+        """Keyframes that are only in memory."""
+        return len(self.map) - self._saved
+
+    def offer(self, posed: PosedFrame, force: bool = False) -> Keyframe | Skip:
+        """Add a frame if it shows something new; with ``force``, whatever it shows.
+
+        Raises:
+            MapError: if the frame cannot be a keyframe (no calibration, an impossible pose).
+        """
+        skip = self._selector.judge(posed)
+        if skip is not None and not force:
+            return skip
+        keyframe = self.map.add(posed)
+        if skip is not None:
+            self._selector.remember(keyframe.map_T_camera)
+        return keyframe
+
+    def save(self, path: Path, triangulate: bool = True) -> str:
+        """Save everything in one step; on failure the folder and the keyframes in memory stay as they were.
+
+        Args:
+            triangulate: afterwards give keyframes without depth triangulated points, and save those too.
+
+        Returns:
+            what was saved, as a sentence.
+
+        Raises:
+            MapError: if the map is empty, another map stands there, or the disk refuses.
+        """
+        with self._saving:
+            path = self._checked(path)
+            if not len(self.map):
+                raise MapError("there is no keyframe to save yet")
+            self._write(path)
+            if triangulate and any(not keyframe.has_depth for keyframe in self.map.keyframes):
+                triangulate_missing_depth(self.map)
+                self._write(path)
+            return f"saved {self._saved} keyframes to {path}"
+
+    def _write(self, path: Path) -> None:
+        count = len(self.map)
+        self.map.save(path)
+        self._saved = count
+        self._own.add(path)
+
+    def _checked(self, path: Path, may_load: bool = False) -> Path:
+        """The folder, if it may be written. Writing to a map that was not loaded would lose its keyframes."""
+        path = path.expanduser().resolve()
+        recover(path)
+        if path in self._own or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return path
+        if not (path / "map.yaml").is_file():
+            raise MapError(f"{path} exists and is not a map: choose another place, or remove it first")
+        if self._existing != "replace" and not may_load:
+            raise MapError(
+                f"{path} holds a map already: choose another place, or set existing to extend (the poses continue in "
+                "its frame) or replace"
+            )
+        return path
+
+
+def _extended(path: Path, frame_id: str) -> KeyframeMap:
+    keyframe_map = KeyframeMap.load(path)
+    if keyframe_map.frame_id != frame_id:
+        raise MapError(f"{path} is in frame '{keyframe_map.frame_id}', the new poses are in '{frame_id}'")
+    return keyframe_map
