@@ -1,0 +1,12 @@
+"""``ros2 run mast3r_ros mapper``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mast3r_ros.ros.runner import run
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the mapper until SIGINT or SIGTERM, then save; returns the process's exit code."""
+    return run("mast3r_ros.ros.mapper_node", "Mapper", args)
