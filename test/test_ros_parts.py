@@ -1,0 +1,227 @@
+"""The small parts under the nodes: parameter tables, worker, tickets, complaints, statistics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from ros_world import ros, values, wait_until  # noqa: E402
+
+from mast3r_ros.ros import complaints as complaints_module  # noqa: E402
+from mast3r_ros.ros.attempts import Attempts, Outcome  # noqa: E402
+from mast3r_ros.ros.complaints import Complaints  # noqa: E402
+from mast3r_ros.ros.diagnostics import Statistics, memory_mb  # noqa: E402
+from mast3r_ros.ros.parameters import ParameterError, Parameters, as_markdown, param  # noqa: E402
+from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters  # noqa: E402
+from mast3r_ros.ros.worker import LatestWorker  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ros() -> Iterator[None]:
+    with ros():
+        yield
+
+
+@dataclass(frozen=True)
+class Example:
+    rate: float = param(10.0, "How often.", low=0, high=50, unit="Hz")
+    count: int = param(5, "How many.", low=1, high=9, fixed=True)
+    kind: str = param("a", "Which.", choices=("a", "b"))
+    start__x: float = param(0.0, "Where.", low=-1, high=1, unit="m")
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    node = Node("parts")
+    yield node
+    node.destroy_node()
+
+
+class TestParameters:
+    def test_whole_numbers_are_numbers(self) -> None:
+        node = Node("parts", parameter_overrides=values(rate=7, start__x=1))
+        table = Parameters(node, Example).snapshot()
+        assert (table.rate, table.start__x) == (7.0, 1.0) and isinstance(table.rate, float)
+        node.destroy_node()
+
+    @pytest.mark.parametrize(
+        ("change", "right"),
+        [
+            (Parameter("rate", value=99.0), "50"),
+            (Parameter("rate", value=99), "between 0 and 50 Hz"),
+            (Parameter("rate", value="fast"), "a number between 0 and 50 Hz, got 'fast'"),
+            (Parameter("rate", value=float("nan")), "50"),
+            (Parameter("rate", value=True), "a number"),
+            (Parameter("count", value=2.5), "a whole number between 1 and 9"),
+            (Parameter("kind", value="c"), "one of a, b"),
+            (Parameter("rate"), "got None"),
+        ],
+    )
+    def test_a_wrong_value_is_refused_with_what_would_be_right(self, node: Node, change: Parameter, right: str) -> None:
+        table = Parameters(node, Example)
+        result = node.set_parameters([change])[0]
+        assert not result.successful and right in result.reason and change.name in result.reason
+        assert table.snapshot() == Example()
+
+    def test_all_wrong_values_of_a_file_are_told_at_once(self) -> None:
+        node = Node("parts", parameter_overrides=values(rate=-1, kind="c", count=3))
+        with pytest.raises(ParameterError, match="(?s)rate.*kind.*one of a, b"):
+            Parameters(node, Example)
+        node.destroy_node()
+
+    def test_fixed_ones_change_only_while_not_frozen(self, node: Node) -> None:
+        table = Parameters(node, Example)
+        table.freeze(True)
+        result = node.set_parameters(values(count=6))[0]
+        assert not result.successful and "configure" in result.reason
+        assert node.set_parameters(values(count=5))[0].successful  # the same value is no change
+        table.freeze(False)
+        assert node.set_parameters(values(count=6))[0].successful
+        assert table.snapshot().count == 6
+
+    def test_descriptors_carry_sentence_and_range(self, node: Node) -> None:
+        Parameters(node, Example)
+        described = node.describe_parameter("rate")
+        assert described.description == "How often."
+        assert (described.floating_point_range[0].from_value, described.floating_point_range[0].to_value) == (0, 50)
+
+    def test_every_parameter_of_the_relocalizer_has_a_sentence_and_is_documented(self) -> None:
+        page = as_markdown(RelocalizerParameters)
+        for field in RelocalizerParameters.__dataclass_fields__.values():
+            assert len(field.metadata["spec"].sentence) > 10
+            assert f"`{field.name.replace('__', '.')}`" in page
+        # The defaults are the core's own: what the CLI does and what the node does is the same.
+        assert RelocalizerParameters().localizer_settings() == type(RelocalizerParameters().localizer_settings())()
+        assert RelocalizerParameters().tracker_settings() == type(RelocalizerParameters().tracker_settings())()
+
+
+class TestWorker:
+    def test_the_newest_item_wins_and_the_replaced_are_counted(self) -> None:
+        done: list[int] = []
+        busy, go_on = threading.Event(), threading.Event()
+
+        def work(item: int) -> None:
+            busy.set()
+            go_on.wait(5)
+            done.append(item)
+
+        worker = LatestWorker(work, lambda error: None, "test")
+        worker.start()
+        worker.submit(0)
+        assert busy.wait(5)
+        for item in range(1, 10):
+            worker.submit(item)
+        go_on.set()
+        wait_until(lambda: len(done) == 2)
+        assert worker.stop() and done == [0, 9] and worker.replaced == 8
+
+    def test_exceptions_are_told_and_survived(self) -> None:
+        errors: list[Exception] = []
+        done: list[int] = []
+
+        def work(item: int) -> None:
+            done.append(100 // item)
+
+        worker = LatestWorker(work, errors.append, "test")
+        worker.start()
+        worker.submit(0)
+        wait_until(lambda: errors)
+        worker.submit(2)
+        wait_until(lambda: done == [50])
+        assert worker.stop() and isinstance(errors[0], ZeroDivisionError)
+
+    def test_it_can_be_stopped_and_started_again_and_takes_nothing_while_stopped(self) -> None:
+        done: list[int] = []
+        worker = LatestWorker(done.append, lambda error: None, "test")
+        for round_ in range(50):
+            worker.submit(-1)
+            worker.start()
+            worker.start()
+            worker.submit(round_)
+            wait_until(lambda n=round_: done and done[-1] == n)
+            assert worker.stop()
+        assert -1 not in done and threading.active_count() < 20
+
+    def test_stopping_says_when_the_work_does_not_end(self) -> None:
+        release = threading.Event()
+        worker = LatestWorker(lambda item: release.wait(5), lambda error: None, "test")
+        worker.start()
+        worker.submit(1)
+        time.sleep(0.1)
+        assert not worker.stop(timeout_s=0.1)
+        release.set()
+
+
+class TestAttempts:
+    def test_only_an_image_that_came_after_the_question_answers_it(self) -> None:
+        attempts = Attempts()
+        asked = attempts.ask(100)
+        assert not attempts.answer(99, Outcome(True, "too early")) and attempts.asked
+        assert attempts.answer(100, Outcome(False, "why")) and asked.result(0) == Outcome(False, "why")
+        assert not attempts.asked
+
+    def test_who_gave_up_is_not_answered(self) -> None:
+        attempts = Attempts()
+        first, second = attempts.ask(1), attempts.ask(2)
+        attempts.give_up(first)
+        attempts.answer_all(Outcome(False, "over"))
+        assert not first.done() and second.result(0).message == "over"
+
+
+class Lines:
+    """A logger that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, line: str) -> None:
+        self.lines.append(line)
+
+
+class TestComplaints:
+    def test_a_lasting_trouble_is_said_once_and_then_once_a_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [1000.0]
+        monkeypatch.setattr(complaints_module.time, "monotonic", lambda: now[0])
+        lines = Lines()
+        complaints = Complaints(lines)
+        for _ in range(30 * 65):
+            complaints.say("stale", "images are old")
+            now[0] += 1 / 30
+        assert lines.lines[0] == "images are old"
+        assert len(lines.lines) == 2 and "more times" in lines.lines[1]
+
+    def test_other_kinds_are_said_and_cured_ones_are_news_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [0.0]
+        monkeypatch.setattr(complaints_module.time, "monotonic", lambda: now[0])
+        lines = Lines()
+        complaints = Complaints(lines)
+        complaints.say("a", "first")
+        complaints.say("b", "second")
+        assert complaints.going_on == ["a", "b"]
+        complaints.cured("a")
+        complaints.say("a", "flapping")  # good, bad, good, bad at 30 Hz must not flood either
+        assert lines.lines == ["first", "second"]
+        complaints.cured("a")
+        now[0] += complaints_module.FLAPPING_S + 1
+        complaints.say("a", "third")
+        assert lines.lines[-1].startswith("third") and complaints.last == "third"
+
+
+def test_statistics_count_by_reason_and_give_percentiles() -> None:
+    statistics = Statistics()
+    assert statistics.acceptance is None and statistics.pose_age_s is None
+    for ms in range(1, 101):
+        statistics.attempt(ms % 4 == 0, "" if ms % 4 == 0 else "too_few_inliers", {"solve": float(ms)})
+    statistics.count("stale", 3)
+    said = statistics.values()
+    assert said["accepted"] == "25" and said["rejected"] == "75" and said["rejected too_few_inliers"] == "75"
+    assert said["stale"] == "3" and said["latency solve p50/p95 (ms)"] == "50.5 / 95.0"
+    assert statistics.pose_age_s is not None and statistics.pose_age_s < 1 and statistics.rate_hz > 0
+    assert 10 < memory_mb() < 10_000
