@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector, SelectionSettings, Skip, sharpness
+from mast3r_ros.mapping.tile import tile_map
 from mast3r_ros.matching.fake import FakeMatcher
 
 CAMERA = Camera.pinhole(320, 240, 260, 260, 159.5, 119.5)
@@ -136,3 +138,18 @@ def test_keyframes_with_sensor_depth_are_left_alone(wall: NDArray[np.uint8]) -> 
     keyframe_map, report = build_map(source, selection=KEEP_ALL)
     assert list(report.triangulated) == ["000000"] and report.triangulated["000000"] > 50
     assert np.allclose(keyframe_map.frame("000001").depth, source[1].frame.depth, atol=6e-4)
+
+
+def test_a_tiled_map_repeats_poses_and_features(wall: NDArray[np.uint8], tmp_path: Path) -> None:
+    matcher = FakeMatcher()
+    frames = [view(wall, sideways(x)) for x in (0.0, 0.5, 1.0)]
+    small, _ = build_map(frames)
+    small.save(tmp_path / "small")
+    small.prepare(matcher)
+    large = tile_map(tmp_path / "small", tmp_path / "large", 10, spacing_m=20)
+    assert len(large) == 10
+    assert np.allclose(large["000004"].map_T_camera[:3, 3], [20.5, 0, 0])
+    assert np.array_equal(large.frame("000004").image, small.frame("000001").image)
+    assert len(list((tmp_path / "large" / "features" / matcher.signature).iterdir())) == 10
+    found = large.retrieve(matcher, matcher.describe(frames[1].frame), 3)
+    assert sorted(found) == ["000001", "000004", "000007"]

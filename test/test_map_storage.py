@@ -348,3 +348,20 @@ def test_the_folder_holds_nothing_pickled(saved: Path) -> None:
     keyframe_map.prepare(FakeMatcher())
     suffixes = {path.suffix for path in saved.rglob("*") if path.is_file()}
     assert suffixes == {".yaml", ".jsonl", ".jpg", ".png", ".safetensors"}
+
+
+def test_adding_goes_on_while_a_save_is_running(saved: Path) -> None:
+    keyframe_map = KeyframeMap.load(saved)
+    with atomic._locked(saved.parent):  # a slow disk
+        thread = threading.Thread(target=keyframe_map.save, args=(saved,))
+        thread.start()
+        time.sleep(0.1)
+        keyframe_map.add(posed(30))
+        keyframe_map.set_depth("000001", np.full((48, 64), 2.0, np.float32))
+        assert thread.is_alive()
+    thread.join()
+    assert len(keyframe_map) == 4
+    assert not KeyframeMap.load(saved)["000001"].has_depth, "what was saved is how it was when the save began"
+    keyframe_map.save(saved)
+    again = KeyframeMap.load(saved)
+    assert len(again) == 4 and again.frame("000001").depth.mean() == 2.0

@@ -31,7 +31,7 @@ class FeatureCache:
         self._used = 0
         self._memory: OrderedDict[tuple[str, str], tuple[str, Features, int]] = OrderedDict()
         self._lock = threading.Lock()
-        self._warned = False
+        self._warned = self._damage_told = False
 
     @property
     def used_bytes(self) -> int:
@@ -108,7 +108,13 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            logger.warning("%s: damaged, computing it again (%s)", path, error)
+            logger.log(
+                logging.DEBUG if self._damage_told else logging.WARNING,
+                "%s: damaged, computing it again (%s); the same goes for any others there",
+                path,
+                error,
+            )
+            self._damage_told = True
             return None
         return features if metadata.get("content") == content_key else None  # made of other pixels: out of date
 

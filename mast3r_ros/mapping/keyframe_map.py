@@ -57,12 +57,13 @@ class KeyframeMap:
         self._image_format = image_format
         self._entries: dict[str, Entry] = {}
         self._cameras: dict[tuple, Camera] = {}
-        self._poses: NDArray[np.float64] | None = None  # (N, 4, 4), stacked when needed
+        self._poses: tuple[list[str], NDArray[np.float64]] | None = None  # ids and (N, 4, 4), when needed
         self._scene_depth_m: float | None = None
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
         self._lock = threading.RLock()
+        self._saving = threading.Lock()  # held for as long as the disk takes; adding goes on meanwhile
 
     # -- keyframes ---------------------------------------------------------------------------------
 
@@ -184,18 +185,13 @@ class KeyframeMap:
 
     def retrieve_near(self, map_T_camera: NDArray[np.float64], k: int) -> list[str]:
         """Ids of at most ``k`` keyframes that plausibly see what a camera at that pose sees, best first."""
-        scores = self.overlaps(map_T_camera)
-        return sorted((id for id in scores if scores[id] > 0), key=lambda id: -scores[id])[:k]
+        ids, scores = self._overlaps(map_T_camera)
+        best = np.argsort(-scores, kind="stable")[: max(0, k)]
+        return [ids[i] for i in best if scores[i] > 0]
 
     def overlaps(self, map_T_camera: NDArray[np.float64]) -> dict[str, float]:
         """Plausible overlap of every keyframe's view with that of a camera, see :func:`overlap.view_overlap`."""
-        with self._lock:
-            ids = list(self._entries)
-            if self._poses is None:
-                poses = [entry.keyframe.map_T_camera for entry in self._entries.values()]
-                self._poses = np.stack(poses) if poses else np.zeros((0, 4, 4))
-            poses_now = self._poses
-        scores = view_overlap(np.asarray(map_T_camera, dtype=np.float64), poses_now, self.scene_depth_m)
+        ids, scores = self._overlaps(map_T_camera)
         return dict(zip(ids, scores.tolist(), strict=True))
 
     def similarities(self, matcher: Matcher, query_features: Features) -> dict[str, float]:
@@ -231,22 +227,34 @@ class KeyframeMap:
             MapError: if the place is taken by something else or the disk refuses.
         """
         folder = Path(path).expanduser().resolve()
-        with self._lock:
-            entries = dict(self._entries)
+        with self._saving:
+            with self._lock:
+                entries = dict(self._entries)
             header = storage.Header(self.frame_id, self.provenance, pose_noise=self.pose_noise)
             storage.write_map(folder, header, list(entries.values()), lambda fresh: self._write_caches(fresh, entries))
-            for id, entry in entries.items():
-                self._entries[id] = _stored(entry, folder)
-            self.path = self._cache.folder = folder
+            with self._lock:
+                for id, entry in entries.items():
+                    if self._entries[id] is entry:  # else it got other pixels meanwhile
+                        self._entries[id] = _stored(entry, folder)
+                self.path = self._cache.folder = folder
 
     def _write_caches(self, fresh: Path, entries: dict[str, Entry]) -> None:
         """Features and indexes are worth a try, not the failure of a save."""
         try:
             self._cache.copy_to(fresh, entries)
-            for signature, (_, index) in self._indexes.items():
-                index.save(_index_file(fresh, signature))
+            with self._lock:
+                for signature, (_, index) in self._indexes.items():
+                    index.save(_index_file(fresh, signature))
         except OSError as error:
             self._cache.warn_once(fresh, error)
+
+    def _overlaps(self, map_T_camera: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
+        with self._lock:
+            if self._poses is None:
+                poses = [entry.keyframe.map_T_camera for entry in self._entries.values()]
+                self._poses = list(self._entries), np.stack(poses) if poses else np.zeros((0, 4, 4))
+            ids, map_T_keyframes = self._poses
+        return ids, view_overlap(np.asarray(map_T_camera, dtype=np.float64), map_T_keyframes, self.scene_depth_m)
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
         signature = _checked_signature(matcher)
