@@ -11,7 +11,7 @@ from mast3r_ros.errors import MapError
 from mast3r_ros.mapping.atomic import link_or_copy
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.records import Entry
-from mast3r_ros.mapping.storage import Header, read_map, write_map
+from mast3r_ros.mapping.storage import read_map, write_map
 
 
 def tile_map(path: str | Path, target: str | Path, count: int, spacing_m: float = 10.0) -> KeyframeMap:
@@ -49,7 +49,6 @@ def tile_map(path: str | Path, target: str | Path, count: int, spacing_m: float 
                 if file.exists():
                     link_or_copy(file, fresh / "features" / signature.name / f"{id}.safetensors")
 
-    write_map(
-        folder, Header(header.frame_id, {**header.provenance, "source": f"{source} tiled"}), entries, link_features
-    )
+    header.provenance["source"] = f"{source}, repeated"
+    write_map(folder, header, entries, link_features)
     return KeyframeMap.load(folder)
