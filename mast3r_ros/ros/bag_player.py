@@ -25,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from mast3r_ros.bags import open_bag
+from mast3r_ros.bags import BagReader, open_bag
 from mast3r_ros.bags.playback import PlaybackClock
 from mast3r_ros.bags.ros2 import as_ros2
 from mast3r_ros.errors import BagError, UserError
@@ -49,25 +49,26 @@ FAREWELL_S = 1.0
 class BagPlayerParameters:
     """What the bag player can be told."""
 
-    bag: str = param("", "recording to play: a ROS 2 folder, .mcap or .db3, or a ROS 1 .bag (read at start)")
-    rate: float = param(1.0, "seconds of recording per second; may be changed while playing", low=0.01, high=100.0)
+    bag: str = param("", "Recording to play: a ROS 2 folder, .mcap or .db3, or a ROS 1 .bag.", fixed=True)
+    rate: float = param(1.0, "Seconds of recording per second.", low=0.01, high=100)
     start_offset: float = param(
-        0.0, "start this far into the recording; latched topics before it are sent first", low=0.0, high=1e6, unit="s"
-    )
-    loop: bool = param(False, "start again at the end; /clock then jumps back")
-    topics: str = param("", "topics to play, separated by spaces; empty plays all of them (read at start)")
-    clock_rate: float = param(
-        100.0, "how often /clock is published; 0 for no /clock (read at start)", low=0.0, high=1000.0, unit="Hz"
-    )
-    start_paused: bool = param(False, "wait for the service ~/resume before the first message (read at start)")
-    wait_for_subscribers: float = param(
-        5.0,
-        "wait at most this long for somebody to listen to the images (read at start)",
-        low=0.0,
-        high=3600.0,
+        0.0,
+        "Start this far into the recording; latched topics before it are sent first.",
+        low=0,
+        high=1e6,
         unit="s",
+        fixed=True,
     )
-    on_end: str = param("exit", "exit, or hold: stay, with /clock standing at the end", choices=("exit", "hold"))
+    loop: bool = param(False, "Start again at the end; /clock then jumps back.")
+    topics: str = param("", "Topics to play, separated by spaces; empty plays all.", fixed=True)
+    clock_rate: float = param(
+        100.0, "How often /clock is published; 0 for no /clock.", low=0, high=1000, unit="Hz", fixed=True
+    )
+    start_paused: bool = param(False, "Wait for ~/resume before the first message.", fixed=True)
+    wait_for_subscribers: float = param(
+        5.0, "Longest wait for somebody to listen to the images.", low=0, high=3600, unit="s", fixed=True
+    )
+    on_end: str = param("exit", "exit, or hold: stay, with /clock standing at the end.", choices=("exit", "hold"))
 
 
 class BagPlayer(Node):
@@ -80,16 +81,16 @@ class BagPlayer(Node):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("bag_player", **options)
-        self._settings = Parameters(self, BagPlayerParameters).snapshot()
-        if not self._settings.bag:
-            raise BagError("no recording given: set the parameter bag (--ros-args -p bag:=PATH)")
-        self._bag = open_bag(Path(self._settings.bag).expanduser())
-        self._start_ns = self._bag.start_ns + round(self._settings.start_offset * 1e9)
-        if self._start_ns > self._bag.end_ns:
-            length = (self._bag.end_ns - self._bag.start_ns) / 1e9
-            raise BagError(f"start_offset is {self._settings.start_offset:g} s, the recording lasts {length:.1f} s")
-        self._wire = as_ros2(self._bag, self._chosen())
-        self._outlets = self._advertise()
+        try:
+            table = Parameters(self, BagPlayerParameters, managed=False)
+            self._settings = table.snapshot()
+            table.freeze(True)
+            self._bag, self._start_ns = _opened(self._settings)
+            self._wire = as_ros2(self._bag, self._chosen())
+            self._outlets = self._advertise()
+        except UserError:
+            super().destroy_node()
+            raise
         self.clock = PlaybackClock(self._start_ns, self._settings.rate, paused=True)
         self._rate = self._settings.rate
         self._tick_s = 1.0 / self._settings.clock_rate if self._settings.clock_rate else IDLE_TICK_S
@@ -242,6 +243,18 @@ class BagPlayer(Node):
         response.success = True
         response.message = f"{'paused' if self.clock.paused else 'playing'} at {at_s:.3f} s"
         return response
+
+
+def _opened(settings: BagPlayerParameters) -> tuple[BagReader, int]:
+    """The recording and the instant to start at, nanoseconds. Raises BagError."""
+    if not settings.bag:
+        raise BagError("no recording given: set the parameter bag (--ros-args -p bag:=PATH)")
+    bag = open_bag(Path(settings.bag).expanduser())
+    start_ns = bag.start_ns + round(settings.start_offset * 1e9)
+    if start_ns > bag.end_ns:
+        length = (bag.end_ns - bag.start_ns) / 1e9
+        raise BagError(f"start_offset is {settings.start_offset:g} s, the recording lasts {length:.1f} s")
+    return bag, start_ns
 
 
 def message_class(msgtype: str) -> type | None:

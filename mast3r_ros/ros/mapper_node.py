@@ -19,13 +19,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
 
-from mast3r_ros import matching
-from mast3r_ros.errors import MapError
+from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.localization.coverage import Coverage, Verdict
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.mapping.session import MappingSession
+from mast3r_ros.matching import create
 from mast3r_ros.ros import conversions, diagnostics, qos
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
@@ -63,46 +63,43 @@ class Mapper(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("mapper", **options)
         self.exit_code = 0
-        self._parameters = Parameters(self, MapperParameters)
-        self._settings = settings = self._parameters.snapshot()
-        self._parameters.freeze(True)
-        if not settings.map:
-            raise MapError("no place for the map given: set the parameter map (--ros-args -p map:=FOLDER)")
+        try:
+            self._table = Parameters(self, MapperParameters, managed=False)
+            self._settings = self._table.snapshot()
+            self._table.freeze(True)
+            self.session, self._coverage = _prepared(self._settings)
+        except UserError:
+            super().destroy_node()
+            raise
         self._complaints = Complaints(self.get_logger())
         self._statistics = Statistics()
-        self.session = MappingSession(
-            Path(settings.map), settings.global_frame_id, settings.selection_settings(), settings.existing, "mapper"
-        )
-        matcher = matching.create(settings.matcher, **settings.matcher_options())
-        self._coverage = Coverage(Localizer(self.session.map, matcher), settings.coverage_settings())
         self._wanted = Attempts()
         self._last_stamp_ns = self._shown = 0
         self._next_trial = self._next_autosave = 0.0
         self._tf = TransformListener(self, lambda message: self._complaints.say("bad_transform", message))
-        self._registration = DepthRegistration(self._tf, settings.tf_timeout)
+        self._registration = DepthRegistration(self._tf, self._settings.tf_timeout)
         self._intake = Intake(self._complaints, self._registration)
         self._mapping = LatestWorker(self._map, self._failed, "mapping")
         self._trying = LatestWorker(self._try, self._failed, "coverage")
         self._announce()
         self._mapping.start()
         self._trying.start()
-        self.get_logger().info(
-            f"mapping in frame '{settings.global_frame_id}' to {settings.map} ({len(self.session.map)} keyframes)"
-        )
+        where = f"in frame '{self._settings.global_frame_id}' to {self._settings.map}"
+        self.get_logger().info(f"mapping {where} ({len(self.session.map)} keyframes)")
 
     def destroy_node(self) -> None:
         """Stop working, save what is not saved yet, and destroy the node. The executor must not spin it any more."""
         self._mapping.stop()
         self._trying.stop()
         self._wanted.answer_all(Outcome(False, "the node is shutting down"))
-        if self.session.unsaved and self._parameters.snapshot().save_on_shutdown:
+        if self.session.unsaved and self._table.snapshot().save_on_shutdown:
             self.exit_code = 0 if self.save(triangulate=False).success else 1
         super().destroy_node()
 
     def save(self, triangulate: bool = True) -> Outcome:
         """Save to the parameter ``map``; the outcome says what was saved or why not."""
         try:
-            message = self.session.save(Path(self._parameters.snapshot().map), triangulate)
+            message = self.session.save(Path(self._table.snapshot().map), triangulate)
         except MapError as error:
             self.get_logger().error(f"not saved: {error}; {self.session.unsaved} keyframes are kept in memory")
             return Outcome(False, str(error))
@@ -166,7 +163,7 @@ class Mapper(Node):
     # -- on the mapping thread ---------------------------------------------------------------------
 
     def _map(self, arrival: Arrival) -> None:
-        settings = self._parameters.snapshot()
+        settings = self._table.snapshot()
         asked = self._wanted.asked
         if not (settings.automatic or asked or settings.coverage_rate):
             return
@@ -252,9 +249,19 @@ class Mapper(Node):
             self._keyframes_topic.publish(markers)
 
     def _autosave(self) -> None:
-        interval, now = self._parameters.snapshot().autosave_interval, time.monotonic()
+        interval, now = self._table.snapshot().autosave_interval, time.monotonic()
         if not interval or now < self._next_autosave:
             return
         if self._next_autosave and self.session.unsaved:
             self.save(triangulate=False)
         self._next_autosave = now + interval
+
+
+def _prepared(settings: MapperParameters) -> tuple[MappingSession, Coverage]:
+    """The map to be made and its trials. Raises UserError where that cannot begin."""
+    if not settings.map:
+        raise MapError("no place for the map given: set the parameter map (--ros-args -p map:=FOLDER)")
+    path, frame_id = Path(settings.map), settings.global_frame_id
+    session = MappingSession(path, frame_id, settings.selection_settings(), settings.existing, source="mapper")
+    matcher = create(settings.matcher, **settings.matcher_options())
+    return session, Coverage(Localizer(session.map, matcher), settings.coverage_settings())

@@ -81,12 +81,16 @@ def ros_name(field_name: str) -> str:
 class Parameters(Generic[Table]):
     """Declares a table's parameters on a node and guards them from then on.
 
+    Args:
+        managed: the node has a lifecycle, in which ``fixed`` parameters can be changed again.
+
     Raises:
         ParameterError: listing every value from the launch or parameter file that is refused.
     """
 
-    def __init__(self, node: Node, table: type[Table]) -> None:
+    def __init__(self, node: Node, table: type[Table], managed: bool = True) -> None:
         self._node = node
+        self._managed = managed
         self._table = table
         self._types = get_type_hints(table)
         self._fields = {ros_name(f.name): f for f in dataclasses.fields(table)}  # type: ignore[arg-type]
@@ -125,7 +129,7 @@ class Parameters(Generic[Table]):
         descriptor = ParameterDescriptor(description=spec.sentence, dynamic_typing=True)
         notes = [spec.allowed] if spec.allowed else []
         if spec.fixed:
-            notes.append("can be changed only while the node is unconfigured")
+            notes.append("can be changed only while the node is unconfigured" if self._managed else "read at start")
         descriptor.additional_constraints = "; ".join(notes)
         if spec.low is not None and spec.high is not None:
             if kind is float:
@@ -159,6 +163,8 @@ class Parameters(Generic[Table]):
         with self._lock:
             frozen = self._frozen and spec.fixed
         if frozen and value != self._node.get_parameter(name).value:
+            if not self._managed:
+                return f"parameter {name} is read at start: start the node anew with another value"
             return (
                 f"parameter {name} is read when the node is configured: deactivate and clean up the node "
                 "(ros2 lifecycle set), change it, and configure again"
@@ -183,8 +189,8 @@ def _is(kind: type, value: Any) -> bool:
     return isinstance(value, kind)
 
 
-def as_markdown(table: type) -> str:
-    """The table as a Markdown table, for the documentation."""
+def as_markdown(table: type, managed: bool = True) -> str:
+    """The table as a Markdown table, for the documentation. ``managed``: as in :class:`Parameters`."""
     types = get_type_hints(table)
     lines = ["| parameter | type | default | allowed | what it does |", "|---|---|---|---|---|"]
     for f in dataclasses.fields(table):
@@ -194,4 +200,5 @@ def as_markdown(table: type) -> str:
         lines.append(
             f"| `{ros_name(f.name)}`{mark} | {types[f.name].__name__} | {default} | {spec.allowed} | {spec.sentence} |"
         )
-    return "\n".join([*lines, "", "\\* read when the node is configured; cannot be changed before it is cleaned up."])
+    when = "when the node is configured; cannot be changed before it is cleaned up" if managed else "at start"
+    return "\n".join([*lines, "", f"\\* read {when}."])
