@@ -2,6 +2,7 @@
 
 from mast3r_ros.matching import fake, sift  # noqa: F401  # importing registers them
 from mast3r_ros.matching.base import Features, Matcher, Matches
+from mast3r_ros.matching.reciprocal import fast_reciprocal_matches
 from mast3r_ros.matching.registry import available, create, register
 
-__all__ = ["Features", "Matcher", "Matches", "available", "create", "register"]
+__all__ = ["Features", "Matcher", "Matches", "available", "create", "fast_reciprocal_matches", "register"]

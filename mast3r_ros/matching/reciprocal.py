@@ -1,0 +1,227 @@
+"""Reciprocal matches between dense descriptor maps (MASt3R, Leroy et al., ECCV 2024, section 3.3).
+
+A pixel and its nearest neighbour in the other image match when each is the other's nearest neighbour. The fast
+search walks from a sparse grid back and forth between the images until it arrives at such pairs.
+Descriptor maps are (H, W, D) float32, numpy or torch on any device; results are of the same kind.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mast3r_ros.matching.neighbours import nearest
+
+ArrayLike = TypeVar("ArrayLike", Tensor, NDArray)
+
+#: Walks that have not arrived after this many round trips are given up.
+MAX_ROUNDS = 10
+
+
+def fast_reciprocal_matches(
+    desc1: ArrayLike,
+    desc2: ArrayLike,
+    *,
+    subsample: int = 8,
+    starts: tuple[ArrayLike, ArrayLike] | None = None,
+    pixel_tolerance: float = 0.0,
+    metric: str = "dot",
+) -> tuple[ArrayLike, ArrayLike]:
+    """Reciprocal matches reached from a sparse set of pixels of image 1.
+
+    Args:
+        desc1, desc2: (H1, W1, D) and (H2, W2, D) descriptors of unit length.
+        subsample: spacing of the starting grid in pixels.
+        starts: x and y (N,) of starting pixels in image 1 instead of the grid; they make one round trip only.
+        pixel_tolerance: 0 for exact pairs. Otherwise every start whose single round trip ends closer than this is
+            kept as it is, with its neighbour in image 2.
+        metric: ``dot`` or ``l2``, see :func:`~mast3r_ros.matching.neighbours.nearest`.
+
+    Returns:
+        xy1, xy2: (N, 2) int64 pixels as x, y; one row per match, without repetitions, sorted by pixel of image 1
+        (row-major), then of image 2.
+    """
+    maps1, maps2 = _tensor(desc1)[None], _tensor(desc2)[None]
+    chosen = None if starts is None else (_tensor(starts[0]), _tensor(starts[1]))
+    ((xy1, xy2),) = fast_reciprocal_matches_batch(
+        maps1, maps2, subsample=subsample, starts=chosen, pixel_tolerance=pixel_tolerance, metric=metric
+    )
+    return _like(desc1, xy1), _like(desc1, xy2)
+
+
+def fast_reciprocal_matches_batch(
+    desc1: Tensor,
+    desc2: Tensor,
+    *,
+    subsample: int = 8,
+    starts: tuple[Tensor, Tensor] | None = None,
+    pixel_tolerance: float = 0.0,
+    metric: str = "dot",
+) -> list[tuple[Tensor, Tensor]]:
+    """:func:`fast_reciprocal_matches` of K pairs at once.
+
+    Args:
+        desc1, desc2: (K, H1, W1, D) and (K, H2, W2, D).
+
+    Returns:
+        xy1, xy2 of every pair.
+    """
+    K, height1, width1, _ = desc1.shape
+    begin = grid_starts(height1, width1, subsample, desc1.device) if starts is None else starts[1] * width1 + starts[0]
+    begin = begin.long().unique().expand(K, -1)
+    rounds = MAX_ROUNDS if starts is None and pixel_tolerance == 0 else 1
+    index1, index2, arrived = _walk(desc1.flatten(1, 2), desc2.flatten(1, 2), begin, rounds, metric)
+    if pixel_tolerance > 0:
+        apart = (to_xy(index1, width1) - to_xy(begin, width1)).double().norm(dim=-1)
+        index1, arrived = begin, apart < pixel_tolerance
+    matches = []
+    for k in range(K):
+        first, second, _ = merge_matches(index1[k, arrived[k]], index2[k, arrived[k]])
+        matches.append((to_xy(first, width1), to_xy(second, desc2.shape[2])))
+    return matches
+
+
+def reciprocal_matches(desc1: ArrayLike, desc2: ArrayLike, *, metric: str = "dot") -> tuple[ArrayLike, ArrayLike]:
+    """All reciprocal matches between two maps, by exhaustive search in both directions.
+
+    Returns:
+        xy1, xy2: as :func:`fast_reciprocal_matches`.
+    """
+    flat1, flat2 = _tensor(desc1).flatten(0, 1)[None], _tensor(desc2).flatten(0, 1)[None]
+    forth, back = nearest(flat1, flat2, metric)[0], nearest(flat2, flat1, metric)[0]
+    index1 = torch.arange(len(forth), device=forth.device)
+    index1 = index1[back[forth] == index1]
+    xy1, xy2 = to_xy(index1, desc1.shape[1]), to_xy(forth[index1], desc2.shape[1])
+    return _like(desc1, xy1), _like(desc1, xy2)
+
+
+def matches_from_both_sides(
+    desc1: ArrayLike,
+    desc2: ArrayLike,
+    conf1: ArrayLike,
+    conf2: ArrayLike,
+    *,
+    subsample: int = 8,
+    pixel_tolerance: float = 0.0,
+    metric: str = "dot",
+) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
+    """Fast reciprocal matches started in image 1 and in image 2, merged.
+
+    Args:
+        conf1, conf2: (H1, W1) and (H2, W2) confidence of the descriptors.
+
+    Returns:
+        xy1, xy2: as :func:`fast_reciprocal_matches`.
+        conf: (N,) the smaller confidence of the two pixels.
+    """
+    d1, d2, c1, c2 = (_tensor(a) for a in (desc1, desc2, conf1, conf2))
+    options = {"subsample": subsample, "pixel_tolerance": pixel_tolerance, "metric": metric}
+    forth1, forth2 = fast_reciprocal_matches(d1, d2, **options)  # type: ignore[arg-type]
+    back2, back1 = fast_reciprocal_matches(d2, d1, **options)  # type: ignore[arg-type]
+    index1 = torch.cat((_linear(forth1, d1), _linear(back1, d1)))
+    index2 = torch.cat((_linear(forth2, d2), _linear(back2, d2)))
+    index1, index2, _ = merge_matches(index1, index2)
+    conf = torch.minimum(c1.flatten()[index1], c2.flatten()[index2])
+    xy1, xy2 = to_xy(index1, d1.shape[1]), to_xy(index2, d2.shape[1])
+    return _like(desc1, xy1), _like(desc1, xy2), _like(desc1, conf)
+
+
+def successors(desc1: ArrayLike, desc2: ArrayLike, *, subsample: int = 8, metric: str = "dot") -> ArrayLike:
+    """Where one round trip leads from every pixel of image 1 that the fast search visits.
+
+    Returns:
+        (H1 * W1,) int64 linear pixel index, -1 where the search never came by.
+    """
+    maps1, maps2 = _tensor(desc1), _tensor(desc2)
+    visited = torch.full((1, maps1.shape[0] * maps1.shape[1]), -1, device=maps1.device)
+    begin = grid_starts(maps1.shape[0], maps1.shape[1], subsample, maps1.device)[None]
+    _walk(maps1.flatten(0, 1)[None], maps2.flatten(0, 1)[None], begin, MAX_ROUNDS, metric, visited)
+    return _like(desc1, visited[0])
+
+
+def merge_matches(index1: Tensor, index2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Matches as linear pixel indices (N,), without repetitions and sorted by the first, then the second index.
+
+    Returns:
+        index1, index2 and the position of each one's first occurrence in the input.
+    """
+    span = int(index2.max()) + 1 if len(index2) else 1
+    key, order = (index1.long() * span + index2.long()).sort(stable=True)
+    first = order[torch.diff(key, prepend=key.new_full((1,), -1)) != 0]
+    return index1[first], index2[first], first
+
+
+def grid_starts(height: int, width: int, subsample: int, device: torch.device | None = None) -> Tensor:
+    """Linear indices of a pixel grid that starts half a step from the corner."""
+    if subsample < 1:
+        raise ValueError(f"subsample = {subsample} must be at least 1")
+    y = torch.arange(subsample // 2, height, subsample, device=device)
+    x = torch.arange(subsample // 2, width, subsample, device=device)
+    return (y[:, None] * width + x).flatten()
+
+
+def to_xy(index: Tensor, width: int) -> Tensor:
+    """Linear pixel indices (...) -> (..., 2) as x, y."""
+    return torch.stack((index % width, index // width), dim=-1)
+
+
+def _walk(
+    flat1: Tensor, flat2: Tensor, begin: Tensor, rounds: int, metric: str, visited: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Walk from image 1 to nearest neighbours in image 2 and back until nothing changes.
+
+    Args:
+        flat1, flat2: (K, N1, D) and (K, N2, D).
+        begin: (K, S) linear indices into ``flat1``.
+        visited: (K, N1) to note the end of every round trip in; such walks never stop half-way.
+
+    Returns:
+        (K, S) indices into image 1 and 2, and which walks have arrived.
+    """
+    index1, index2 = begin.clone(), torch.full_like(begin, -1)
+    active = torch.ones_like(begin, dtype=torch.bool)
+    for _ in range(rounds):
+        previous1, previous2 = index1.clone(), index2.clone()
+        rows = _active_rows(active)
+        index2.scatter_(1, rows, nearest(_taken(flat1, index1.gather(1, rows)), flat2, metric))
+        if visited is None:
+            active &= index2 != previous2
+            rows = _active_rows(active)
+        index1.scatter_(1, rows, nearest(_taken(flat2, index2.gather(1, rows)), flat1, metric))
+        if visited is not None:
+            visited.scatter_(1, previous1.gather(1, rows), index1.gather(1, rows))
+        active &= index1 != previous1
+        if not active.any():
+            break
+    return index1, index2, ~active
+
+
+def _active_rows(active: Tensor) -> Tensor:
+    """(K, S) -> (K, n) columns with all that are active, filled up with others to equal counts.
+
+    Walking on from where a walk has arrived changes nothing, so the fill does no harm.
+    """
+    order = active.int().argsort(dim=1, descending=True, stable=True)
+    return order[:, : int(active.sum(dim=1).max())] if active.numel() else order
+
+
+def _taken(flat: Tensor, index: Tensor) -> Tensor:
+    """(K, N, D) at (K, n) -> (K, n, D)."""
+    return flat.gather(1, index[..., None].expand(-1, -1, flat.shape[2]))
+
+
+def _linear(xy: Tensor, desc: Tensor) -> Tensor:
+    """Inverse of :func:`to_xy` for pixels of a map."""
+    return xy[:, 1] * desc.shape[1] + xy[:, 0]
+
+
+def _tensor(array: Tensor | NDArray) -> Tensor:
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _like(example: ArrayLike, result: Tensor) -> ArrayLike:
+    return result if isinstance(example, Tensor) else result.numpy()
