@@ -1,0 +1,111 @@
+"""Scale and similarity between two sets of corresponding points, and the metric scale of a network's points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.geometry.pointmap import lower_median
+
+Array = NDArray[np.float64]
+
+#: Smallest scale a fit returns; anything below is a collapsed pointmap.
+MIN_SCALE = 1e-3
+
+
+def fit_scale(reference: NDArray[np.floating], prediction: NDArray[np.floating], method: str = "weiszfeld") -> float:
+    """The s that brings ``s * reference`` closest to ``prediction``, about the origin.
+
+    Args:
+        reference, prediction: (..., 3) corresponding points; those with NaN are left out.
+        method: ``avg`` (least squares), ``median`` (of every point's own scale) or ``weiszfeld`` (least distances).
+
+    Returns:
+        s, at least 0.001; NaN without any point.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    g = np.asarray(reference, dtype=np.float64).reshape(-1, 3)
+    q = np.asarray(prediction, dtype=np.float64).reshape(-1, 3)
+    known = ~(np.isnan(g).any(axis=1) | np.isnan(q).any(axis=1))
+    g, q = g[known], q[known]
+    if len(g) == 0:
+        return float("nan")
+    along, squared = (q * g).sum(axis=1), (g * g).sum(axis=1)
+    if method == "median":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return max(lower_median(along / squared), MIN_SCALE)
+    if method not in ("avg", "weiszfeld"):
+        raise ValueError(f"scale fit '{method}' is not one of avg, median, weiszfeld")
+    s = along.mean() / squared.mean()
+    for _ in range(10 if method == "weiszfeld" else 0):
+        weights = 1 / np.maximum(np.linalg.norm(q - s * g, axis=1), 1e-8)
+        s = (weights * along).mean() / (weights * squared).mean()
+    return float(max(s, MIN_SCALE))
+
+
+def fit_similarity(
+    source: NDArray[np.floating], target: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+) -> tuple[float, Array, Array]:
+    """Weighted least-squares similarity (Umeyama, PAMI 1991).
+
+    Args:
+        source, target: (..., 3) corresponding points.
+        weights: (...) of each pair.
+
+    Returns:
+        s, R (3, 3), t (3,) with ``target ~ s * R @ source + t``.
+    """
+    x = np.asarray(source, dtype=np.float64).reshape(-1, 3)
+    y = np.asarray(target, dtype=np.float64).reshape(-1, 3)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
+    w = w / w.sum()
+    mean_x, mean_y = w @ x, w @ y
+    x, y = x - mean_x, y - mean_y
+    U, S, Vt = np.linalg.svd((y * w[:, None]).T @ x)
+    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(mirror) @ Vt
+    s = float((S * mirror).sum() / (w @ (x * x).sum(axis=1)))
+    return s, R, mean_y - s * R @ mean_x
+
+
+@dataclass(frozen=True)
+class MetricScale:
+    """What predicted lengths must be multiplied with to become metres, and how sure that is.
+
+    Attributes:
+        factor: weighted median of measured over predicted depth.
+        spread: half the width of the middle half of these ratios, relative to ``factor``.
+        count: pixels it rests on.
+    """
+
+    factor: float
+    spread: float
+    count: int
+
+
+def metric_scale_from_depth(
+    predicted: NDArray[np.floating], measured: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+) -> MetricScale | None:
+    """Correct a network's scale by measured depth.
+
+    Args:
+        predicted: (...) depth of predicted points along the optical axis, any unit.
+        measured: (...) metres; 0 or NaN is unknown.
+        weights: (...) e.g. the network's confidence.
+
+    Returns:
+        None where fewer than ten pixels have both.
+    """
+    known = np.isfinite(predicted) & np.isfinite(measured) & (predicted > 0) & (measured > 0)
+    if known.sum() < 10:
+        return None
+    ratio = np.asarray(measured[known] / predicted[known], dtype=np.float64)
+    w = np.ones(len(ratio)) if weights is None else np.asarray(weights, dtype=np.float64)[known]
+    order = np.argsort(ratio)
+    cumulative = np.cumsum(w[order]) / w.sum()
+    low, middle, high = ratio[order][np.searchsorted(cumulative, [0.25, 0.5, 0.75]).clip(max=len(ratio) - 1)]
+    return MetricScale(float(middle), float((high - low) / 2 / middle), int(known.sum()))
