@@ -155,9 +155,9 @@ def points_from_depth(
         principal_point: x, y; by default the exact image centre ((W - 1) / 2, (H - 1) / 2).
     """
     height, width = depth.shape
-    centre = ((width - 1) / 2, (height - 1) / 2) if principal_point is None else principal_point
+    centre = np.array([(width - 1) / 2, (height - 1) / 2] if principal_point is None else principal_point, np.float64)
     z = np.asarray(depth, dtype=np.float64)[..., None]
-    return np.concatenate([(_pixels(height, width) - centre) / focal_px * z, z], axis=-1)
+    return np.concatenate([(_pixels(height, width) - centre) / np.asarray(focal_px, np.float64) * z, z], axis=-1)
 
 
 def lower_median(values: NDArray[np.floating]) -> float:
