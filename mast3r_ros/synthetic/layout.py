@@ -75,7 +75,7 @@ class Layout:
         return self._materials[key]
 
     def surface(
-        self, key: str, make: Callable[[np.random.Generator], Image], metres: float, grain: float = 0.18
+        self, key: str, make: Callable[[np.random.Generator], Image], metres: float, grain: float = 0.3
     ) -> Material:
         """A repeating material."""
         return Material(self.texture(key, make), metres, grain=0.0 if self.plain else grain)

@@ -243,8 +243,8 @@ def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     room = Layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)))
-    ground = room.surface("floor", lambda r: textures.concrete(r), 5.0, 0.3)
-    sheet = room.surface("sheet", lambda r: textures.concrete(r, (184, 182, 176)), 4.5, 0.2)
+    ground = room.surface("floor", lambda r: textures.concrete(r), 5.0, 0.4)
+    sheet = room.surface("sheet", lambda r: textures.concrete(r, (184, 182, 176)), 4.5, 0.4)
     block = room.surface("block", lambda r: textures.bricks(r, (170, 166, 158), rows=12), 2.6)
     _shell(room, ground, [sheet, sheet, block, block], sheet)
     _openings(room, windows=0, doors=2, daylight=0.0)

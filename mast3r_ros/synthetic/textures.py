@@ -45,7 +45,7 @@ def painted(colour: Colour, value: Grey) -> Image:
 def grain(side: int = 512) -> Image:
     """The fine grain that all materials share: the same in every world."""
     rng = np.random.default_rng(7)
-    value = 0.75 * cloud(rng, side, 32, 4, 0.85) + 0.25 * cloud(rng, side, 6, 2)
+    value = 0.85 * cloud(rng, side, 40, 4, 0.9) + 0.15 * cloud(rng, side, 6, 2)
     return painted((127, 127, 127), 1 + 0.33 * value)
 
 
