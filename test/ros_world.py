@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching import create
 from mast3r_ros.ros import conversions, qos
 from mast3r_ros.ros.tf import TransformBroadcaster, TransformListener
 
@@ -51,11 +52,13 @@ def build_map(folder: Path, keyframes: int = 4) -> Path:
     for number in range(keyframes):
         image, depth = view(number)
         made.add(PosedFrame(Frame(image, CAMERA, number * 10**9, depth), map_T_camera(number)), f"k{number}")
+    if keyframes:
+        made.prepare(create("fake"))  # saved with the map, so that every node of the tests starts fast
     made.save(folder)
     return folder
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
     """The first true value of ``condition``; fails after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

@@ -10,11 +10,13 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNodeMixin
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
+from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
 from mast3r_ros.localization.cloud import query_cloud
 from mast3r_ros.localization.draw import draw_matches
@@ -104,8 +106,10 @@ class Outputs:
         try:
             xyz, rgb = map_cloud(keyframe_map, voxel_m)
             self._map_points_topic.publish(conversions.to_point_cloud(xyz, rgb, self._frame_id, stamp_ns))
-        except Exception as error:  # the picture of the map is a courtesy: it must not end the node
+        except UserError as error:
             logger.warning(f"map points are not published: {error}")
+        except InvalidHandle:
+            pass  # the node was cleaned up meanwhile
 
 
 def _wanted(topic: Any) -> bool:

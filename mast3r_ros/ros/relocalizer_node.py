@@ -104,9 +104,13 @@ class Relocalizer(LifecycleNodeMixin, Node):
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Bring topics, transforms and the worker to life."""
         with self._transitions:
-            result = super().on_activate(state)
-            self._activate()
-        return result
+            try:
+                super().on_activate(state)
+                self._activate()
+            except Exception:
+                self.get_logger().error(f"cannot activate:\n{traceback.format_exc()}")
+                return TransitionCallbackReturn.ERROR
+        return SUCCESS
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Take topics, transforms and the worker down; map and model stay."""

@@ -1,0 +1,92 @@
+"""Transforms over real topics: waiting for those on their way, static ones for late listeners, bad ones refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from threading import Timer
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+from geometry_msgs.msg import TransformStamped  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from ros_world import ros, spinning, wait_until  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
+
+from mast3r_ros.geometry import se3  # noqa: E402
+from mast3r_ros.ros import qos  # noqa: E402
+from mast3r_ros.ros.tf import TransformBroadcaster, TransformListener  # noqa: E402
+from mast3r_ros.transforms import FutureExtrapolation, TransformUnavailable, UnknownFrame  # noqa: E402
+
+SECOND = 10**9
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[tuple[Node, Node]]:
+    with ros():
+        sender, listener = Node("sender"), Node("listener")
+        with spinning(sender, listener):
+            yield sender, listener
+
+
+def step(metres: float) -> np.ndarray:
+    return se3.make(np.eye(3), [metres, 0, 0])
+
+
+def test_transforms_are_interpolated_and_static_ones_reach_late_listeners(nodes: tuple[Node, Node]) -> None:
+    sender, listener = nodes
+    static = TransformBroadcaster(sender, static=True)
+    static.send("base", "camera", step(10), 0)
+    heard = TransformListener(listener, lambda why: None)
+    moving = TransformBroadcaster(sender)
+    wait_until(lambda: moving._publisher.get_subscription_count() > 0)
+    moving.send("odom", "base", step(0), 100 * SECOND)
+    moving.send("odom", "base", step(1), 101 * SECOND)
+    wait_until(lambda: heard.buffer.can_transform("odom", "camera", 101 * SECOND))
+    found = heard.lookup("odom", "camera", 100 * SECOND + SECOND // 4)
+    np.testing.assert_allclose(found, step(10.25), atol=1e-9)
+    heard.destroy()
+
+
+def test_a_transform_on_its_way_is_waited_for_and_no_longer(nodes: tuple[Node, Node]) -> None:
+    sender, listener = nodes
+    heard = TransformListener(listener, lambda why: None)
+    moving = TransformBroadcaster(sender)
+    wait_until(lambda: moving._publisher.get_subscription_count() > 0)
+    moving.send("odom", "wheel", step(0), 100 * SECOND)
+    wait_until(lambda: heard.buffer.can_transform("odom", "wheel"))
+    Timer(0.2, lambda: moving.send("odom", "wheel", step(2), 102 * SECOND)).start()
+    started = time.monotonic()
+    np.testing.assert_allclose(heard.lookup("odom", "wheel", 101 * SECOND, timeout_s=5), step(1), atol=1e-9)
+    assert 0.1 < time.monotonic() - started < 2
+    started = time.monotonic()
+    with pytest.raises(FutureExtrapolation):
+        heard.lookup("odom", "wheel", 200 * SECOND, timeout_s=0.2)
+    assert 0.15 < time.monotonic() - started < 1
+    started = time.monotonic()
+    with pytest.raises(UnknownFrame):
+        heard.lookup("odom", "moon", 101 * SECOND, timeout_s=5)
+    assert time.monotonic() - started < 0.5  # waiting does not bring a missing frame
+    heard.destroy()
+
+
+def test_a_bad_transform_is_refused_in_words_and_the_others_are_taken(nodes: tuple[Node, Node]) -> None:
+    sender, listener = nodes
+    complaints: list[str] = []
+    heard = TransformListener(listener, complaints.append)
+    publisher = sender.create_publisher(TFMessage, "/tf", qos.reliable(100))
+    wait_until(lambda: publisher.get_subscription_count() > 0)
+    bad, good = TransformStamped(child_frame_id="bad"), TransformStamped(child_frame_id="good")
+    for message in (bad, good):
+        message.header.frame_id = "odom"
+    bad.transform.translation.x = float("nan")
+    good.transform.rotation.w = 3.0  # not a unit quaternion, but a direction
+    publisher.publish(TFMessage(transforms=[bad, good]))
+    wait_until(lambda: heard.buffer.can_transform("odom", "good"))
+    assert len(complaints) == 1 and "bad" in complaints[0] and "NaN" in complaints[0]
+    heard.clear()
+    with pytest.raises(TransformUnavailable):
+        heard.lookup("odom", "good", None)
+    heard.destroy()
