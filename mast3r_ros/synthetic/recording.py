@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +75,8 @@ class RecordingSettings:
 
 def demo_world(settings: RecordingSettings) -> World:
     """The room of the settings."""
-    return make_room(settings.family, settings.seed)
+    with _single_threaded():
+        return make_room(settings.family, settings.seed)
 
 
 def record_mapping(world: World, path: Path, settings: RecordingSettings, progress: Progress | None = None) -> None:
@@ -122,10 +124,17 @@ def _frames(world: World, drive: Trajectory, rate_hz: int, settings: RecordingSe
         noise = SequenceSettings(seed=settings.seed * 1_000_003 + k)
         return next(render_sequence(world, moment, camera, noise)).posed
 
+    with _single_threaded(), ThreadPoolExecutor(_cores()) as pool:
+        yield from pool.map(render, range(0, len(drive), ODOMETRY_HZ // rate_hz))
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Worlds are made of many small tensors: threads that share them spend their time waiting for each other."""
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(_cores()) as pool:
-            yield from pool.map(render, range(0, len(drive), ODOMETRY_HZ // rate_hz))
+        yield
     finally:
         torch.set_num_threads(threads)
 
