@@ -166,6 +166,7 @@ class FrameProcessor:
         whole = (time.monotonic_ns() - arrival.received_ns) / 1e6
         stages = {**clock.ms, **estimate.timings_ms, "image to pose": whole}
         self._statistics.attempt(estimate.localized, estimate.reason.value, stages)
+        self._outputs.status(estimate, stages, where.camera_frame)
 
     def _obey_requests(self) -> int:
         """Do what other threads asked for; returns the epoch that this attempt belongs to."""

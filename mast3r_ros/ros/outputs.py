@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from mast3r_ros.localization.draw import draw_matches
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.mapping.export import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.ros import conversions, qos
+from mast3r_ros.ros import attempt_status, conversions, qos
 
 Array = NDArray[np.float64]
 
@@ -48,6 +50,7 @@ class Outputs:
 
         self._pose_topic = publisher(PoseWithCovarianceStamped, "~/pose")
         self._path_topic = publisher(Path, "~/path")
+        self._status_topic = publisher(DiagnosticArray, "~/status")
         self._points_topic = publisher(PointCloud2, "~/points")
         self._matches_topic = publisher(Image, "~/matches")
         self._map_points_topic = publisher(PointCloud2, "~/map_points", qos.latched())
@@ -57,7 +60,7 @@ class Outputs:
     def destroy(self) -> None:
         """Take all publishers down."""
         for topic in (
-            *(self._pose_topic, self._path_topic, self._points_topic, self._matches_topic),
+            *(self._pose_topic, self._path_topic, self._status_topic, self._points_topic, self._matches_topic),
             *(self._map_points_topic, self._keyframes_topic, self._seed_topic),
         ):
             if topic is not None:
@@ -70,6 +73,12 @@ class Outputs:
         self._path.append(PoseStamped(header=message.header, pose=message.pose.pose))
         if _wanted(self._path_topic):
             self._path_topic.publish(Path(header=message.header, poses=list(self._path)))
+
+    def status(self, estimate: PoseEstimate, timings_ms: Mapping[str, float], frame_id: str) -> None:
+        """How an attempt ended, a rejected one too."""
+        if _wanted(self._status_topic):
+            name = self._node.get_fully_qualified_name().lstrip("/")
+            self._status_topic.publish(attempt_status.to_message(name, estimate, timings_ms, frame_id))
 
     def forget_path(self) -> None:
         """Begin a new path: time has jumped, or another map."""
