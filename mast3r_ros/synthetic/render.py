@@ -116,9 +116,28 @@ class Renderer:
         which = torch.as_tensor(world if world is not None else [0] * len(poses), device=self.device)
         cameras = [camera] if isinstance(camera, Camera) else list(camera)
         rays = torch.stack([torch.from_numpy(c.pixel_rays).to(self.device, torch.float32) for c in cameras])
+        spread = torch.tensor([1 / c.focal for c in cameras], device=self.device).expand(len(poses))
+        if self.device.type != "cpu":
+            return self._views(poses, which, rays, spread)
+        # A CPU is quickest with one view at a time: all samples share a pose and more of it stays in the cache.
+        each = [
+            self._views(
+                poses[k : k + 1], which[k : k + 1], rays[k : k + 1] if len(rays) > 1 else rays, spread[k : k + 1]
+            )
+            for k in range(len(poses))
+        ]
+        normal = torch.cat([v.normal for v in each if v.normal is not None]) if self.settings.normals else None
+        return Views(
+            torch.cat([v.radiance for v in each]),
+            torch.cat([v.depth for v in each]),
+            torch.cat([v.primitive for v in each]),
+            normal,
+        )
+
+    def _views(self, poses: Tensor, which: Tensor, rays: Tensor, spread: Tensor) -> Views:
+        """Views (V) of one batch; ``rays`` (1 or V, H, W, 2) are NaN where a pixel has none."""
         seeing = rays.isfinite().all(dim=-1)
         rays = torch.where(seeing[..., None], rays, 0.0)
-        spread = torch.tensor([1 / c.focal for c in cameras], device=self.device)
         depth, primitive = cast(self.shapes, self._index[which], poses, rays)
         primitive = torch.where(seeing, primitive, -1)
         return self._picture(poses, rays, spread, depth, primitive)
@@ -131,15 +150,13 @@ class Renderer:
         at = slice(None) if everywhere else seen.nonzero()[:, 0]
         view = torch.arange(views, device=self.device).repeat_interleave(height * width)[at]
         flat = rays.expand(views, -1, -1, -1).reshape(-1, 2)[at]
-        colour, face, normal = self._shade(
-            poses, spread.expand(views), view, flat, depth.reshape(-1)[at], primitive.reshape(-1)[at]
-        )
+        colour, face, normal = self._shade(poses, spread, view, flat, depth.reshape(-1)[at], primitive.reshape(-1)[at])
         radiance = torch.zeros(views * height * width, 3, device=self.device)
         radiance[at] = colour
         surface = torch.full_like(primitive, -1).view(-1)
         surface[at] = face
         if self.settings.smooth_edges:
-            self._smooth(radiance, poses, rays, spread.expand(views), primitive, surface.view_as(primitive))
+            self._smooth(radiance, poses, rays, spread, primitive, surface.view_as(primitive))
         normals = None
         if self.settings.normals:
             normals = torch.zeros_like(radiance)
