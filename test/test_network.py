@@ -289,6 +289,20 @@ def test_pairs_in_one_batch_equal_pairs_one_by_one() -> None:
     assert len(layers1) == network.config.dec_depth + 1
 
 
+@torch.no_grad()
+def test_bfloat16_stays_close_to_float32() -> None:
+    network = random_network(small(head_type="catconv", desc_dim=8, two_confs=True), seed=1)
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    exact = network(images[:1], images[1:])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = network(images[:1], images[1:])
+    for reference, view in zip(exact, fast):
+        assert view.desc is not None and reference.desc is not None
+        assert view.desc.dtype == torch.float32
+        assert 0 < (1 - (view.desc * reference.desc).sum(-1)).max() < 1e-3
+        torch.testing.assert_close(view.conf, reference.conf, rtol=0.05, atol=0)
+
+
 def test_a_new_networks_decoders_are_equal_and_reproducible() -> None:
     first, again = random_network(small(), seed=5), random_network(small(), seed=5)
     state = first.state_dict()

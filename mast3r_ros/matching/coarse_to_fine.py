@@ -18,6 +18,10 @@ Array = NDArray[np.float64]
 Windows = NDArray[np.int64]
 Size = tuple[int, int]
 
+#: Names of Pillow that are in the module itself before 9.1, which some robots have.
+FILTERS = getattr(Image, "Resampling", Image)
+TRANSFORMS = getattr(Image, "Transform", Image)
+
 #: Windows with fewer coarse matches are not worth a look.
 MIN_POINTS = 10
 #: Share of the best possible weight that the selected pairs of windows must reach together.
@@ -265,7 +269,7 @@ def warp(image: NDArray, view: RecentredView, nearest: bool = False) -> NDArray:
 
 
 def _warped(image: Image.Image, view: RecentredView, nearest: bool) -> NDArray:
-    kernel = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    kernel = FILTERS.NEAREST if nearest else FILTERS.BICUBIC
     height, width = view.size
     coefficients = view.original_T_view.ravel()[:8].tolist()
-    return np.asarray(image.transform((width, height), Image.Transform.PERSPECTIVE, coefficients, kernel))
+    return np.asarray(image.transform((width, height), TRANSFORMS.PERSPECTIVE, coefficients, kernel))

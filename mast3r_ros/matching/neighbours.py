@@ -25,6 +25,8 @@ def nearest(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
     """
     if metric not in METRICS:
         raise ValueError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
+    if len(queries) > 1 and not queries.is_cuda:  # one after the other, so that a tile fits into the cache
+        return torch.cat([nearest(q, d, metric) for q, d in zip(queries.split(1), database.split(1))])
     rows, columns = GPU_TILE if queries.is_cuda else CPU_TILE
     return torch.cat([_nearest(block, database, metric, columns) for block in queries.split(rows, dim=1)], dim=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class Descriptors(NamedTuple):
     desc_conf: Tensor
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What all heads share: from raw maps to values.
 
     ``layers`` is always the decoder's token list of one view (``PointmapNetwork.decode``) and ``size`` the
@@ -43,9 +44,9 @@ class Head(nn.Module):
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation: x, y, z, confidence."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it gets points")
 
     def points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Pointmap:
         """The view's pointmap."""
@@ -89,11 +90,11 @@ class DptHead(Head):
         return self.dpt(self._typed(*(layers[hook] for hook in self.hooks)), self._grid(size))
 
 
-class DescriptorMixin(Head):
+class DescriptorHead(Head):
     """MASt3R's local features: an MLP on every token's first and last representation."""
 
-    def _add_local_features(self) -> None:
-        config = self.config
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
         channels = config.desc_dim + config.two_confs
         dim = config.enc_embed_dim + config.dec_embed_dim
         self.head_local_features = Mlp(dim, channels * config.patch_size**2)
@@ -109,12 +110,8 @@ class DescriptorMixin(Head):
         return Descriptors(desc, postprocess.confidence(raw[..., -1], self.config.desc_conf))
 
 
-class CatMlpDptHead(DptHead, DescriptorMixin):
+class CatMlpDptHead(DptHead, DescriptorHead):
     """MASt3R's published head: DPT for points, an MLP for descriptors."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        self._add_local_features()
 
 
 class HalfResolutionPoints(nn.Module):
@@ -138,13 +135,12 @@ class HalfResolutionPoints(nn.Module):
         return self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
 
 
-class CatConvHead(DescriptorMixin):
+class CatConvHead(DescriptorHead):
     """MASt3R's lighter head: MLP and convolutions for points, an MLP for descriptors."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.head_pts3d = HalfResolutionPoints(config.enc_embed_dim + config.dec_embed_dim, config.patch_size)
-        self._add_local_features()
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
@@ -164,5 +160,10 @@ def unpatch(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
 
 def build_head(config: NetworkConfig) -> Head:
     """The head that ``config.head_type`` names."""
-    heads = {"linear": LinearHead, "dpt": DptHead, "catmlp+dpt": CatMlpDptHead, "catconv": CatConvHead}
+    heads: dict[str, type[Head]] = {
+        "linear": LinearHead,
+        "dpt": DptHead,
+        "catmlp+dpt": CatMlpDptHead,
+        "catconv": CatConvHead,
+    }
     return heads[config.head_type](config)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mast3r_ros.network.config import NetworkConfig
 from mast3r_ros.network.decoder import DecoderBlock, decode_in_lock_step
 from mast3r_ros.network.encoder import EncoderBlock, PatchEmbed
-from mast3r_ros.network.heads import DescriptorMixin, Descriptors, Head, Pointmap, build_head
+from mast3r_ros.network.heads import DescriptorHead, Descriptors, Head, Pointmap, build_head
 from mast3r_ros.network.layers import layer_norm
 from mast3r_ros.network.rope import Rotation, grid_positions, rotation
 
@@ -126,7 +126,7 @@ class PointmapNetwork(nn.Module):
             ValueError: if the network has none (DUSt3R).
         """
         head = self.head(view)
-        if not isinstance(head, DescriptorMixin):
+        if not isinstance(head, DescriptorHead):
             raise ValueError(f"a network with a '{self.config.head_type}' head has no descriptors")
         return _by_orientation(head.descriptors, layers, tokens)
 

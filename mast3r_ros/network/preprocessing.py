@@ -14,6 +14,9 @@ from torch import Tensor
 
 from mast3r_ros.errors import CodecError
 
+#: Filters of Pillow; before 9.1, which some robots have, their names are in the module itself.
+FILTERS = getattr(Image, "Resampling", Image)
+
 #: Width and height, in landscape, of the images the 512-pixel networks were trained with.
 TRAINING_RESOLUTIONS = ((512, 384), (512, 336), (512, 288), (512, 256), (512, 160))
 
@@ -92,7 +95,7 @@ def prepare(image: NDArray[np.uint8], size: int = 512, square_ok: bool = False, 
         raise CodecError(
             f"an image of {width}x{height} pixels is too long and thin for a network of size {size}: crop it first"
         )
-    kernel = Image.Resampling.LANCZOS if max(width, height) > long_side else Image.Resampling.BICUBIC
+    kernel = FILTERS.LANCZOS if max(width, height) > long_side else FILTERS.BICUBIC
     resized = Image.fromarray(image).resize((resized_width, resized_height), kernel)
     centre_x, centre_y = resized_width // 2, resized_height // 2
     left, top = round(centre_x - half_width), round(centre_y - half_height)
