@@ -193,7 +193,7 @@ def test_it_refuses_to_start_where_it_could_do_harm(tmp_path: Path) -> None:
 
 @contextmanager
 def mapper_process(folder: Path, **parameters: Any) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", "import sys; from mast3r_ros.ros.mapper import main; sys.exit(main())"]
+    command = [sys.executable, "-m", "mast3r_ros.ros.mapper"]
     command += ["--ros-args", "-p", f"map:={folder}", "-p", "global_frame_id:=odom", "-p", "matcher:=fake"]
     command += [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}

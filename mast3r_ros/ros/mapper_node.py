@@ -117,10 +117,7 @@ class Mapper(Node):
                 kind, topic, take, profile, callback_group=sensors, qos_overriding_options=qos.overridable()
             )
 
-        if compressed:
-            listen(CompressedImage, "image/compressed", self._take_image, qos.newest())
-        else:
-            listen(Image, "image", self._take_image, qos.newest())
+        listen(CompressedImage if compressed else Image, "image", self._take_image, qos.newest())
         listen(CameraInfo, "camera_info", self._intake.take_info, qos.small_sensor_data())
         if self._settings.use_depth:
             listen(Image, "depth", self._intake.take_depth, qos.small_sensor_data())

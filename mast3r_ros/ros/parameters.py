@@ -8,6 +8,7 @@ message that says what would be right, and hands out immutable snapshots: one fr
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import threading
 from collections.abc import Iterable, Sequence
@@ -202,3 +203,13 @@ def as_markdown(table: type, managed: bool = True) -> str:
         )
     when = "when the node is configured; cannot be changed before it is cleaned up" if managed else "at start"
     return "\n".join([*lines, "", f"\\* read {when}."])
+
+
+def as_yaml(table: type) -> str:
+    """The table with its defaults as the body of a parameter file (below ``ros__parameters:``)."""
+    lines = []
+    for f in dataclasses.fields(table):
+        spec: Spec = f.metadata["spec"]
+        lines.append(f"    # {spec.sentence}{f' ({spec.allowed})' if spec.allowed else ''}")
+        lines.append(f"    {ros_name(f.name)}: {json.dumps(f.default)}")
+    return "\n".join(lines)
