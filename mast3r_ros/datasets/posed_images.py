@@ -14,14 +14,12 @@ Without a calibration the frames have no camera. Lines that start with # are com
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import camera_from_info, fit_camera_to_image
+from mast3r_ros.codec import fit_camera_to_image
 from mast3r_ros.datasets.base import (
     IMAGE_SUFFIXES,
     FrameList,
@@ -30,8 +28,8 @@ from mast3r_ros.datasets.base import (
     read_depth,
     read_image,
     read_table,
-    read_text,
 )
+from mast3r_ros.datasets.camera_file import read_camera
 from mast3r_ros.errors import CalibrationError, DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
@@ -128,7 +126,7 @@ def _stamped(path: Path, stamp: str) -> Path | None:
 def _read_cameras(path: Path) -> dict[str, Camera]:
     """Calibration by image name; "" is for all images."""
     if (path / "camera.yaml").exists():
-        return {"": _read_yaml(path / "camera.yaml")}
+        return {"": read_camera(path / "camera.yaml")}
     file = path / "intrinsics.txt"
     cameras = {}
     for line, words in read_table(file) if file.exists() else ():
@@ -143,24 +141,3 @@ def _read_cameras(path: Path) -> dict[str, Camera]:
         except CalibrationError as error:
             raise DatasetError(f"{file}, line {line}: {error}") from error
     return cameras
-
-
-def _read_yaml(file: Path) -> Camera:
-    """ROS's camera_calibration_parsers format."""
-    try:
-        content = yaml.safe_load(read_text(file))
-        camera = camera_from_info(
-            SimpleNamespace(
-                width=content["image_width"],
-                height=content["image_height"],
-                distortion_model=content.get("distortion_model", "plumb_bob"),
-                d=content["distortion_coefficients"]["data"],
-                k=content["camera_matrix"]["data"],
-                p=content.get("projection_matrix", {}).get("data", [0.0] * 12),
-            )
-        )
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, CalibrationError) as error:
-        raise DatasetError(f"{file} is no ROS camera calibration: {type(error).__name__} {error}") from error
-    if camera is None:
-        raise DatasetError(f"{file}: the camera is not calibrated (its matrix is zero)")
-    return camera

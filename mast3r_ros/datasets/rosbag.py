@@ -92,7 +92,7 @@ class RosBag(Source):
             for frame in bag.frames(**self._frames):  # type: ignore[arg-type]  # mixed by design
                 read += 1
                 try:
-                    pose = self._map_T_camera(frame.stamp_ns)
+                    pose = self.pose_at(frame.stamp_ns)
                 except TransformUnavailable as error:
                     why = str(error)
                     continue
@@ -109,7 +109,12 @@ class RosBag(Source):
                 why,
             )
 
-    def _map_T_camera(self, stamp: int) -> NDArray[np.float64]:
+    def pose_at(self, stamp: int) -> NDArray[np.float64]:
+        """The recorded ``map_T_camera`` (4, 4) at a time in nanoseconds.
+
+        Raises:
+            TransformUnavailable: if none was recorded around that time.
+        """
         pose = self._poses.lookup(self.map_frame, self._body_frame, stamp)
         if (gap := self._poses.gap_s(self.map_frame, self._body_frame, stamp)) > self._longest_gap_s:
             raise TransformUnavailable(f"the poses around {stamp / 1e9:.3f} s are {gap:.1f} s apart (longest_gap_s)")

@@ -42,6 +42,7 @@ class Record:
         keyframes: ids that support the pose.
         evidence: figures behind the verdict, by name.
         confidence: 0 to 1.
+        focal_px: focal length used, estimated where the frame had no calibration.
         timings_ms: milliseconds by stage, ``total`` among them.
     """
 
@@ -56,6 +57,7 @@ class Record:
     keyframes: tuple[str, ...] = ()
     evidence: dict[str, float] = field(default_factory=dict)
     confidence: float = 0.0
+    focal_px: float = math.nan
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -73,6 +75,7 @@ class Record:
             estimate.keyframes,
             asdict(estimate.evidence),
             estimate.confidence,
+            estimate.camera_focal_px,
             dict(estimate.timings_ms),
         )
 

@@ -45,6 +45,7 @@ def record_dict(record: Record) -> dict[str, Any]:
         "inliers": int(record.evidence.get("inliers", 0)),
         "keyframes": list(record.keyframes),
         "confidence": record.confidence,
+        "focal_px": record.focal_px,
         "evidence": record.evidence,
         "timings_ms": record.timings_ms,
     }

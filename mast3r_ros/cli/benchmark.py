@@ -1,0 +1,148 @@
+"""`mast3r_ros benchmark`: how fast on this machine?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mast3r_ros.cli.common import (
+    FeatureOption,
+    JsonOption,
+    KeyframesOption,
+    MatcherOption,
+    load_map,
+    make_matcher,
+    note,
+    print_facts,
+    print_json,
+    print_table,
+    stages,
+)
+
+if TYPE_CHECKING:
+    from mast3r_ros.frames import Frame
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+
+app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
+
+MapOption = Annotated[Path | None, typer.Option(help="Map to ask; by default a room is generated.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(help="Queries: a data set or recording with poses. By default the map's own keyframes."),
+]
+FramesOption = Annotated[int, typer.Option("--frames", "-n", min=1, help="Most queries to use.")]
+
+
+@app.command("localize")
+def time_localization(
+    matcher: MatcherOption = "auto",
+    feature: FeatureOption = None,
+    keyframes: KeyframesOption = 5,
+    map: MapOption = None,
+    images: ImagesOption = None,
+    frames: FramesOption = 40,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all queries, after one to warm up.")] = 5,
+    json: JsonOption = False,
+) -> None:
+    """Time queries by stage, beside a plain OpenCV baseline on the same features in the same run."""
+    from mast3r_ros.evaluation.benchmark import benchmark_localization
+
+    chosen = make_matcher(matcher, feature)
+    with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
+        figures = benchmark_localization(
+            keyframe_map, chosen, queries, keyframes=keyframes, rounds=rounds, progress=show
+        )
+    if json:
+        print_json(figures)
+        return
+    _print_comparison(figures)
+
+
+@app.command("map")
+def time_large_map(
+    matcher: MatcherOption = "auto",
+    feature: FeatureOption = None,
+    keyframes: KeyframesOption = 5,
+    size: Annotated[int, typer.Option(min=1, help="Keyframes of the large map.")] = 5000,
+    map: MapOption = None,
+    images: ImagesOption = None,
+    frames: FramesOption = 40,
+    json: JsonOption = False,
+) -> None:
+    """Time loading and asking a large map, made by repeating a small one with moved poses."""
+    from mast3r_ros.evaluation.benchmark import benchmark_large_map
+
+    chosen = make_matcher(matcher, feature)
+    with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
+        figures = benchmark_large_map(keyframe_map, chosen, queries, size, keyframes=keyframes, progress=show)
+    if json:
+        print_json(figures)
+        return
+    print_facts(
+        f"A map of {figures['map_keyframes']} keyframes, features {figures['features']}",
+        {
+            "building the index": f"{figures['build_index_s']:.1f} s, once",
+            "load": f"{figures['load_s']:.2f} s",
+            "first query": f"{figures['first_query_s']:.2f} s",
+            "memory": f"{figures['memory_mib']:.0f} MiB more after {figures['queries']} queries",
+            "retrieval": _spread(figures["retrieval_ms"]),
+            "query": _spread(figures["query_ms"]),
+            "machine": _machine(figures),
+        },
+    )
+
+
+@contextmanager
+def _workload(map: Path | None, images: Path | None, count: int) -> Iterator[tuple[KeyframeMap, list[Frame]]]:
+    """A map on disk and queries in memory."""
+    from mast3r_ros.datasets import open_source
+    from mast3r_ros.evaluation.benchmark import first_frames, generated_room
+
+    if map is not None:
+        keyframe_map = load_map(map)
+        if images is not None:
+            queries = first_frames((posed.frame for posed in open_source(images, use_depth=False)), count)
+        else:
+            note("queries: the map's own keyframes")
+            queries = first_frames((keyframe_map.frame(k.id) for k in keyframe_map.keyframes), count)
+        yield keyframe_map, queries
+        return
+    if images is not None:
+        raise typer.BadParameter("--images needs the --map that they are looked for in")
+    note("no --map: rendering a room")
+    with TemporaryDirectory(prefix="mast3r_ros_") as folder:
+        keyframe_map, queries = generated_room(60, count)
+        keyframe_map.save(Path(folder) / "map")
+        yield keyframe_map, queries
+
+
+def _print_comparison(figures: dict[str, Any]) -> None:
+    ours, plain, ratio = figures["mast3r_ros"], figures.get("baseline"), figures["speed_up"]
+    rows = []
+    for stage, milliseconds in ours["stages_ms"].items():
+        other = plain["stages_ms"].get(stage) if plain else None
+        factor = f"{ratio[stage]:.1f}x" if stage in ratio else ""
+        rows.append((stage, f"{milliseconds:.1f}", "" if other is None else f"{other:.1f}", factor))
+    second = f"{plain['queries_per_second']:.1f}" if plain else ""
+    rows.append(("queries per second", f"{ours['queries_per_second']:.1f}", second, ""))
+    rows.append(("poses found", str(ours["poses_found"]), str(plain["poses_found"]) if plain else "", ""))
+    title = (
+        f"{figures['queries']} queries {figures['image']}, features {figures['features']}, "
+        f"{figures['keyframes']} of {figures['map_keyframes']} keyframes, median of {figures['rounds']} rounds"
+    )
+    print_table(title, ("ms", "mast3r_ros", "baseline", "speed-up"), rows)
+    note(f"{_machine(figures)}; peak memory {figures['peak_memory_mib']:.0f} MiB")
+
+
+def _spread(values: dict[str, float]) -> str:
+    return f"{values['p50']:.1f} ms median, {values['p95']:.1f} ms p95"
+
+
+def _machine(figures: dict[str, Any]) -> str:
+    machine = figures["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, load {machine['load_1min']}"

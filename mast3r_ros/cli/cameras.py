@@ -1,0 +1,98 @@
+"""Which calibration belongs to an image, by the options of `localize`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mast3r_ros.cli.common import note
+
+if TYPE_CHECKING:
+    from mast3r_ros.frames import Camera
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+
+
+@dataclass
+class CameraChoice:
+    """Intrinsics given in pixels, a calibration file, the map's own camera, or none.
+
+    Attributes:
+        keyframe_map: whose camera is taken for images of its size where nothing else was asked for.
+        source: "map", "unknown" (the focal length is estimated), a calibration file, or None for "map" where it
+            fits and "unknown" elsewhere.
+        intrinsics: fx, fy, cx, cy in pixels; None where not given.
+        focal: focal length in pixels of a camera with its principal point in the middle.
+    """
+
+    keyframe_map: KeyframeMap
+    source: str | None = None
+    intrinsics: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
+    focal: float | None = None
+    _camera: Camera | None = None
+    _said: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        given = [value is not None for value in self.intrinsics]
+        if any(given) and not all(given):
+            raise typer.BadParameter("--fx, --fy, --cx and --cy belong together: give all four, or --focal alone")
+        if sum([self.source is not None, any(given), self.focal is not None]) > 1:
+            raise typer.BadParameter("give one of --camera, --focal, and --fx --fy --cx --cy")
+        if self.source not in (None, "unknown"):
+            self._camera = self._from_map() if self.source == "map" else self._from_file()
+
+    def of_image(self, width: int, height: int) -> Camera | None:
+        """The camera of an image of this size, or None where its focal length is to be estimated.
+
+        Raises:
+            CalibrationError: if the given calibration cannot belong to such an image.
+        """
+        from mast3r_ros.codec import fit_camera_to_image
+        from mast3r_ros.frames import Camera
+
+        if self.focal is not None:
+            return Camera.pinhole(width, height, self.focal, self.focal, (width - 1) / 2, (height - 1) / 2)
+        fx, fy, cx, cy = self.intrinsics
+        if fx is not None and fy is not None and cx is not None and cy is not None:
+            return Camera.pinhole(width, height, fx, fy, cx, cy)
+        if self._camera is not None:
+            return fit_camera_to_image(self._camera, width, height)
+        return None if self.source == "unknown" else self._if_it_fits(width, height)
+
+    def _from_file(self) -> Camera:
+        from mast3r_ros.datasets.camera_file import read_camera
+
+        return read_camera(Path(str(self.source)))
+
+    def _from_map(self) -> Camera:
+        from mast3r_ros.errors import CalibrationError
+
+        cameras = self._cameras()
+        if len(cameras) != 1:
+            raise CalibrationError(f"the map has {len(cameras)} cameras, not one: give --camera FILE.yaml or --focal")
+        return cameras[0]
+
+    def _if_it_fits(self, width: int, height: int) -> Camera | None:
+        cameras = self._cameras()
+        if len(cameras) == 1 and (cameras[0].width, cameras[0].height) == (width, height):
+            self._say(f"{width}x{height} images: taken with the map's own camera (--camera tells otherwise)")
+            return cameras[0]
+        self._say(
+            f"{width}x{height} images: the calibration is unknown, so the focal length is estimated (see --camera)"
+        )
+        return None
+
+    def _cameras(self) -> list[Camera]:
+        distinct: list[Camera] = []
+        for camera in {id(keyframe.camera): keyframe.camera for keyframe in self.keyframe_map.keyframes}.values():
+            if not any(camera.same_as(other) for other in distinct):
+                distinct.append(camera)
+        return distinct
+
+    def _say(self, text: str) -> None:
+        """Each sentence once."""
+        if text not in self._said:
+            self._said.add(text)
+            note(text)

@@ -1,0 +1,199 @@
+"""A recording through the Tracker, offline and as fast as it goes: what the live node would have said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.bags import BagReader, BagWriter, find_topics, open_bag
+from mast3r_ros.datasets.rosbag import RosBag
+from mast3r_ros.errors import BagError
+from mast3r_ros.evaluation.localization import Evaluation, Record, Watch
+from mast3r_ros.geometry import se3
+from mast3r_ros.localization import Tracker
+from mast3r_ros.transforms import TransformBuffer, TransformUnavailable
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What to read from the recording. Topics that are not given are found by type and name.
+
+    Attributes:
+        image_topic, camera_info_topic, depth_topic: of the camera.
+        use_depth: whether verification sees the recorded depth.
+        odom_frame, base_frame: TF frames of odometry and robot; without them poses are tracked without odometry.
+        truth_topic: topic with reference poses in the map frame, to measure errors against.
+        truth_frame: TF frame whose transform to the camera is the reference, where there is no topic.
+        every: take each n-th frame only.
+    """
+
+    image_topic: str | None = None
+    camera_info_topic: str | None = None
+    depth_topic: str | None = None
+    use_depth: bool = True
+    odom_frame: str = "odom"
+    base_frame: str = "base_link"
+    truth_topic: str | None = None
+    truth_frame: str | None = None
+    every: int = 1
+
+
+@dataclass
+class Replay:
+    """Outcome of a replay.
+
+    Attributes:
+        evaluation: a record for every frame.
+        camera_frame: optical frame of the camera.
+        base_T_camera: (4, 4), or None where the recording does not tell.
+        corrections: (stamp_ns, map_T_odom) after each accepted pose that had odometry.
+    """
+
+    evaluation: Evaluation
+    camera_frame: str
+    base_T_camera: Array | None = None
+    corrections: list[tuple[int, Array]] = field(default_factory=list)
+
+
+def replay_bag(
+    path: Path,
+    tracker: Tracker,
+    settings: ReplaySettings = ReplaySettings(),
+    watch: Watch | None = None,
+    about: dict[str, Any] | None = None,
+) -> Replay:
+    """Localize the frames of a recording in their order.
+
+    Args:
+        watch: is shown every result.
+        about: goes into the evaluation's settings.
+
+    Raises:
+        BagError: if the recording cannot be read or has no frames.
+    """
+    truth_at = reference_poses(path, settings)
+    with open_bag(path) as bag:
+        topics = find_topics(
+            bag.topics,
+            str(path),
+            settings.image_topic,
+            settings.camera_info_topic,
+            settings.depth_topic,
+            settings.use_depth,
+        )
+        camera_frame = bag.first(topics.image).header.frame_id.lstrip("/")
+        transforms = bag.transforms()
+        run = Replay(
+            Evaluation(f"replay {path.name}", settings={**vars(topics), **(about or {})}),
+            camera_frame,
+            _lookup(transforms, settings.base_frame, camera_frame, None),
+        )
+        _localize_all(bag, tracker, settings, transforms, truth_at, run, watch)
+    records = run.evaluation.records
+    if not records:
+        raise BagError(f"{path}: no readable frame on {topics.image}")
+    if len(run.corrections) < len(run.evaluation.accepted):
+        log.warning(
+            "%d of %d poses had no odometry ('%s' to '%s' in TF)",
+            len(run.evaluation.accepted) - len(run.corrections),
+            len(run.evaluation.accepted),
+            settings.odom_frame,
+            camera_frame,
+        )
+    return run
+
+
+def _localize_all(
+    bag: BagReader,
+    tracker: Tracker,
+    settings: ReplaySettings,
+    transforms: TransformBuffer,
+    truth_at: Callable[[int], Array | None],
+    run: Replay,
+    watch: Watch | None,
+) -> None:
+    frames = bag.frames(
+        settings.image_topic, settings.camera_info_topic, settings.depth_topic, use_depth=settings.use_depth
+    )
+    for number, frame in enumerate(frames):
+        if number % settings.every:
+            continue
+        odom_T_camera = _lookup(transforms, settings.odom_frame, run.camera_frame, frame.stamp_ns)
+        estimate = tracker.localize(frame, odom_T_camera)
+        record = Record.of(f"{number:06d}", frame.stamp_ns, estimate, truth_at(frame.stamp_ns))
+        run.evaluation.records.append(record)
+        if estimate.localized and tracker.map_T_odom is not None:
+            run.corrections.append((frame.stamp_ns, tracker.map_T_odom))
+        if watch is not None:
+            watch(record, frame, estimate)
+
+
+def count_frames(path: Path, settings: ReplaySettings = ReplaySettings()) -> int:
+    """Number of images that a replay will read. Raises BagError."""
+    with open_bag(path) as bag:
+        topics = find_topics(bag.topics, str(path), settings.image_topic, use_depth=False)
+        return -(-bag.topics[topics.image].count // settings.every)
+
+
+def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_frame: str) -> None:
+    """Write the poses as the node publishes them: ~/pose and ~/path of the robot (of the camera where the recording
+    does not relate the two), and map -> odom, or map -> robot where there is no odometry.
+
+    Raises:
+        BagError: if the recording cannot be written.
+    """
+    body = settings.base_frame if run.base_T_camera is not None else run.camera_frame
+    camera_T_body = np.eye(4) if run.base_T_camera is None else se3.inverse(run.base_T_camera)
+    corrections = dict(run.corrections)
+    way: list[tuple[int, Array]] = []
+    with BagWriter(path, overwrite=True) as bag:
+        for record in run.evaluation.accepted:
+            assert record.map_T_camera is not None and record.covariance is not None
+            pose = record.map_T_camera @ camera_T_body
+            covariance = se3.carry_covariance(record.covariance, record.map_T_camera, camera_T_body)
+            way.append((record.stamp_ns, pose))
+            bag.pose("/relocalizer/pose", pose, covariance, record.stamp_ns, map_frame)
+            if record.stamp_ns in corrections:
+                bag.transform(map_frame, settings.odom_frame, corrections[record.stamp_ns], record.stamp_ns)
+            else:
+                bag.transform(map_frame, body, pose, record.stamp_ns)
+        if way:
+            bag.trajectory("/relocalizer/path", way, way[-1][0], map_frame)
+
+
+def reference_poses(path: Path, settings: ReplaySettings) -> Callable[[int], Array | None]:
+    """The reference pose at a time, None where it is unknown."""
+    if settings.truth_topic is None and settings.truth_frame is None:
+        return lambda stamp_ns: None
+    source = RosBag(
+        path,
+        image_topic=settings.image_topic,
+        pose_topic=settings.truth_topic,
+        map_frame=settings.truth_frame,
+        use_depth=False,
+    )
+
+    def truth_at(stamp_ns: int) -> Array | None:
+        try:
+            return source.pose_at(stamp_ns)
+        except TransformUnavailable:
+            return None
+
+    return truth_at
+
+
+def _lookup(transforms: TransformBuffer, target: str, source: str, stamp_ns: int | None) -> Array | None:
+    try:
+        return transforms.lookup(target, source, stamp_ns)
+    except TransformUnavailable:
+        return None
