@@ -34,6 +34,11 @@ class Attempts:
         with self._lock:
             return bool(self._tickets)
 
+    def due(self, received_ns: int) -> bool:
+        """Whether an attempt on an image that arrived at that time would answer somebody."""
+        with self._lock:
+            return any(ticket.asked_ns <= received_ns for ticket in self._tickets)
+
     def ask(self, asked_ns: int) -> Future[Outcome]:
         """A future that gets the outcome of the first attempt on an image that arrives from now on."""
         ticket = _Ticket(asked_ns)

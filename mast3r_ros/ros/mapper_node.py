@@ -161,7 +161,7 @@ class Mapper(Node):
 
     def _map(self, arrival: Arrival) -> None:
         settings = self._table.snapshot()
-        asked = self._wanted.asked
+        asked = self._wanted.due(arrival.received_ns)
         if not (settings.automatic or asked or settings.coverage_rate):
             return
         try:
