@@ -216,6 +216,7 @@ def test_defaults_of_model_strings() -> None:
         MODEL.replace("enc_depth=1", "enc_depth=1, enc_depth=2"),
         MODEL.replace("enc_depth=1", "**{'enc_depth': 1}"),
         MODEL.replace("enc_depth=1", "enc_depth=1, backdoor=1"),
+        MODEL.replace("enc_depth=1", "enc_depth=1, desc_mode='raw'"),
         MODEL.replace("RoPE100", "cosine"),
         MODEL.replace("catconv", "catconv:wide"),
         MODEL.replace("catconv", "catmlp+dpt"),

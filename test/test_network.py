@@ -12,7 +12,7 @@ import pytest
 import torch
 from golden_cases import COMPACT, SHARED, SPEC, case, joined, needs_shared
 
-from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, ViewPrediction, postprocess
+from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens, ViewPrediction, postprocess
 from mast3r_ros.network.config import Activation
 from mast3r_ros.network.heads import build_head
 from mast3r_ros.network.initialise import random_network
@@ -152,6 +152,31 @@ def test_golden_batch_stored_in_landscape(name: str) -> None:
     check("enc", tokens.features, golden["enc1"])
     for n, view in enumerate(network(*images, *shapes), start=1):
         assert check_view(view, n, golden) >= 2
+
+
+@pytest.mark.parametrize("portrait", [(False, False), (True, True), (True, False)])
+@torch.no_grad()
+def test_storage_in_landscape_changes_no_value(portrait: tuple[bool, bool]) -> None:
+    """Any mix of orientations in a transposed batch gives what each upright image gives, transposed."""
+    network = random_network(small(head_type="catconv", desc_dim=8, two_confs=True), seed=1)
+    stored = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    shapes = torch.tensor([(48, 32) if tall else (32, 48) for tall in portrait])
+    together = network(stored, stored.flip(0).contiguous(), shapes, shapes.flip(0))
+    upright = [image.transpose(1, 2) if tall else image for image, tall in zip(stored, portrait)]
+    for index in range(2):
+        alone = network(upright[index][None], upright[1 - index][None])
+        for view, single, tall in zip(together, alone, (portrait[index], portrait[1 - index])):
+            for batch, one in zip(view, single):
+                assert batch is not None and one is not None
+                torch.testing.assert_close(batch[index], one[0].transpose(0, 1) if tall else one[0])
+
+
+@torch.no_grad()
+def test_tokens_from_a_cache() -> None:
+    network = random_network(small())
+    tokens = network.encode(torch.zeros(2, 3, 32, 48))
+    restored = Tokens.upright(tokens.features, (32, 48), 16)
+    assert torch.equal(restored.positions, tokens.positions) and len(restored) == 2
 
 
 @needs_shared
@@ -320,6 +345,7 @@ def test_a_new_networks_decoders_are_equal_and_reproducible() -> None:
         {"head_type": "dpt"},
         {"depth": Activation("exp", 0, 10)},
         {"conf": Activation("exp")},
+        {"conf": Activation("sigmoid", 1, math.nan)},
     ],
 )
 def test_impossible_networks_are_refused(changes: dict) -> None:

@@ -83,7 +83,7 @@ class NetworkConfig:
         if self.depth.kind not in DEPTH_MODES or not (math.isinf(self.depth.low) and math.isinf(self.depth.high)):
             raise ValueError(f"depth activation {self.depth} is not an unbounded one of {', '.join(DEPTH_MODES)}")
         for activation in (self.conf, self.desc_conf):
-            if activation.kind not in CONFIDENCE_MODES or not activation.low > -math.inf:
+            if activation.kind not in CONFIDENCE_MODES or not -math.inf < activation.low < activation.high:
                 raise ValueError(f"confidence activation {activation} needs a lower bound and {CONFIDENCE_MODES}")
 
     @property

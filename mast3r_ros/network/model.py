@@ -39,6 +39,12 @@ class Tokens:
     size: tuple[int, int]
     portrait: Tensor | None = None
 
+    @classmethod
+    def upright(cls, features: Tensor, size: tuple[int, int], patch_size: int) -> Tokens:
+        """Tokens (B, N, C) of images (height, width) stored as they stand, e.g. from a cache."""
+        grid = grid_positions(size[0] // patch_size, size[1] // patch_size, features.device)
+        return cls(features, grid.expand(len(features), -1, -1), size)
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -195,13 +201,17 @@ def _by_orientation(
     """Run a head on the upright images of a batch and store its maps as the images are stored."""
     if tokens.portrait is None:
         return predict(layers, tokens.size)
-    rows = [torch.nonzero(~tokens.portrait)[:, 0], torch.nonzero(tokens.portrait)[:, 0]]
-    back = torch.cat(rows).argsort()
     height, width = tokens.size
-    landscape = predict([layer[rows[0]] for layer in layers], (height, width))
-    upright = predict([layer[rows[1]] for layer in layers], (width, height))
-    merged = [torch.cat((across, tall.transpose(1, 2)))[back] for across, tall in zip(landscape, upright)]
-    return type(landscape)(*merged)
+    order, parts = [], []
+    for portrait, size in ((False, (height, width)), (True, (width, height))):
+        rows = torch.nonzero(tokens.portrait == portrait)[:, 0]
+        if len(rows):
+            maps = predict([layer[rows] for layer in layers], size)
+            parts.append([m.transpose(1, 2) for m in maps] if portrait else list(maps))
+            order.append(rows)
+    back = torch.cat(order).argsort()
+    merged = [torch.cat(same)[back] for same in zip(*parts)]
+    return type(maps)(*merged)
 
 
 def _portrait(true_shape: Tensor, size: tuple[int, int]) -> Tensor:

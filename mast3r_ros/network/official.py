@@ -23,7 +23,7 @@ MAX_LENGTH = 5000
 _SIZES = ("enc_embed_dim", "enc_depth", "enc_num_heads", "dec_embed_dim", "dec_depth", "dec_num_heads")
 
 #: Arguments that change nothing at inference: how images are stored, what is frozen, how it was trained.
-_WITHOUT_EFFECT = {"img_size", "freeze", "landscape_only", "patch_embed_cls", "desc_mode", "mask_ratio"}
+_WITHOUT_EFFECT = {"img_size", "freeze", "landscape_only", "patch_embed_cls", "mask_ratio"}
 
 #: Arguments that only have this one value here.
 _FIXED = {"mlp_ratio": 4, "norm_im2_in_dec": True}
@@ -32,7 +32,17 @@ _KNOWN = {
     *_SIZES,
     *_WITHOUT_EFFECT,
     *_FIXED,
-    *("pos_embed", "patch_size", "head_type", "output_mode", "depth_mode", "conf_mode", "two_confs", "desc_conf_mode"),
+    *(
+        "pos_embed",
+        "patch_size",
+        "head_type",
+        "output_mode",
+        "depth_mode",
+        "conf_mode",
+        "two_confs",
+        "desc_conf_mode",
+        "desc_mode",
+    ),
 }
 
 
@@ -72,6 +82,8 @@ def config_from_arguments(class_name: str, arguments: Mapping[str, Any]) -> Netw
             raise CheckpointError(f"a model with {name} = {arguments[name]!r} is not supported, only {value!r}")
     if missing := [name for name in _SIZES if name not in arguments]:
         raise CheckpointError(f"the checkpoint's model does not say its {', '.join(missing)}")
+    if "norm" not in str(arguments.get("desc_mode", "norm")):
+        raise CheckpointError(f"descriptors of mode {arguments['desc_mode']!r} are not supported, only 'norm'")
     mast3r = class_name == MAST3R_CLASS
     head_type = arguments.get("head_type", "linear")
     if mast3r != str(head_type).startswith("cat"):
