@@ -63,7 +63,10 @@ def sevenscenes(
 
     chosen = make_matcher(matcher, feature)
     settings = SevenScenesSettings(keyframes, query_depth, tracking)
-    with stages() as show, nullcontext(load_map(map)) if map else map_of_train_split(path, show) as keyframe_map:
+    with (
+        stages() as show,
+        nullcontext(load_map(map)) if map else map_of_train_split(path, chosen, show) as keyframe_map,
+    ):
         evaluation, pictures = evaluate_sevenscenes(path, keyframe_map, chosen, settings, show)
         finish(evaluation, keyframe_map, pictures, report, json)
 

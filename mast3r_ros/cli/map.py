@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from mast3r_ros.cli.common import (
     print_facts,
     print_json,
     progress,
+    stages,
     warn,
 )
 
@@ -98,17 +100,17 @@ def build(
 
 
 def _save(keyframe_map: Any, matcher: Any, output: Path) -> None:
-    """Save first, so that nothing is lost if describing is interrupted; then describe into the saved map."""
+    """Save a map that is ready to be used."""
     from mast3r_ros.errors import MapError
+    from mast3r_ros.localization.map_noise import save_ready
 
     if len(keyframe_map) == 0:
         raise MapError(
             "no frame of the source can become a keyframe (each needs a calibration and a pose): "
             "give --intrinsics, or check the source's poses"
         )
-    keyframe_map.save(output)
-    with progress("describing keyframes", len(keyframe_map)) as show:
-        keyframe_map.prepare(matcher, lambda done, total: show(done, total, ""))
+    with stages() as show:
+        save_ready(keyframe_map, matcher, output, show)
 
 
 def _print_built(report: Any, keyframe_map: Any, output: Path, json: bool) -> None:
@@ -156,10 +158,17 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
             "extent": " x ".join(f"{side:.1f}" for side in facts["extent_m"]) + " m (camera positions)",
             "features": caches,
             "retrieval": ", ".join(facts["retrieval"]) or "none",
+            "pose noise": _noise(facts["pose_noise"]),
             "size on disk": f"{facts['disk_bytes'] / 2**20:.1f} MiB",
             **{name: text for name, text in facts["provenance"].items() if text},
         },
     )
+
+
+def _noise(noise: dict[str, float] | None) -> str:
+    if noise is None:
+        return "not measured (fewer than ten keyframes were found again from the others)"
+    return f"{100 * noise['position_m']:.1f} cm, {math.degrees(noise['rotation_rad']):.2f} deg"
 
 
 @app.command()

@@ -13,6 +13,7 @@ from mast3r_ros.evaluation.gallery import Gallery, Picture
 from mast3r_ros.evaluation.localization import Evaluation, Record, evaluate_localization
 from mast3r_ros.frames import Frame
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate, Tracker
+from mast3r_ros.localization.map_noise import save_ready
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
@@ -66,7 +67,7 @@ def evaluate_sevenscenes(
     evaluation = evaluate_localization(
         Tracker(localizer) if settings.tracking else localizer,
         queries,
-        name=f"sevenscenes {path.name}",
+        name=f"7-Scenes {path.resolve().name}",
         settings={
             "data": str(path),
             "map": keyframe_map.provenance.get("source") or str(keyframe_map.path),
@@ -81,8 +82,10 @@ def evaluate_sevenscenes(
 
 
 @contextmanager
-def map_of_train_split(path: Path, progress: Progress = lambda stage, done, total: None) -> Iterator[KeyframeMap]:
-    """A map of the train split on disk, removed again afterwards.
+def map_of_train_split(
+    path: Path, matcher: Matcher, progress: Progress = lambda stage, done, total: None
+) -> Iterator[KeyframeMap]:
+    """A map of the train split on disk, its pose noise measured; removed again afterwards.
 
     Raises:
         DatasetError: if the folder has no train split.
@@ -96,5 +99,5 @@ def map_of_train_split(path: Path, progress: Progress = lambda stage, done, tota
         progress=lambda seen, kept: progress("building the map", seen, len(frames)),
     )
     with TemporaryDirectory(prefix="mast3r_ros_") as folder:
-        keyframe_map.save(Path(folder) / "map")
+        save_ready(keyframe_map, matcher, Path(folder) / "map", progress)
         yield keyframe_map

@@ -8,6 +8,7 @@ and localizing them measures it, without any ground truth.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def measure_pose_noise(
     keyframe_map: KeyframeMap,
     matcher: Matcher,
     samples: int = 40,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PoseNoise | None:
     """Standard deviation per axis of the keyframes' poses against each other.
 
@@ -52,9 +53,29 @@ def measure_pose_noise(
         estimate = localizer.localize(keyframe_map.frame(ids[index]), exclude=left_out)
         if estimate.localized and estimate.map_T_camera is not None:
             errors.append(se3.pose_error(estimate.map_T_camera, keyframe_map[ids[index]].map_T_camera))
-        if progress is not None:
-            progress(done, len(chosen))
+        progress(done, len(chosen))
     if len(errors) < FEWEST:
         return None
     metres, degrees = np.median(errors, axis=0) / CHI3_MEDIAN
     return PoseNoise(float(metres), float(np.radians(degrees)))
+
+
+def save_ready(
+    keyframe_map: KeyframeMap,
+    matcher: Matcher,
+    path: Path,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> None:
+    """Save a new map and get it ready for a robot: features, retrieval and pose noise.
+
+    It is saved before the long work as well, so that nothing is lost when that is interrupted.
+
+    Args:
+        progress: called with (what is being done, done, total).
+    """
+    keyframe_map.save(path)
+    keyframe_map.prepare(matcher, lambda done, total: progress("describing keyframes", done, total))
+    keyframe_map.pose_noise = measure_pose_noise(
+        keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total)
+    )
+    keyframe_map.save(path)

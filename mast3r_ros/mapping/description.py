@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def describe_map(keyframe_map: KeyframeMap) -> dict[str, Any]:
         },
         "retrieval": [index.stem for index in _children(folder / "retrieval") if index.suffix == ".safetensors"],
         "disk_bytes": sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file()),
+        "pose_noise": asdict(keyframe_map.pose_noise) if keyframe_map.pose_noise else None,
         "provenance": keyframe_map.provenance,
     }
 

@@ -47,22 +47,38 @@ def mutual_nearest(
     dtype = fast_dtype(device)
     queries = torch.from_numpy(np.ascontiguousarray(query)).to(device)
     stacked = torch.from_numpy(np.concatenate(references)).to(device)
-    similarity = queries.to(dtype) @ stacked.to(dtype).T
+    fast_queries, fast_stacked = queries.to(dtype), stacked.to(dtype)
+    similarity = fast_queries @ fast_stacked.T
+    squares = _squared_lengths(queries), _squared_lengths(stacked)
     found: list[Pairs] = []
     for block, start, size in zip(similarity.split(sizes, dim=1), np.cumsum([0, *sizes]), sizes, strict=False):
         if size < 2:
             found.append(nothing)
             continue
-        candidates = block.topk(2, dim=1).indices
-        distance = _distances(queries.float(), stacked[candidates + int(start)].float())
+        values, candidates = block.topk(2, dim=1)
+        rows = _promising(values, squares[0], squares[1][candidates + int(start)], ratio)
+        candidates = candidates[rows]
+        distance = _distances(queries[rows].float(), stacked[candidates + int(start)].float())
         distance_ratio = distance[:, 0] / distance[:, 1].clamp_min(1e-9)
-        rows = torch.nonzero(distance_ratio < ratio).flatten()
-        columns = candidates[rows, 0]
+        passed = distance_ratio < ratio
+        rows, columns, distance_ratio = rows[passed], candidates[passed, 0], distance_ratio[passed]
         # Only what passed the ratio test is asked the way back: most columns never need their maximum.
         mutual = block[:, columns].max(dim=0).indices == rows
-        rows, columns = rows[mutual], columns[mutual]
-        found.append((rows.cpu().numpy(), columns.cpu().numpy(), distance_ratio[rows].cpu().numpy()))
+        found.append((rows[mutual].cpu().numpy(), columns[mutual].cpu().numpy(), distance_ratio[mutual].cpu().numpy()))
     return found
+
+
+def _promising(values: torch.Tensor, query: torch.Tensor, candidates: torch.Tensor, ratio: float) -> torch.Tensor:
+    """Rows whose two nearest neighbours may pass the ratio test, judged by rounded similarities (N, 2)."""
+    squared = (query[:, None] + candidates - 2 * values.float()).clamp_min(0)
+    # Rounding to eight bits moves a squared distance by at most this.
+    doubt = values.float().abs() * 2**-7
+    return torch.nonzero(squared[:, 0] - doubt[:, 0] < ratio**2 * (squared[:, 1] + doubt[:, 1])).flatten()
+
+
+def _squared_lengths(descriptors: torch.Tensor) -> torch.Tensor:
+    """(N, D) -> (N,)."""
+    return descriptors.float().square().sum(dim=1)
 
 
 def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:

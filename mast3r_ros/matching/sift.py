@@ -22,6 +22,8 @@ from mast3r_ros.matching.registry import register
 QUANTUM = 512.0
 #: Depth may vary by this share of itself around a keypoint before the point counts as an edge.
 EDGE = 0.05
+#: Features per image: as many as the speed each is chosen for allows.
+USUAL_FEATURES = {"sift": 1500, "orb": 1000}
 #: Images are shrunk to this many pixels on the long side before features are looked for.
 LONGEST_SIDE = 1024
 
@@ -32,20 +34,20 @@ class SiftMatcher:
 
     Args:
         feature: ``sift`` (RootSIFT) or ``orb`` (several times faster, less repeatable).
-        max_features: strongest features kept per image.
+        max_features: strongest features kept per image; 0 takes what suits the feature.
         ratio: nearest / second nearest distance a match may have at most.
     """
 
     name = "sift"
 
-    def __init__(self, feature: str = "sift", max_features: int = 1500, ratio: float = 0.85) -> None:
+    def __init__(self, feature: str = "sift", max_features: int = 0, ratio: float = 0.85) -> None:
         if feature not in ("sift", "orb"):
             raise MatcherError(f"feature '{feature}' is not known to the sift matcher: use sift or orb")
-        if not 50 <= max_features <= 20000:
-            raise MatcherError(f"max_features {max_features} is outside 50 to 20000")
+        if max_features != 0 and not 50 <= max_features <= 20000:
+            raise MatcherError(f"max_features {max_features} is outside 50 to 20000 (0 takes what suits the feature)")
         if not 0.3 <= ratio <= 1.0:
             raise MatcherError(f"ratio {ratio} is outside 0.3 to 1.0")
-        self.feature, self.max_features, self.ratio = feature, max_features, ratio
+        self.feature, self.max_features, self.ratio = feature, max_features or USUAL_FEATURES[feature], ratio
 
     @property
     def signature(self) -> str:

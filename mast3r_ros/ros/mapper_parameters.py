@@ -49,7 +49,7 @@ class MapperParameters:
         high=1,
     )
     selection__require_depth: bool = param(
-        SelectionSettings.require_depth, "Skip frames without depth once there was depth."
+        SelectionSettings.require_depth, "Skip frames without depth where depth is published."
     )
     selection__max_keyframes: int = param(
         SelectionSettings.max_keyframes, "Most keyframes; 0 for no limit.", low=0, high=1000000
@@ -68,7 +68,9 @@ class MapperParameters:
     )
     matcher: str = param("auto", "Matcher of the coverage trials, as in the relocalizer.", fixed=True)
     feature: str = param("sift", "Feature of the sift matcher.", choices=("sift", "orb"), fixed=True)
-    max_features: int = param(1500, "Features per image of the sift matcher.", low=50, high=20000, fixed=True)
+    max_features: int = param(
+        0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
+    )
 
     def matcher_options(self) -> dict[str, Any]:
         """Options for ``registry.create``."""

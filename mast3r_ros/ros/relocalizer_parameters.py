@@ -20,7 +20,9 @@ class RelocalizerParameters:
     feature: str = param(
         "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
     )
-    max_features: int = param(1500, "Features per image of the sift matcher.", low=50, high=20000, fixed=True)
+    max_features: int = param(
+        0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
+    )
     autostart: bool = param(True, "Configure and activate at start; false where a lifecycle manager does it.")
 
     image_transport: str = param(
