@@ -140,8 +140,9 @@ class Relocalizer(LifecycleNodeMixin, Node):
         super().destroy_node()
 
     def stop_loading(self) -> None:
-        """Give up a *configure* in progress at the next keyframe: the process is about to end."""
+        """The process is about to end: give up a *configure* at its next keyframe, let nobody wait."""
         self._stopping = True
+        self._attempts.answer_all(Outcome(False, "the node is shutting down"))
 
     def _configure(self) -> None:
         p = self._settings.snapshot()

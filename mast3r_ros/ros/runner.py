@@ -87,9 +87,12 @@ def _serve(make_node: Callable[[], Any], stop: _Stop) -> int:
 def _spin(executor: Any, node: Any, stop: _Stop) -> None:
     """Spin until stopped. An exception in a callback is said and survived: a node never dies of a message."""
     import rclpy
+    from rclpy.exceptions import InvalidHandle
 
     while not stop and rclpy.ok():
         try:
             executor.spin_once(timeout_sec=0.1)
+        except InvalidHandle:
+            continue  # a transition took a topic down just when a message for it came
         except Exception as error:
             node.get_logger().error(f"a callback failed: {error!r}", throttle_duration_sec=10.0)
