@@ -150,7 +150,7 @@ def test_a_full_disk_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_depth_of_another_camera_is_registered_or_refused(tmp_path: Path) -> None:
     """The depth camera sits 5 cm to the right, with another focal length, and sees a wall at 2 m."""
     metres = np.full((120, 160), 2.0, np.float32)
-    with mapping(tmp_path / "map", coverage_rate=0.0) as (mapper, robot):
+    with mapping(tmp_path / "map", coverage_rate=0.0, selection__require_depth=False) as (mapper, robot):
         infos = robot.create_publisher(CameraInfo, "depth/camera_info", qos.reliable(1))
 
         def look(number: int, with_info: bool) -> None:
@@ -256,6 +256,16 @@ def test_a_signal_in_the_middle_of_saving_leaves_the_old_map_or_the_new_one(
     assert len(loaded) in ((before + 1,) if number == signal.SIGINT else (before, before + 1))
     for keyframe in loaded.keyframes:
         assert loaded.frame(keyframe.id).image.shape == (120, 160, 3)
+
+
+def test_frames_without_depth_wait_for_it_while_depth_is_published(tmp_path: Path) -> None:
+    with mapping(tmp_path / "map", coverage_rate=0.0) as (mapper, robot):
+        for _ in range(5):
+            visit(robot, 0, depth=False)
+            time.sleep(0.1)
+        assert len(mapper.session.map) == 0
+        visit_until(robot, 0, lambda: len(mapper.session.map) == 1)
+        assert mapper.session.map.keyframes[0].has_depth
 
 
 def test_bad_images_and_a_time_reset_are_survived(tmp_path: Path) -> None:

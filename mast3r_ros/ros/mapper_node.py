@@ -171,7 +171,7 @@ class Mapper(Node):
             self._complaints.say(refusal.kind, str(refusal))
             return
         started = time.monotonic()
-        if settings.automatic or asked:
+        if asked or (settings.automatic and not self._lacks_depth(posed, settings)):
             self._offer(posed, arrival, asked)
         if settings.coverage_rate and started >= self._next_trial and len(self.session.map):
             self._next_trial = started + 1.0 / settings.coverage_rate
@@ -189,6 +189,20 @@ class Mapper(Node):
             raise FrameRefused("no_transform", f"no pose for the image: {error}") from error
         self._complaints.cured("no_transform")
         return PosedFrame(frame, pose)
+
+    def _lacks_depth(self, posed: PosedFrame, settings: MapperParameters) -> bool:
+        """Whether a frame has no depth although somebody publishes it: a later one will, so this one is no keyframe."""
+        if posed.frame.depth is not None or not (settings.use_depth and settings.selection__require_depth):
+            self._complaints.cured("no_depth")
+            return False
+        if not self.count_publishers(self.resolve_topic_name("depth")):
+            return False
+        self._statistics.count("skipped no_depth")
+        self._complaints.say(
+            "no_depth",
+            "depth is published, but none fits this image: no keyframe (see depth_slop and selection.require_depth)",
+        )
+        return True
 
     def _offer(self, posed: PosedFrame, arrival: Arrival, asked: bool) -> None:
         try:
