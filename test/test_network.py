@@ -46,8 +46,9 @@ SAMPLES = {
 @cache
 def network_from(path: Path) -> PointmapNetwork:
     config, state = read_pth(path)
-    network = PointmapNetwork(config)
-    missing = network.load_state_dict(with_second_decoder(state), strict=False)
+    network = meta_network(config)
+    dense = {name: tensor.contiguous() for name, tensor in with_second_decoder(state).items()}
+    missing = network.load_state_dict(dense, strict=False, assign=True)
     assert not missing.unexpected_keys
     assert all("layer_rn" in key for key in missing.missing_keys)
     return network.eval()
@@ -173,10 +174,14 @@ def test_storage_in_landscape_changes_no_value(portrait: tuple[bool, bool]) -> N
 
 @torch.no_grad()
 def test_tokens_from_a_cache() -> None:
-    network = random_network(small())
-    tokens = network.encode(torch.zeros(2, 3, 32, 48))
-    restored = Tokens.upright(tokens.features, (32, 48), 16)
+    """Half precision on disk costs no more than its rounding; positions come from the size."""
+    network = random_network(small(head_type="catconv", desc_dim=8, two_confs=True), seed=1)
+    tokens = network.encode(torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1)
+    restored = Tokens.upright(tokens.features.half(), (32, 48), 16)
     assert torch.equal(restored.positions, tokens.positions) and len(restored) == 2
+    exact, cached = (network.descriptors(1, network.decode(t, t)[0], t).desc for t in (tokens, restored))
+    assert cached.dtype == torch.float32
+    assert 0 < (1 - (cached * exact).sum(-1)).max() < 1e-4
 
 
 @needs_shared

@@ -91,7 +91,7 @@ class DptHead(Head):
 
 
 class DescriptorHead(Head):
-    """MASt3R's local features: an MLP on every token's first and last representation."""
+    """MASt3R's local features: an MLP on every token's representation by the encoder and by the last layer."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -101,7 +101,7 @@ class DescriptorHead(Head):
 
     def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Descriptors:
         """The view's descriptors; without a confidence of their own the points' confidence is computed for them."""
-        (tokens,) = self._typed(first_and_last(layers))
+        tokens = torch.cat(self._typed(layers[0], layers[-1]), dim=-1)
         raw = unpatch(self.head_local_features(tokens), self._grid(size), self.config.patch_size)
         raw = raw.float().movedim(1, -1)
         desc = postprocess.descriptors(raw[..., : self.config.desc_dim])
@@ -144,13 +144,8 @@ class CatConvHead(DescriptorHead):
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
-        (tokens,) = self._typed(first_and_last(layers))
+        tokens = torch.cat(self._typed(layers[0], layers[-1]), dim=-1)
         return self.head_pts3d(tokens, self._grid(size))
-
-
-def first_and_last(layers: Sequence[Tensor]) -> Tensor:
-    """Encoder output and last decoder layer of every token, (B, N, enc + dec)."""
-    return torch.cat((layers[0], layers[-1].to(layers[0].dtype)), dim=-1)
 
 
 def unpatch(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:

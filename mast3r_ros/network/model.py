@@ -114,7 +114,8 @@ class PointmapNetwork(nn.Module):
             every layer's (B, N, dec), the last of them normalised.
         """
         head_dim = self.config.dec_embed_dim // self.config.dec_num_heads
-        x1, x2 = self.decoder_embed(tokens1.features), self.decoder_embed(tokens2.features)
+        dtype = self.decoder_embed.weight.dtype
+        x1, x2 = (self.decoder_embed(tokens.features.to(dtype)) for tokens in (tokens1, tokens2))
         rope1 = self._rotation(tokens1.positions, tokens1.portrait, head_dim)
         rope2 = self._rotation(tokens2.positions, tokens2.portrait, head_dim)
         layers1, layers2 = decode_in_lock_step(self.dec_blocks, self.dec_blocks2, x1, x2, rope1, rope2)
