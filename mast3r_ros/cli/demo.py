@@ -1,0 +1,238 @@
+"""`mast3r_ros demo`: the whole story on generated data, or on a user's own recording and map, over real ROS 2."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mast3r_ros.cli.common import make_matcher, print_facts, progress, warn
+from mast3r_ros.errors import UserError
+
+if TYPE_CHECKING:
+    from mast3r_ros.evaluation.replay import ReplaySettings
+    from mast3r_ros.ros.live import LiveRun
+    from mast3r_ros.synthetic.recording import RecordingSettings
+
+console = Console()
+
+TRUTH_TOPIC = "/ground_truth"
+
+
+@dataclass
+class Story:
+    """Numbered headings, and how long each chapter took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def chapter(self, name: str, heading: str) -> Iterator[None]:
+        """One chapter with its heading."""
+        console.print(f"\n[bold cyan]{len(self.seconds) + 1}[/]  [bold]{heading}[/]")
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+        console.print(f"   [dim]{self.seconds[name]:.1f} s[/]")
+
+
+def _say(text: str) -> None:
+    console.print(f"   {text}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def demo(
+    bag: Annotated[
+        Path | None, typer.Option(help="Your own recording instead of a generated one; needs --map.")
+    ] = None,
+    map: Annotated[Path | None, typer.Option(help="Your own map, made by `mast3r_ros map build`; needs --bag.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything that is made.")] = Path(
+        "demo_output"
+    ),
+    family: Annotated[str, typer.Option(help="Kind of room: living, office, kitchen, corridor, warehouse.")] = "office",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another room and other drives.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Small images and short drives.")] = False,
+    image_topic: Annotated[str | None, typer.Option(help="Your recording: colour images.")] = None,
+    truth_topic: Annotated[
+        str | None, typer.Option(help=f"Your recording: reference poses in the map ({TRUTH_TOPIC} where it exists).")
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Also write pictures for a README into this folder.")] = None,
+) -> None:
+    """A room, a map of it, and a live camera that is found in that map.
+
+    Writes summary.json, report.html, result.mcap, recording.rrd (rerun recording.rrd) and trajectory.tum.
+    """
+    from mast3r_ros.synthetic.recording import RecordingSettings
+
+    if (bag is None) != (map is None):
+        have, need = ("--bag", "--map") if map is None else ("--map", "--bag")
+        raise typer.BadParameter(
+            f"{have} needs {need} as well: a map is made with `mast3r_ros map build RECORDING -o MAP` from a recording "
+            "with known poses, and the bag is another recording of the same place"
+        )
+    story = Story()
+    if bag is None or map is None:
+        scale: dict[str, Any] = {"width": 320, "height": 240, "mapping_s": 30.0, "query_s": 8.0} if quick else {}
+        settings = RecordingSettings(family=family, seed=seed, **scale)
+        bag, map = _make_world(story, output, settings)
+    _play(story, output, bag, map, image_topic, truth_topic, pictures)
+
+
+def _make_world(story: Story, output: Path, settings: RecordingSettings) -> tuple[Path, Path]:
+    """A generated room, its two recordings and its map. Returns the query recording and the map."""
+    from mast3r_ros.synthetic.recording import demo_world, record_mapping, record_query
+
+    mapping, query, map_folder = output / "mapping.mcap", output / "query.mcap", output / "map"
+    with story.chapter("world", f"A room: {settings.family}, seed {settings.seed}"):
+        world = demo_world(settings)
+        x, y, z = world.size
+        _say(f"{x:.1f} x {y:.1f} x {z:.1f} m, {len(set(world.names))} objects, ray-cast with exact truth")
+    with story.chapter("recording", "Two drives of a robot: one to map the room, one to be found in it"):
+        for title, record, path in (("mapping", record_mapping, mapping), ("query", record_query, query)):
+            with progress(f"   {title} drive") as show:
+                record(world, path, settings, lambda done, total, show=show: show(done, total, ""))  # type: ignore[misc]
+            _say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
+    with story.chapter("map", "A map, from the first drive alone"):
+        _build_map(mapping, map_folder)
+    return query, map_folder
+
+
+def _build_map(recording: Path, folder: Path) -> None:
+    from mast3r_ros.datasets import open_source
+    from mast3r_ros.mapping.build import build_map
+
+    with progress("   reading frames") as show:
+        keyframe_map, report = build_map(
+            open_source(recording),
+            matcher=make_matcher("auto", None),
+            source_name=recording.name,
+            progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
+        )
+    keyframe_map.save(folder)
+    _say(f"{folder}: {report.kept} keyframes of {report.frames} frames")
+
+
+def _play(
+    story: Story,
+    output: Path,
+    bag: Path,
+    map_folder: Path,
+    image_topic: str | None,
+    truth_topic: str | None,
+    pictures: Path | None,
+) -> None:
+    """Play the recording through the live node and write what came of it."""
+    from mast3r_ros.evaluation.demo_output import write_live_output, write_pictures
+    from mast3r_ros.evaluation.live_summary import Traffic
+    from mast3r_ros.evaluation.replay import ReplaySettings
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+
+    truth = truth_topic or (TRUTH_TOPIC if _has_topic(bag, TRUTH_TOPIC) else None)
+    topics = ReplaySettings(image_topic=image_topic, truth_topic=truth)
+    keyframe_map = KeyframeMap.load(map_folder)
+    with story.chapter("live", "Live: the relocalizer node and the bag player, over DDS, at real time"):
+        run = _live(bag, map_folder, topics, output / "logs")
+    if not any(record.accepted for record in run.records):
+        raise UserError(
+            f"nothing was localized: {len(run.records)} of {run.images_played} images were looked at. "
+            f"Is {bag} a recording of the place in {map_folder}? {output / 'logs' / 'relocalizer.log'} has the details"
+        )
+    matcher = make_matcher("auto", None)
+    with story.chapter("report", "What came out"):
+        summary = write_live_output(
+            output,
+            run.replay,
+            Traffic(run.images_played, run.received, run.dropped),
+            keyframe_map,
+            matcher,
+            bag,
+            topics,
+            title=f"Relocalization live: {bag.name}",
+            stage_seconds=story.seconds,
+        )
+        if pictures is not None:
+            for path in write_pictures(pictures, run.replay, keyframe_map, matcher, bag):
+                _say(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+    _print_summary(summary, output)
+
+
+def _has_topic(bag: Path, topic: str) -> bool:
+    from mast3r_ros.bags import open_bag
+
+    with open_bag(bag) as reader:
+        return topic in reader.topics
+
+
+def _live(bag: Path, map_folder: Path, topics: ReplaySettings, logs: Path) -> LiveRun:
+    """The live run with a table that changes with it."""
+    try:
+        from mast3r_ros.ros.live import LiveSettings, play_live
+    except ImportError as error:
+        raise UserError(
+            f"ROS 2 is not available here ({error}): run make setup, or source your ROS 2 workspace"
+        ) from error
+    from rich.live import Live
+
+    settings = LiveSettings(bag, map_folder, topics, logs=logs)
+    if not console.is_terminal:
+        run = play_live(settings)
+        console.print(_table(run))
+        return run
+    with Live(console=console, refresh_per_second=8) as screen:
+        return play_live(settings, lambda run: screen.update(_table(run)))
+
+
+def _table(run: LiveRun) -> Table:
+    """How the run stands."""
+    import numpy as np
+
+    records = run.records
+    accepted = [record for record in records if record.accepted]
+    table = Table(show_header=False, box=None, padding=(0, 2), pad_edge=True)
+    table.add_row(
+        "images", f"{len(records)} looked at, {run.dropped} dropped for newer ones, {run.images_played} in all"
+    )
+    rate = len(records) / run.seconds if run.seconds > 0.5 else 0.0
+    table.add_row("accepted", f"[bold green]{len(accepted)}[/]  ({rate:.1f} per second)")
+    for reason, count in Counter(record.reason for record in records if not record.accepted).most_common():
+        table.add_row("rejected", f"[yellow]{count}[/]  {reason.replace('_', ' ')}")
+    errors = np.array([record.error for record in accepted if np.isfinite(record.error[0])]).reshape(-1, 2)
+    if len(errors):
+        wrong = sum(record.wrong for record in accepted)
+        (m, deg), (mm, mdeg) = errors[-1], np.median(errors, axis=0)
+        table.add_row("error now", f"{100 * m:.2f} cm  {deg:.2f}°")
+        table.add_row("error median", f"{100 * mm:.2f} cm  {mdeg:.2f}°")
+        table.add_row("wrong poses", f"[bold {'red' if wrong else 'green'}]{wrong}[/]")
+    latencies = [record.timings_ms["total"] for record in records]
+    if latencies:
+        p50, p95 = np.nanpercentile(latencies, [50, 95])
+        table.add_row("latency", f"{p50:.0f} ms median, {p95:.0f} ms p95")
+    return table
+
+
+def _print_summary(summary: dict[str, Any], output: Path) -> None:
+    """The figures that matter, and where the rest is."""
+    import numpy as np
+
+    facts = {
+        "images": f"{summary['frames_played']} played, {summary['frames_taken']} looked at",
+        "localized": f"{summary['frames_localized']} ({summary['localized_fraction']:.1%})",
+        "rejected": ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in summary["rejected"].items()) or "none",
+    }
+    if np.isfinite(summary["median_translation_error_m"]):
+        metres, degrees = summary["median_translation_error_m"], summary["median_rotation_error_deg"]
+        facts["median error"] = f"{100 * metres:.2f} cm, {degrees:.3f} deg"
+        facts["wrong poses accepted"] = str(summary["wrong_accepted"])
+    facts["latency"] = f"{summary['latency_ms_p50']:.0f} ms median, {summary['latency_ms_p95']:.0f} ms p95"
+    facts["report"] = str(output / "report.html")
+    facts["Rerun"] = f"rerun {output / 'recording.rrd'}"
+    facts["RViz, Foxglove"] = str(output / "result.mcap")
+    print_facts("Summary", facts)
+    if summary["wrong_accepted"]:
+        warn(f"{summary['wrong_accepted']} accepted poses were wrong: see the report")
