@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 import rclpy
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -83,6 +84,13 @@ class Ear(Node):
                 return True
             time.sleep(0.01)
         return False
+
+    def set_rate(self, rate: float) -> bool:
+        client = self.create_client(SetParameters, "/bag_player/set_parameters")
+        assert client.wait_for_service(10.0)
+        answer = client.call_async(SetParameters.Request(parameters=[Parameter("rate", value=rate).to_parameter_msg()]))
+        assert self.until(answer.done, 5.0)
+        return answer.result().results[0].successful
 
     def call(self, service: str) -> Trigger.Response:
         client = self.create_client(Trigger, service)
@@ -201,6 +209,11 @@ def test_looping_at_another_rate_goes_back_in_time(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "ride", 10)
     with listening() as ear, playing(bag, rate=3.0, loop=True, clock_rate=0.0) as player:
         assert ear.until(lambda: len(ear.images) >= 25)
+        assert ear.set_rate(0.1) and not ear.set_rate(-1.0)
+        time.sleep(0.3)
+        slow = len(ear.images)
+        time.sleep(0.7)
+        assert slow <= len(ear.images) < slow + 8, "3 images a second now, no longer 90"
         player.send_signal(signal.SIGINT)
         assert player.wait(10) == 0, player.stderr.read()
     stamps = [conversions.stamp_ns(image.header.stamp) for _, image in ear.images]

@@ -170,6 +170,7 @@ class BagPlayer(Node):
             listening = any(self._outlets[name].get_subscription_count() for name in awaited)
             if listening and time.monotonic() - since >= SETTLED_S:
                 return
+            self._tick_if_due()  # a node on simulated time may need the clock before it listens
             self.clock.wait_until(self._bag.end_ns + 1, 0.02)
         if self._settings.wait_for_subscribers and not self.clock.stopped:
             self.get_logger().warning(f"nobody listens to {', '.join(awaited)}: playing nevertheless")
@@ -204,15 +205,17 @@ class BagPlayer(Node):
     def _wait_for(self, stamp_ns: int) -> bool:
         """Wait for an instant of the recording while /clock ticks; False if playing was stopped meanwhile."""
         while not self.clock.stopped:
-            now = time.monotonic()
-            if now >= self._next_tick:
-                self._next_tick = max(self._next_tick + self._tick_s, now)
-                self._tick()
+            self._tick_if_due()
             if self.clock.wait_until(stamp_ns, max(self._next_tick - time.monotonic(), 0.0)):
                 return True
         return False
 
-    def _tick(self) -> None:
+    def _tick_if_due(self) -> None:
+        """Publish /clock, and follow the parameter ``rate``."""
+        now = time.monotonic()
+        if now < self._next_tick:
+            return
+        self._next_tick = max(self._next_tick + self._tick_s, now)
         rate = float(self.get_parameter("rate").value)
         if rate != self._rate:
             self._rate = rate
@@ -272,18 +275,21 @@ def main(args: Sequence[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     spinner = threading.Thread(target=executor.spin, name="bag_player_services")
-    player: BagPlayer | None = None
     try:
         player = BagPlayer()
         executor.add_node(player)
         with interruptible(player.clock.stop):
             spinner.start()
-            player.play()
-            # In this order: a spin thread that outlives the interpreter aborts the process.
-            executor.shutdown()
-            spinner.join()
-            player.close()
-            player.destroy_node()
+            try:
+                player.play()
+            finally:
+                # In this order: a spin thread that outlives the interpreter aborts the process.
+                executor.shutdown()
+                spinner.join()
+                player.close()
+                player.destroy_node()
+    except KeyboardInterrupt:
+        pass  # before there was anything to end in order
     except UserError as error:
         print(f"bag_player: {error}", file=sys.stderr)
         return 1
