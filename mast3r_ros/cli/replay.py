@@ -79,5 +79,5 @@ def replay(
 
         run = replay_bag(bag, tracker, settings, watch, about)
     write_result_bag(output / "result.mcap", run, settings, keyframe_map.frame_id)
-    report = write_run(output, run.evaluation, keyframe_map, gallery.pictures(), title=f"Replay of {bag.name}")
+    report = write_run(output, run.evaluation, keyframe_map, gallery.pictures())
     print_summary(run.evaluation, report, json)

@@ -50,7 +50,8 @@ class Baseline:
         ids = self.map.retrieve(self.matcher, features, self.keyframes)
         clock.append(time.perf_counter())
         found = [self._match(features, id) for id in ids]
-        xy, points = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        xy = np.concatenate([np.zeros((0, 2), np.float32), *(xy for xy, _ in found)])
+        points = np.concatenate([np.zeros((0, 3)), *(points for _, points in found)])
         clock.append(time.perf_counter())
         pose = self._solve(frame, xy, points)
         clock.append(time.perf_counter())

@@ -94,7 +94,7 @@ def replay_bag(
         camera_frame = bag.first(topics.image).header.frame_id.lstrip("/")
         transforms = bag.transforms()
         run = Replay(
-            Evaluation(f"replay {path.name}", settings={**vars(topics), **(about or {})}),
+            Evaluation(f"Replay of {path.resolve().name}", settings={**vars(topics), **(about or {})}),
             camera_frame,
             _lookup(transforms, settings.base_frame, camera_frame, None),
         )
