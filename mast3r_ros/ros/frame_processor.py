@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 
 #: Image stamps that go back by more than this are a new beginning (a bag played again), seconds.
 JUMP_S = 1.0
+#: While nobody is known to publish transforms, they are waited for this long at most, seconds.
+NO_TF_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,7 @@ class FrameProcessor:
         self._prior: BasePrior | None = None
         self._last_stamp_ns = 0
         self._base_known = False
+        self._first_frame_at: float | None = None
         self._seeded_at: float | None = None
 
     @property
@@ -130,7 +133,7 @@ class FrameProcessor:
         except FrameRefused as refused:
             self._statistics.count(f"refused {refused.kind}")
             self._complaints.say(refused.kind, str(refused))
-            if refused.kind != "waiting_for_camera_info":
+            if not refused.kind.startswith("waiting"):
                 self._attempts.answer(arrival.received_ns, Outcome(False, str(refused)))
         except UserError as error:
             self._statistics.count(f"refused {type(error).__name__}")
@@ -152,6 +155,7 @@ class FrameProcessor:
         )
         clock.lap("decode")
         where = self._whereabouts(arrival, p)
+        self._wait_for_base(where, p)
         self._use_prior(where, arrival.stamp_ns, p)
         clock.lap("tf")
         self._tracker.settings = p.tracker_settings()
@@ -223,6 +227,20 @@ class FrameProcessor:
             odom = self._lookup("tf_odom", p.odom_frame_id, camera_frame, arrival.stamp_ns, p.tf_timeout)
         return _Whereabouts(camera_frame, odom, base)
 
+    def _wait_for_base(self, where: _Whereabouts, p: RelocalizerParameters) -> None:
+        """Static transforms may arrive seconds after the first image: until then ~/pose would be the camera's."""
+        now = time.monotonic()
+        if self._first_frame_at is None:
+            self._first_frame_at = now
+        self._base_known = self._base_known or where.base_T_camera is not None
+        waits = bool(p.base_frame_id and where.camera_frame) and not self._base_known
+        anybody = self.transforms is not None and self.transforms.anybody_there
+        patience = p.tf_wait if anybody else min(p.tf_wait, NO_TF_WAIT_S)
+        if waits and now - self._first_frame_at < patience:
+            link = f"{p.base_frame_id} -> {where.camera_frame}"
+            raise FrameRefused("waiting_for_tf", f"waiting for a first transform {link}")
+        self._complaints.cured("waiting_for_tf")
+
     def _lookup(self, kind: str, target: str, source: str, stamp_ns: int, timeout_s: float) -> Array | None:
         if self.transforms is None or not target:
             return None
@@ -281,7 +299,6 @@ class FrameProcessor:
             camera_T_base = se3.inverse(where.base_T_camera)
             map_T_body = estimate.map_T_camera @ camera_T_base
             covariance = se3.carry_covariance(covariance, estimate.map_T_camera, camera_T_base)
-            self._base_known = True
         elif self._base_known:
             return  # a camera's pose among poses of the robot would be a jump
         self._outputs.pose(map_T_body, covariance, estimate.stamp_ns)

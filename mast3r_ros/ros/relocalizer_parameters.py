@@ -50,6 +50,9 @@ class RelocalizerParameters:
     transform_tolerance: float = param(
         1.0, "map -> odom is post-dated by this, as AMCL does.", low=0, high=60, unit="s"
     )
+    tf_wait: float = param(
+        3.0, "First frames wait this long for base -> camera; then ~/pose is the camera's.", low=0, high=60, unit="s"
+    )
     tf_timeout: float = param(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
 
     set_initial_pose: bool = param(False, "Use initial_pose.* as the first guess of the robot's pose.")

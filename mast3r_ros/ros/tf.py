@@ -64,6 +64,11 @@ class TransformListener:
                     if left <= 0 or not self._news.wait(left):
                         raise
 
+    @property
+    def anybody_there(self) -> bool:
+        """Whether somebody publishes transforms, as far as is known now."""
+        return bool(self.buffer.frames) or self._node.count_publishers("/tf_static") > 0
+
     def clear(self) -> None:
         """Forget the moving transforms: time has jumped backwards."""
         self.buffer.clear()
