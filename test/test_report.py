@@ -114,7 +114,7 @@ def test_the_gallery_keeps_the_worst_and_every_kind_of_rejection(run):
         gallery.offer(record, walls.posed(0).frame, estimate)
     titles = [picture.title for picture in gallery.pictures()]
     assert len(titles) == 5
-    assert any(title.startswith("frame17: off by 30") for title in titles)
+    assert any(title.startswith("frame17: WRONG, off by 30") for title in titles)
     assert sum("uncertain" in title for title in titles) == 1 and sum("no pose" in title for title in titles) == 1
 
 

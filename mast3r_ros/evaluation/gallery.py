@@ -18,7 +18,13 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture for a report: (H, W, 3) RGB uint8, and what it shows."""
+    """A picture for a report.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        title, caption: what it shows.
+        accepted: whether it shows an accepted pose that is not known to be wrong.
+    """
 
     image: NDArray[np.uint8]
     title: str
@@ -71,7 +77,8 @@ class Gallery:
         kept = self._kept[group]
         if len(kept) >= limit and (not kept or order >= kept[-1][0]):
             return
-        picture = Picture(draw_matches(frame.image, estimate, self._map), *_words(record), accepted=record.accepted)
+        drawn = draw_matches(frame.image, estimate, self._map)
+        picture = Picture(drawn, *_words(record), accepted=record.accepted and not record.wrong)
         kept.append((order, self._seen, picture))
         kept.sort(key=lambda item: item[:2])
         del kept[limit:]
@@ -88,7 +95,7 @@ def _words(record: Record) -> tuple[str, str]:
     if not record.accepted:
         title = f"{record.name}: rejected, {record.reason.replace('_', ' ')}"
     elif math.isfinite(metres):
-        title = f"{record.name}: off by {100 * metres:.1f} cm, {degrees:.1f} deg"
+        title = f"{record.name}: {'WRONG, ' * record.wrong}off by {100 * metres:.1f} cm, {degrees:.1f} deg"
     else:
         title = f"{record.name}: +-{100 * record.evidence.get('position_sigma_m', math.nan):.1f} cm"
     caption = record.detail

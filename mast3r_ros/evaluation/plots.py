@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import metrics
@@ -82,7 +82,8 @@ def latency(records: Sequence[Record]) -> str:
             for rank, style in ((50, "-"), (95, "--")):
                 value = float(np.percentile(totals, rank))
                 left.axvline(value, color=INK, linewidth=1, linestyle=style, label=f"p{rank}  {value:.0f} ms")
-            left.legend(loc="upper right")
+            left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+        left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         left.set_xlabel("latency (ms)")
         left.set_ylabel("queries")
         _stage_bars(right, {k: v for k, v in stage_medians(records).items() if k != "total"})
