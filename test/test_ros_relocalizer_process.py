@@ -172,4 +172,4 @@ def test_transitions_and_parameter_changes_in_a_storm(map_folder: Path, tmp_path
             filming.join()
         assert not [kind for kind in node._statistics.counts() if "internal_error" in kind]
         assert sum(thread.name == "localization" for thread in threading.enumerate()) == 1
-        assert grown < 40 + 0.5 * STORM_S, f"memory grew by {grown:.0f} MB"
+        assert grown < 30, f"memory grew by {grown:.0f} MB"
