@@ -34,8 +34,10 @@ from ros_world import (
 )
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
+from test_ros_bag_player import playing
 from visualization_msgs.msg import MarkerArray
 
+from mast3r_ros.bags import BagWriter
 from mast3r_ros.errors import MapError
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
@@ -184,6 +186,13 @@ def test_depth_of_another_camera_is_registered_or_refused(tmp_path: Path) -> Non
     assert (depth[:, : shift - 1] == 0).all() and np.allclose(depth[:, shift + 1 :], 2.0, atol=2e-3)
 
 
+def test_it_saves_by_itself_where_asked(tmp_path: Path) -> None:
+    with mapping(tmp_path / "map", coverage_rate=0.0, autosave_interval=0.5, save_on_shutdown=False) as (mapper, robot):
+        visit_until(robot, 0, lambda: len(mapper.session.map) == 1)
+        wait_until(lambda: not mapper.session.unsaved)
+    assert len(KeyframeMap.load(tmp_path / "map")) == 1
+
+
 def test_it_refuses_to_start_where_it_could_do_harm(tmp_path: Path) -> None:
     build_map(tmp_path / "map", 2)
     for parameters, says in (({}, "no place for the map"), ({"map": str(tmp_path / "map")}, "holds a map already")):
@@ -256,6 +265,28 @@ def test_a_signal_in_the_middle_of_saving_leaves_the_old_map_or_the_new_one(
     assert len(loaded) in ((before + 1,) if number == signal.SIGINT else (before, before + 1))
     for keyframe in loaded.keyframes:
         assert loaded.frame(keyframe.id).image.shape == (120, 160, 3)
+
+
+def test_a_recording_played_on_its_own_time_becomes_a_map(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "ride") as bag:
+        began = 1_700_000_000_000_000_000
+        bag.transform("base_link", CAMERA_FRAME, BASE_T_CAMERA, began, static=True)
+        for i in range(40):
+            stamp, (image, metres) = began + i * 10**8, view(i // 10)
+            bag.transform("odom", "base_link", map_T_camera(i // 10) @ se3.inverse(BASE_T_CAMERA), stamp)
+            bag.camera_info("/cam/info", CAMERA, stamp, CAMERA_FRAME)
+            bag.depth("/cam/depth", metres, stamp, CAMERA_FRAME)
+            bag.image("/cam/image", image, stamp, CAMERA_FRAME)
+    renamed = ("/cam/info:=/camera_info", "/cam/depth:=/depth", "/cam/image:=/image")
+    with (
+        mapping(tmp_path / "map", coverage_rate=0.0, use_sim_time=True) as (mapper, _),
+        playing(tmp_path / "ride", *renamed, rate=2.0, wait_for_subscribers=20.0) as player,
+    ):
+        assert player.wait(60) == 0
+        assert len(mapper.session.map) == 4
+        stamps = [keyframe.stamp_ns for keyframe in mapper.session.map.keyframes]
+        assert began <= stamps[0] < stamps[-1] <= began + 4 * 10**9
+    assert len(KeyframeMap.load(tmp_path / "map")) == 4, "saved when it was stopped"
 
 
 def test_frames_without_depth_wait_for_it_while_depth_is_published(tmp_path: Path) -> None:

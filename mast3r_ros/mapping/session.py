@@ -57,6 +57,11 @@ class MappingSession:
         """Keyframes that are only in memory."""
         return len(self.map) - self._saved
 
+    def settle(self) -> None:
+        """Wait until a save in progress has ended."""
+        with self._saving:
+            pass
+
     def offer(self, posed: PosedFrame, force: bool = False) -> Keyframe | Skip:
         """Add a frame if it shows something new; with ``force``, whatever it shows.
 

@@ -92,6 +92,7 @@ class Mapper(Node):
         self._mapping.stop()
         self._trying.stop()
         self._wanted.answer_all(Outcome(False, "the node is shutting down"))
+        self.session.settle()
         if self.session.unsaved and self._table.snapshot().save_on_shutdown:
             self.exit_code = 0 if self.save(triangulate=False).success else 1
         super().destroy_node()
@@ -129,7 +130,7 @@ class Mapper(Node):
         self.create_service(Trigger, "~/add_keyframe", self._on_add, callback_group=services)
         # Wall time: a simulation that stands still still wants to be looked at, and saved.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, callback_group=services, clock=steady)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, MutuallyExclusiveCallbackGroup(), steady)
 
     def _take_image(self, message: Image | CompressedImage) -> None:
         arrival = Arrival(message, time.monotonic_ns())
@@ -263,9 +264,9 @@ class Mapper(Node):
         interval, now = self._table.snapshot().autosave_interval, time.monotonic()
         if not interval or now < self._next_autosave:
             return
-        if self._next_autosave and self.session.unsaved:
+        due, self._next_autosave = self._next_autosave > 0, now + interval
+        if due and self.session.unsaved:
             self.save(triangulate=False)
-        self._next_autosave = now + interval
 
 
 def _prepared(settings: MapperParameters) -> tuple[MappingSession, Coverage]:
