@@ -67,12 +67,14 @@ class LiveRun:
     Attributes:
         replay: records of all attempts, corrections of the odometry; see :class:`Replay`.
         images_played: images in the recording.
+        start_ns: stamp of the recording's beginning.
         health: the newest /diagnostics of the relocalizer, by name.
         seconds: since the recording began to play.
     """
 
     replay: Replay
     images_played: int
+    start_ns: int = 0
     health: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -149,7 +151,8 @@ def _prepare(settings: LiveSettings) -> LiveRun:
         depth = topics.depth if topics.depth and bag.topics[topics.depth].type != COMPRESSED else None
         about = {**vars(topics), "depth": depth, "image_transport": transport, "odometry": has_odometry}
         evaluation = Evaluation(f"live run of {settings.bag.name}", settings={**about, "rate": settings.rate})
-        return LiveRun(Replay(evaluation, camera_frame, base_T_camera), bag.topics[topics.image].count)
+        replay = Replay(evaluation, camera_frame, base_T_camera)
+        return LiveRun(replay, bag.topics[topics.image].count, bag.start_ns)
 
 
 def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> list[str]:
@@ -206,7 +209,7 @@ def _follow(
         if attempts and began is None:
             began = now
         for attempt in attempts:
-            run.records.append(_record(attempt, listener, run.replay.base_T_camera, truth_at))
+            run.records.append(_record(attempt, listener, run, truth_at))
         run.replay.corrections = list(listener.corrections)
         run.health = dict(listener.health)
         run.seconds = now - began if began is not None else 0.0
@@ -222,10 +225,11 @@ def _follow(
 def _record(
     attempt: AttemptStatus,
     listener: LiveListener,
-    base_T_camera: Array | None,
+    run: LiveRun,
     truth_at: Callable[[int], Array | None],
 ) -> Record:
     """An attempt with its pose, as the camera's: the node publishes the robot's where TF relates the two."""
+    base_T_camera = run.replay.base_T_camera
     pose, covariance = listener.poses.get(attempt.stamp_ns, (None, None))
     if pose is not None and covariance is not None and base_T_camera is not None:
         covariance = se3.carry_covariance(covariance, pose, base_T_camera)
@@ -234,7 +238,7 @@ def _record(
     stages.pop("total", None)
     total = stages.pop("image to pose", float("nan"))
     return Record(
-        name=f"{attempt.stamp_ns / 1e9:.3f} s",
+        name=f"{(attempt.stamp_ns - run.start_ns) / 1e9:.2f} s",
         stamp_ns=attempt.stamp_ns,
         accepted=attempt.accepted,
         reason=attempt.reason,
