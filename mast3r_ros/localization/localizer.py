@@ -156,7 +156,7 @@ class Localizer:
         with clock.stage("match"):
             found = self._correspondences(features, ids)
         if len(found.xy) < MINIMUM:
-            return rejected(Reason.TOO_FEW_MATCHES, f"{len(found.xy)} matches with {len(ids)} keyframes")
+            return rejected(Reason.TOO_FEW_MATCHES, _few_matches(found))
         with clock.stage("solve"):
             solved = self._solve(frame, found)
         if solved is None:
@@ -227,6 +227,12 @@ class Localizer:
 def rejected(reason: Reason, detail: str) -> PoseEstimate:
     """An estimate without a pose."""
     return PoseEstimate(status=Status.REJECTED, reason=reason, detail=detail)
+
+
+def _few_matches(found: _Correspondences) -> str:
+    """How many there are, and what the matcher has to say about the absence of others."""
+    notes = dict.fromkeys(m.note for m in found.matches if m.note)
+    return ": ".join([f"{len(found.xy)} matches with {len(found.ids)} keyframes", *notes])
 
 
 def _support(pose: AbsolutePose, found: _Correspondences) -> Support:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame
+from mast3r_ros.geometry.scale import MetricScale
 
 #: What a matcher knows of one frame, as named arrays: this is what the map caches (safetensors).
 Features = Mapping[str, NDArray]
@@ -24,23 +25,56 @@ class Matches:
         reference_xy: (N, 2) float64 pixels of the keyframe image.
         points: (N, 3) float64 metres, the matched surface points in the *keyframe camera* frame.
         weights: (N,) float64 in (0, 1], relative trust.
+        scale: how predicted points were made metric, where they were corrected by measured depth.
+        note: what a person should know of these matches or of their absence, a clause; usually nothing.
     """
 
     query_xy: NDArray[np.float64]
     reference_xy: NDArray[np.float64]
     points: NDArray[np.float64]
     weights: NDArray[np.float64]
+    scale: MetricScale | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.query_xy)
 
     def __getitem__(self, rows: NDArray) -> Matches:
-        return Matches(self.query_xy[rows], self.reference_xy[rows], self.points[rows], self.weights[rows])
+        return replace(
+            self,
+            query_xy=self.query_xy[rows],
+            reference_xy=self.reference_xy[rows],
+            points=self.points[rows],
+            weights=self.weights[rows],
+        )
 
     @classmethod
-    def empty(cls) -> Matches:
+    def empty(cls, note: str = "") -> Matches:
         """No matches at all."""
-        return cls(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 3)), np.zeros(0))
+        return cls(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 3)), np.zeros(0), note=note)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelMatches:
+    """Pixels (N, 2) of a query and of one reference that show the same, without any geometry."""
+
+    query_xy: NDArray[np.float64]
+    reference_xy: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedDepth:
+    """What a network believes a view's depth to be, in its own frame and at a scale of its own.
+
+    Attributes:
+        xy: (N, 2) pixels of the frame as the camera gave it.
+        depth: (N,) along the optical axis, positive, in the network's units.
+        confidence: (N,) at least 0, of the network.
+    """
+
+    xy: NDArray[np.float64]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
 
 
 @runtime_checkable
@@ -66,3 +100,22 @@ class Matcher(Protocol):
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Matches of the query with each reference, in the references' order."""
+
+
+@runtime_checkable
+class PixelMatcher(Protocol):
+    """What a matcher can also be: one that matches keyframes without depth, so that they can be triangulated."""
+
+    def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
+        """Matches of the query with each reference, by appearance alone."""
+
+
+@runtime_checkable
+class DepthPredictor(Protocol):
+    """What a matcher can also be: one that knows shapes without any depth sensor."""
+
+    def predict_depth(self, features: Features, other: Features) -> PredictedDepth:
+        """Depth of a frame, seen together with another view (or itself)."""
+
+    def estimate_focal(self, frame: Frame) -> float:
+        """Focal length in pixels of a frame without calibration (square pixels, principal point in the middle)."""

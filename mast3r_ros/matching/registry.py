@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.network.checkpoint import read_config
+
+logger = logging.getLogger(__name__)
 
 _FACTORIES: dict[str, Callable[..., Matcher]] = {}
 
@@ -31,16 +36,39 @@ def create(name: str, **options: Any) -> Matcher:
 
     Args:
         name: a registered name, or ``auto`` for the best that can run here.
-        options: settings of that matcher, e.g. ``feature="orb"`` for ``sift``.
+        options: settings of that matcher, e.g. ``feature="orb"`` for ``sift``. With ``auto`` those that only other
+            matchers have are left out.
 
     Raises:
         MatcherError: for an unknown name or options the matcher does not have.
+        CheckpointError: for a checkpoint that cannot be used.
     """
     if name == "auto":
-        name = "sift"
+        name, why = best_matcher(options.get("checkpoint") or "")
+        options = accepted_options(name, options)
+        logger.info("matcher auto takes %s: %s", name, why)
     if name not in _FACTORIES:
         raise MatcherError(f"unknown matcher '{name}': choose one of auto, {', '.join(available())}")
     try:
         return _FACTORIES[name](**options)
     except TypeError as error:
         raise MatcherError(f"matcher '{name}' does not take these options ({error})") from error
+
+
+def best_matcher(checkpoint: Any = "") -> tuple[str, str]:
+    """Name of the best matcher that can run here, and why.
+
+    Raises:
+        CheckpointError: for a checkpoint that cannot be used.
+    """
+    if not checkpoint:
+        return "sift", "no checkpoint of a network is given"
+    if read_config(checkpoint).has_descriptors:
+        return "mast3r", f"{checkpoint} is a MASt3R network"
+    return "dust3r", f"{checkpoint} is a DUSt3R network, without descriptors"
+
+
+def accepted_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a matcher has."""
+    known = inspect.signature(_FACTORIES[name]).parameters
+    return {option: value for option, value in options.items() if option in known}

@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError
-from mast3r_ros.frames import Frame, valid_depth
+from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Features, Matches
 from mast3r_ros.matching.nearest import mutual_hamming, mutual_nearest
 from mast3r_ros.matching.registry import register
+from mast3r_ros.matching.surface import surface_points
 
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
 QUANTUM = 512.0
-#: Depth may vary by this share of itself around a keypoint before the point counts as an edge.
-EDGE = 0.05
 #: Features per image: as many as the speed each is chosen for allows.
 USUAL_FEATURES = {"sift": 1500, "orb": 1000}
 #: Images are shrunk to this many pixels on the long side before features are looked for.
@@ -118,23 +117,3 @@ class SiftMatcher:
                 )
             )
         return matched
-
-
-def surface_points(frame: Frame, xy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Surface points (N, 3) seen at pixels (N, 2), metres in the camera frame; NaN where unknown.
-
-    A keypoint on a depth edge belongs to either side of it, so it gets no point at all.
-    """
-    points = np.full((len(xy), 3), np.nan, dtype=np.float32)
-    if frame.depth is None or frame.camera is None or len(xy) == 0:
-        return points
-    u, v = np.rint(xy).astype(np.int64).T
-    u, v = u.clip(0, frame.width - 1), v.clip(0, frame.height - 1)
-    valid = valid_depth(frame.depth)
-    near = cv2.erode(np.where(valid, frame.depth, 1e6).astype(np.float32), np.ones((3, 3), np.uint8))[v, u]
-    far = cv2.dilate(np.where(valid, frame.depth, 0).astype(np.float32), np.ones((3, 3), np.uint8))[v, u]
-    known = (far > 0) & (far - near < EDGE * far)
-    z = (near + far) / 2
-    rays = frame.camera.rays(xy[known].astype(np.float64))
-    points[known] = np.concatenate([rays * z[known, None], z[known, None]], axis=1)
-    return points

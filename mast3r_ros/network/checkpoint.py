@@ -97,6 +97,15 @@ def load_model(
     return network.eval().requires_grad_(False)
 
 
+def read_config(path: str | Path) -> NetworkConfig:
+    """Architecture of a ``.safetensors`` checkpoint or Hugging Face folder; its weights are not read.
+
+    Raises:
+        CheckpointError: for missing or foreign files, and for a ``.pth`` that was not converted.
+    """
+    return _locate(Path(path).expanduser())[1]
+
+
 def convert_checkpoint(source: str | Path, destination: str | Path) -> CheckpointInfo:
     """Official ``.pth`` or Hugging Face folder -> ``destination`` (.safetensors) and its ``.json``.
 

@@ -1,0 +1,269 @@
+"""What the learned matchers share: frames become tokens once, pairs are decoded in batches, pixels become points.
+
+The keyframe is always view 1 of a pair and the query view 2. Points of both views come out in camera 1's frame, so the
+keyframe's points are where `Matches` wants them without any transformation, and of the query nothing but descriptors
+is needed. The other way round its points would come in the frame of the query, whose pose is what is looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mast3r_ros.errors import MatcherError
+from mast3r_ros.frames import Frame
+from mast3r_ros.geometry.pointmap import estimate_focal
+from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
+from mast3r_ros.matching.network_view import NetworkView, view_of
+from mast3r_ros.matching.pairs import Correspondences, Pairs
+from mast3r_ros.matching.reference_surface import surface_of
+from mast3r_ros.matching.stopwatch import Stopwatch
+from mast3r_ros.network import PointmapNetwork, Tokens
+from mast3r_ros.network.checkpoint import load_model
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: Pairs decoded as one batch; more only cost memory.
+PAIRS_AT_ONCE = 8
+#: Retrieval describes squares of this many tokens on a side.
+POOLED = 2
+#: Values of each weight tensor that go into the network's fingerprint.
+SAMPLES = 64
+
+
+class NetworkMatcher(ABC):
+    """Base of the matchers `mast3r` and `dust3r`.
+
+    Attributes:
+        network: in evaluation mode, on ``device``.
+        device: where it runs.
+        dtype: of encoder, decoders and descriptor heads; point heads and everything after them are float32.
+        stopwatch: ``ms`` of the stages encode, decode, heads and match of the last ``describe`` or ``match``.
+    """
+
+    name: str
+    #: Whether the network's own unit is the metre.
+    metric: bool
+
+    def __init__(
+        self,
+        checkpoint: str | Path | PointmapNetwork,
+        size: int,
+        dtype: str,
+        device: str,
+        compile: bool,
+    ) -> None:
+        """See the matchers for the arguments.
+
+        Raises:
+            CheckpointError: for a checkpoint that is missing, damaged, or not safetensors.
+            MatcherError: for options that cannot be had here.
+        """
+        self.device = _device(device)
+        self.dtype = _dtype(dtype, self.device)
+        self.network = self._loaded(checkpoint)
+        self.size = size or (224 if max(self.network.config.img_size) == 224 else 512)
+        patch = self.network.config.patch_size
+        if not 2 * patch <= self.size <= 2048:
+            raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
+        self.stopwatch = Stopwatch(self.device)
+        self._fingerprint = fingerprint(self.network)
+        if compile:
+            for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
+                block.compile()
+
+    def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
+        if isinstance(checkpoint, PointmapNetwork):
+            return checkpoint.to(self.device).eval().requires_grad_(False)
+        if not str(checkpoint):
+            raise MatcherError(
+                f"matcher '{self.name}' needs a checkpoint (.safetensors): download and convert one with "
+                "'mast3r_ros checkpoint download' and 'mast3r_ros checkpoint convert'"
+            )
+        return load_model(Path(checkpoint).expanduser(), self.device, self.dtype)
+
+    @property
+    def signature(self) -> str:
+        """Name, size and a fingerprint of the weights: what features depend on."""
+        return f"{self.name}-{self.size}-{self._fingerprint}-1"
+
+    # -- what the map keeps ------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def describe(self, frame: Frame) -> Features:
+        """Encode a frame.
+
+        Returns:
+            ``tokens`` (N, C) float16 and the frame's :class:`NetworkView` as arrays: about 1.5 MB and 0.4 MB for
+            ViT-L at 512 x 384, where the frame has depth.
+        """
+        self.stopwatch.reset()
+        with self.stopwatch.stage("encode"):
+            view, image = view_of(frame, self.size)
+            tokens = self.network.encode(image.to(self.device)).features[0]
+            limit = float(np.finfo(np.float16).max)
+            half = tokens.float().clamp(-limit, limit).half().cpu().numpy()
+        return {"tokens": half, **view.to_features()}
+
+    def local_descriptors(self, features: Features) -> NDArray[np.float32]:
+        """Encoder tokens averaged over squares of 2 x 2 (32 x 32 pixels), (N / 4, C) of unit length. No training."""
+        rows, columns = (int(side) // self.network.config.patch_size for side in features["size"])
+        tokens = torch.from_numpy(np.asarray(features["tokens"], np.float32)).T.reshape(1, -1, rows, columns)
+        pooled = F.avg_pool2d(tokens, POOLED, ceil_mode=True)[0].flatten(1).T
+        return np.ascontiguousarray(F.normalize(pooled, dim=1).numpy())
+
+    # -- matching ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
+        """Matches with each reference; references of one size are decoded as one batch.
+
+        Points come from the keyframe's depth where it has enough, else from the network's pointmap of the keyframe:
+        corrected by what depth there is (``Matches.scale``), or believed where the network is metric and nothing
+        else is known, or refused; ``Matches.note`` says so.
+        """
+        self.stopwatch.reset()
+        matched: dict[int, Matches] = {}
+        for rows in self._batches(references):
+            pairs = self._decoded(query, [references[row] for row in rows])
+            for row, view, found in zip(rows, pairs.views1, self._correspond(pairs, with_points=True), strict=True):
+                with self.stopwatch.stage("match"):
+                    matched[row] = self._lifted(found, view, pairs.view2)
+        return [matched[row] for row in range(len(references))]
+
+    @torch.inference_mode()
+    def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
+        """Matches with each reference without their points, for keyframes that have none."""
+        self.stopwatch.reset()
+        matched: dict[int, PixelMatches] = {}
+        for rows in self._batches(references):
+            pairs = self._decoded(query, [references[row] for row in rows])
+            for row, view, found in zip(rows, pairs.views1, self._correspond(pairs, with_points=False), strict=True):
+                xy1, xy2 = view.to_raw(found.xy1), pairs.view2.to_raw(found.xy2)
+                seen = np.isfinite(xy1).all(axis=1) & np.isfinite(xy2).all(axis=1)
+                matched[row] = PixelMatches(xy2[seen], xy1[seen])
+        return [matched[row] for row in range(len(references))]
+
+    @abstractmethod
+    def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
+        """Matched network pixels of each pair; with the reference's pointmap where asked for and needed."""
+
+    def _lifted(self, found: Correspondences, view1: NetworkView, view2: NetworkView) -> Matches:
+        """Points and raw pixels of matched network pixels."""
+        surface = surface_of(view1, found.pointmap1, self.metric)
+        if surface.depth is None:
+            return Matches.empty(surface.note)
+        z = surface.depth[found.xy1[:, 1], found.xy1[:, 0]].astype(np.float64)
+        known = np.isfinite(z)
+        xy1, xy2, z = found.xy1[known], found.xy2[known], z[known]
+        points = np.concatenate([view1.rays(xy1) * z[:, None], z[:, None]], axis=1)
+        conf = found.conf[known].astype(np.float64)
+        reference_xy, query_xy = view1.to_raw(xy1), view2.to_raw(xy2)
+        seen = np.asarray(np.isfinite(reference_xy).all(axis=1) & np.isfinite(query_xy).all(axis=1))
+        # Confidences are unbounded; of two sure matches none is worth much more than the other.
+        matches = Matches(query_xy, reference_xy, points, conf / (1 + conf), surface.scale, surface.note)
+        return matches[seen]
+
+    # -- shape of a single view --------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def predict_depth(self, features: Features, other: Features) -> PredictedDepth:
+        """Depth of a frame, which is view 1 here: its points are wanted in its own camera frame."""
+        view = NetworkView.from_features(features)
+        depth, confidence = self._own_points(features, other)[..., 2:].reshape(-1, 2).T
+        xy = view.to_raw(view.grid())
+        known = np.isfinite(xy).all(axis=1) & np.isfinite(depth) & (depth > 0)
+        return PredictedDepth(xy[known], depth[known], confidence[known])
+
+    @torch.inference_mode()
+    def estimate_focal(self, frame: Frame) -> float:
+        """Focal length of the camera that took a frame, from its pointmap when it is paired with itself.
+
+        Lens distortion is taken to be none, as the frame's own calibration is.
+        """
+        features = self.describe(Frame(frame.image, name=frame.name))
+        view = NetworkView.from_features(features)
+        focal = estimate_focal(self._own_points(features, features)[..., :3], limits=(0.2, 10.0))
+        return focal * float(np.sqrt(view.original_T_input[0, 0] * view.original_T_input[1, 1]))
+
+    def _own_points(self, features: Features, other: Features) -> NDArray[np.float32]:
+        """(H, W, 4) points of a view in its own camera frame, and their confidence."""
+        pairs = self._decoded(other, [features])
+        with self.stopwatch.stage("heads"):
+            pointmap = self.network.points(1, pairs.layers1, pairs.tokens1)
+        return torch.cat([pointmap.pts3d[0], pointmap.conf[0, ..., None]], dim=-1).cpu().numpy()
+
+    # -- decoding ----------------------------------------------------------------------------------
+
+    def _batches(self, references: Sequence[Features]) -> Iterator[list[int]]:
+        """Rows of references that can be decoded together."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for row, reference in enumerate(references):
+            by_size.setdefault(tuple(reference["size"].tolist()), []).append(row)
+        for rows in by_size.values():
+            for start in range(0, len(rows), PAIRS_AT_ONCE):
+                yield rows[start : start + PAIRS_AT_ONCE]
+
+    def _decoded(self, query: Features, references: Sequence[Features]) -> Pairs:
+        """All pairs of one batch: references of one size as view 1, the query as view 2."""
+        views = [NetworkView.from_features(reference) for reference in references]
+        view2 = NetworkView.from_features(query)
+        with self.stopwatch.stage("decode"):
+            tokens1 = self._tokens(references, views[0].size)
+            tokens2 = self._tokens([query], view2.size)[[0] * len(references)]
+            layers1, layers2 = self.network.decode(tokens1, tokens2)
+        return Pairs(views, view2, tokens1, tokens2, layers1, layers2)
+
+    def _tokens(self, features: Sequence[Features], size: tuple[int, int]) -> Tokens:
+        stacked = torch.stack([torch.from_numpy(np.asarray(f["tokens"])) for f in features])
+        patch = self.network.config.patch_size
+        return Tokens.upright(stacked.to(self.device).to(self.dtype), size, patch)
+
+
+def fingerprint(network: PointmapNetwork) -> str:
+    """Twelve hexadecimal digits of the encoder: architecture and a sample of its weights, as they are on the device."""
+    digest = hashlib.sha256(json.dumps(network.config.to_json(), sort_keys=True).encode())
+    for name, parameter in sorted(network.named_parameters()):
+        if name.startswith(("patch_embed", "enc_")):
+            flat = parameter.detach().flatten()
+            sample: Tensor = flat[:: max(1, len(flat) // SAMPLES)]
+            digest.update(name.encode() + sample.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _device(name: str) -> torch.device:
+    if name not in DEVICES:
+        raise MatcherError(f"device '{name}' is not one of {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MatcherError("device cuda: PyTorch finds no usable GPU here; use auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type to compute in; auto takes bfloat16 where the hardware multiplies it, which float32 accumulates."""
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if has_amx() else torch.float32
+    if name not in DTYPES:
+        raise MatcherError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")
+    if DTYPES[name] is torch.float16 and device.type == "cpu":
+        raise MatcherError("dtype float16 is for GPUs: use bfloat16 or float32 on a CPU")
+    return DTYPES[name]
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    return bool(capabilities is not None and capabilities().get("amx_bf16", False))

@@ -1,0 +1,149 @@
+"""A camera frame as a network sees it, and the way back to the camera's own pixels.
+
+Networks know pinhole cameras only. A frame of a distorting camera is rectified first, to a pinhole camera with the
+same intrinsics: the middle keeps its resolution, and what the lens bends out of the frame at the corners is lost.
+Matched pixels are bent back, so that everybody else sees pixels of the image as the camera gave it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.geometry.distortion import COEFFICIENTS
+from mast3r_ros.matching.base import Features
+from mast3r_ros.matching.surface import surface_depth
+from mast3r_ros.network import preprocessing
+
+Array = NDArray[np.float64]
+
+#: Distortion models by the number that stands for them in features.
+MODELS = tuple(COEFFICIENTS)
+#: Rays that do not come back from a distorted pixel to within this (at z = 1) have no pixel.
+ROUND_TRIP = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkView:
+    """Where the pixels of a network image lie, and how far away what they show is.
+
+    Attributes:
+        size: (height, width) of the network image.
+        original_T_input: (3, 3) from network pixels to pixels of the rectified frame, see ``NetworkImage``.
+        camera: of the frame as the camera gave it; None where it is unknown.
+        depth: (height, width) metres along the optical axis, 0 where unknown; (0, 0) without any depth.
+    """
+
+    size: tuple[int, int]
+    original_T_input: Array
+    camera: Camera | None
+    depth: NDArray[np.float32]
+
+    @property
+    def known_share(self) -> float:
+        """Share of the pixels whose depth was measured."""
+        return float((self.depth > 0).mean()) if self.depth.size else 0.0
+
+    def to_raw(self, xy: NDArray) -> Array:
+        """Network pixels (N, 2) -> pixels of the frame as the camera gave it; NaN where it has none."""
+        original = (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T
+        original += self.original_T_input[:2, 2] - 0.5
+        if self.camera is None or not self.camera.is_distorted:
+            return original
+        return bent(self.camera, rectified_camera(self.camera).rays(original))
+
+    def rays(self, xy: NDArray) -> Array:
+        """Network pixels (N, 2) -> ideal image coordinates (N, 2) at z = 1. Needs a camera."""
+        assert self.camera is not None
+        original = (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T
+        return rectified_camera(self.camera).rays(original + self.original_T_input[:2, 2] - 0.5)
+
+    def grid(self) -> NDArray[np.int64]:
+        """All network pixels (height * width, 2) as x, y, row by row."""
+        y, x = np.mgrid[: self.size[0], : self.size[1]]
+        return np.stack([x, y], axis=-1).reshape(-1, 2)
+
+    def to_features(self) -> dict[str, NDArray]:
+        """What :meth:`from_features` needs, half precision where that is enough (depth: one part in 2000)."""
+        camera = np.zeros(0)
+        if (c := self.camera) is not None:
+            camera = np.array([c.width, c.height, MODELS.index(c.model), *c.K.ravel(), *c.D], dtype=np.float64)
+        return {
+            "size": np.array(self.size, dtype=np.int32),
+            "original_T_input": self.original_T_input,
+            "camera": camera,
+            "depth": self.depth.astype(np.float16),
+        }
+
+    @classmethod
+    def from_features(cls, features: Features) -> NetworkView:
+        """Inverse of :meth:`to_features`."""
+        height, width = (int(side) for side in features["size"])
+        values, camera = features["camera"], None
+        if values.size:
+            model = MODELS[int(values[2])]
+            camera = Camera(int(values[0]), int(values[1]), values[3:12].reshape(3, 3), model, values[12:])
+        return cls((height, width), features["original_T_input"], camera, features["depth"].astype(np.float32))
+
+
+def view_of(frame: Frame, size: int) -> tuple[NetworkView, Tensor]:
+    """A frame at network size.
+
+    Args:
+        size: longer side of the network image; 224 and 512 take exactly the resolutions of their training.
+
+    Returns:
+        the view, and its image (1, 3, H, W) in [-1, 1].
+
+    Raises:
+        CodecError: for images too long and thin for a network.
+    """
+    image = rectified(frame)
+    if size in (224, 512):
+        prepared = preprocessing.prepare_for_localization(image, size)
+    else:
+        prepared = preprocessing.prepare(image, size)
+    view = NetworkView(prepared.size, prepared.original_T_input, frame.camera, np.zeros((0, 0), np.float32))
+    if frame.depth is None or frame.camera is None:
+        return view, prepared.tensor
+    depth = np.nan_to_num(surface_depth(frame.depth, view.to_raw(view.grid()))).reshape(view.size)
+    return NetworkView(view.size, view.original_T_input, frame.camera, depth), prepared.tensor
+
+
+def rectified(frame: Frame) -> NDArray[np.uint8]:
+    """The image (H, W, 3) as :func:`rectified_camera` would have taken it; black where nothing was seen."""
+    if frame.camera is None or not frame.camera.is_distorted:
+        return frame.image
+    c = frame.camera
+    x, y = _rectification(c.width, c.height, c.model, c.K.tobytes(), c.D.tobytes())
+    return np.asarray(cv2.remap(frame.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
+
+
+def rectified_camera(camera: Camera) -> Camera:
+    """The pinhole camera with the same size and intrinsics."""
+    return camera if not camera.is_distorted else Camera(camera.width, camera.height, camera.K)
+
+
+def bent(camera: Camera, rays: Array) -> Array:
+    """Ideal coordinates (N, 2) -> pixels (N, 2) of a distorting camera; NaN where its model folds back."""
+    pixels = camera.project(np.concatenate([rays, np.ones((len(rays), 1))], axis=1))
+    back = np.linalg.norm(camera.rays(pixels) - rays, axis=1)
+    pixels[~(back < ROUND_TRIP)] = np.nan
+    return pixels
+
+
+@lru_cache(maxsize=8)
+def _rectification(
+    width: int, height: int, model: str, K: bytes, D: bytes
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where every pixel of the rectified image lies in the raw one: x and y (H, W)."""
+    camera = Camera(width, height, np.frombuffer(K).reshape(3, 3), model, np.frombuffer(D))
+    raw = bent(camera, rectified_camera(camera).pixel_rays.reshape(-1, 2)).reshape(height, width, 2)
+    raw = np.where(np.isfinite(raw), raw, -1e4).astype(np.float32)  # far outside: black
+    return np.ascontiguousarray(raw[..., 0]), np.ascontiguousarray(raw[..., 1])
