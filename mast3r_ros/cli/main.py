@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import benchmark, evaluate, localize, map, replay
+from mast3r_ros.cli import bag, benchmark, demo, evaluate, localize, map, replay
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError
 
@@ -25,7 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo.demo)
 app.add_typer(map.app, name="map")
+app.add_typer(bag.app, name="bag")
 app.command("localize")(localize.localize)
 app.command("replay")(replay.replay)
 app.add_typer(evaluate.app, name="evaluate")
@@ -50,8 +52,8 @@ def options(
     """Options of all sub-commands."""
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    level = logging.DEBUG if debug else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.getLogger("mast3r_ros").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def main() -> None:

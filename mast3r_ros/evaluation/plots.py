@@ -63,8 +63,7 @@ def errors_over_time(records: Sequence[Record]) -> str:
         _errors(below, times, errors[:, 1], accepted, wrong, (0.1, 1, 5, 10, 45), metrics.WRONG_DEG, "deg")
         _rejections(above, times, records)
         below.set_xlabel("time (s)")
-        handles, labels = above.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=5)
+        above.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=5)
         return _svg(figure)
 
 
@@ -75,14 +74,14 @@ def latency(records: Sequence[Record]) -> str:
     totals = metrics.finite([record.timings_ms.get("total", np.nan) for record in records])
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.5), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (3, 2)})
         if totals.size:
             top = float(np.percentile(totals, 99.5)) * 1.05
             left.hist(np.clip(totals, None, top), bins=np.linspace(0, top, 36), color=ACCEPTED, rwidth=0.88)
             for rank, style in ((50, "-"), (95, "--")):
                 value = float(np.percentile(totals, rank))
                 left.axvline(value, color=INK, linewidth=1, linestyle=style, label=f"p{rank}  {value:.0f} ms")
-            left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+            left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=2)
         left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         left.set_xlabel("latency (ms)")
         left.set_ylabel("queries")

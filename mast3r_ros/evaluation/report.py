@@ -157,8 +157,8 @@ def _plan_view(evaluation: Evaluation, keyframe_map: KeyframeMap) -> str:
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "plan.png"
         draw_plan_view(keyframe_map, picture, ways)
-        image = cv2.imread(str(picture), cv2.IMREAD_COLOR_RGB)
-    return _image(np.asarray(image, dtype=np.uint8), "map from above")
+        image = np.asarray(cv2.imread(str(picture), cv2.IMREAD_COLOR), dtype=np.uint8)
+    return _image(image[..., ::-1], "map from above")
 
 
 def _positions(poses: Sequence[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
