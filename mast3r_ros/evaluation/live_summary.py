@@ -37,7 +37,7 @@ def live_summary(evaluation: Evaluation, traffic: Traffic, stage_seconds: Mappin
     figures = evaluation.summary()
     taken, localized = figures.pop("queries"), figures.pop("answered")
     has_truth = any(record.truth is not None for record in evaluation.records)
-    latency = figures.pop("latency_ms")
+    latency, wrong = figures.pop("latency_ms"), figures.pop("wrong_accepted")
     head = {
         "frames_played": traffic.played,
         "frames_received": traffic.received,
@@ -45,7 +45,7 @@ def live_summary(evaluation: Evaluation, traffic: Traffic, stage_seconds: Mappin
         "frames_taken": taken,
         "frames_localized": localized,
         "localized_fraction": localized / taken if taken else float("nan"),
-        "wrong_accepted": figures.pop("wrong_accepted") if has_truth else None,
+        "wrong_accepted": wrong if has_truth else None,
         "median_translation_error_m": figures.pop("median_translation_error_m"),
         "median_rotation_error_deg": figures.pop("median_rotation_error_deg"),
         **{f"latency_ms_{rank}": value for rank, value in latency.items()},

@@ -21,10 +21,12 @@ Array = NDArray[np.float64]
 RGB = tuple[int, int, int]
 
 PAPER: RGB = (247, 246, 242)
-KEYFRAME: RGB = (61, 90, 128)
+KEYFRAME: RGB = (96, 150, 215)
 #: Drawn this many times larger and shrunk: smooth edges.
 OVERSAMPLING = 2
 VOXEL_M = 0.012
+#: Depth pixels to read in all.
+PIXELS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,8 @@ def draw_scene(
         MapError: if the map knows no surface.
     """
     plan_T_map = se3.make(plan_rotation(keyframe_map), np.zeros(3))
-    points, colours = map_cloud(keyframe_map, VOXEL_M, max_points=4_000_000, pixels_per_keyframe=120_000)
+    pixels = int(np.clip(PIXELS / max(len(keyframe_map), 1), 20_000, 100_000))
+    points, colours = map_cloud(keyframe_map, VOXEL_M, max_points=4_000_000, pixels_per_keyframe=pixels)
     if len(points) == 0:
         raise MapError("the map knows no surface (no keyframe has depth), so there is nothing to draw")
     points = se3.apply(plan_T_map, points)
@@ -63,7 +66,7 @@ def draw_scene(
     lens, viewer_T_plan = _viewer(points, width * OVERSAMPLING, height * OVERSAMPLING, azimuth_deg, elevation_deg)
     canvas, depth = _splat(points, colours, lens, viewer_T_plan)
     edges = np.concatenate([frustum(pose, 0.1) for pose in poses])
-    _draw_lines(canvas, depth, edges, KEYFRAME, 1, lens, viewer_T_plan)
+    _draw_lines(canvas, depth, edges, KEYFRAME, 2, lens, viewer_T_plan, slack_m=1.5)
     for way in ways:
         positions = se3.apply(plan_T_map, way.positions)
         segments = np.stack([positions[:-1], positions[1:]], axis=1)
@@ -143,7 +146,7 @@ def _draw_lines(
     thickness: int,
     lens: Camera,
     viewer_T_plan: Array,
-    slack_m: float = 0.4,
+    slack_m: float,
 ) -> None:
     """Segments (N, 2, 3); those that lie further behind the surface than ``slack_m`` are hidden."""
     ends = se3.apply(viewer_T_plan, segments)

@@ -60,9 +60,9 @@ class RecordingSettings:
     height: int = 480
     mapping_s: float = 60.0
     query_s: float = 24.0
-    mapping_hz: int = 3
+    mapping_hz: int = 2
     query_hz: int = 10
-    covered_s: float = 0.3
+    covered_s: float = 0.1
 
     @property
     def camera(self) -> Camera:
@@ -81,7 +81,7 @@ def demo_world(settings: RecordingSettings) -> World:
 
 def record_mapping(world: World, path: Path, settings: RecordingSettings, progress: Progress | None = None) -> None:
     """Record a thorough drive, with map -> odom in TF, from which a map can be built."""
-    drive = _drive(world, settings.seed, settings.mapping_s, look_around=1.0)
+    drive = _drive(world, settings.seed, settings.mapping_s, stops=4, look_around=1.0)
     with BagWriter(path, overwrite=True) as bag:
         recorder = _Recorder(bag, drive, START_NS, settings.seed, with_map=True)
         recorder.record(_frames(world, drive, settings.mapping_hz, settings), settings.mapping_hz, progress)
@@ -89,7 +89,7 @@ def record_mapping(world: World, path: Path, settings: RecordingSettings, progre
 
 def record_query(world: World, path: Path, settings: RecordingSettings, progress: Progress | None = None) -> None:
     """Record another drive an hour later, without map -> odom: that is what the relocalizer has to find."""
-    drive = _drive(world, settings.seed + 1, settings.query_s, look_around=0.4)
+    drive = _drive(world, settings.seed + 1, settings.query_s, stops=6, look_around=0.2)
     frames = _frames(world, drive, settings.query_hz, replace(settings, seed=settings.seed + 1))
     middle = settings.query_s / 2
     frames = _with_covered_lens(frames, middle, middle + settings.covered_s)
@@ -98,13 +98,14 @@ def record_query(world: World, path: Path, settings: RecordingSettings, progress
         recorder.record(frames, settings.query_hz, progress)
 
 
-def _drive(world: World, seed: int, seconds: float, look_around: float) -> Trajectory:
+def _drive(world: World, seed: int, seconds: float, stops: int, look_around: float) -> Trajectory:
     """A robot that keeps its distance from the walls: a camera that sees nothing but paint cannot be found."""
-    camera = mounted_camera(height_m=1.1, tilt_deg=4.0)
+    camera = mounted_camera(height_m=1.2, tilt_deg=10.0)
     settings = TourSettings(
         rate_hz=ODOMETRY_HZ,
-        speed_mps=0.5,
-        turn_rate_rps=0.6,
+        speed_mps=0.6,
+        turn_rate_rps=0.8,
+        stops=stops,
         look_around=look_around,
         clearance_m=0.45,
         base_T_camera=camera,
