@@ -16,6 +16,8 @@ from mast3r_ros.geometry import se3
 
 Array = NDArray[np.float64]
 
+#: A step that lowers the cost by less than this share of it ends the refinement.
+SETTLED = 1e-6
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
@@ -84,7 +86,25 @@ def solve_pose(
     settings: SolverSettings = SolverSettings(),
     initial: Array | None = None,
 ) -> AbsolutePose | None:
-    """Pose of a calibrated camera from 2-D to 3-D matches, most of which may be wrong.
+    """Pose of a calibrated camera from 2-D to 3-D matches, most of which may be wrong, refined.
+
+    Args and returns as :func:`ransac_pose`.
+    """
+    pose = ransac_pose(ideal, points, weights, focal_px, settings, initial)
+    if pose is None:
+        return None
+    return refine_pose(pose.map_T_camera, ideal, points, weights, focal_px, settings)
+
+
+def ransac_pose(
+    ideal: Array,
+    points: Array,
+    weights: Array,
+    focal_px: float,
+    settings: SolverSettings = SolverSettings(),
+    initial: Array | None = None,
+) -> AbsolutePose | None:
+    """Pose that explains most matches (LO-RANSAC of PoseLib), before any weighting of them.
 
     Args:
         ideal: (N, 2) undistorted image coordinates at z = 1.
@@ -113,7 +133,8 @@ def solve_pose(
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     if not np.isfinite(map_T_camera).all():
         return None
-    return refine_pose(map_T_camera, ideal, points, weights, focal_px, settings)
+    found = _linearise(map_T_camera, ideal, points, weights, focal_px, settings)
+    return _pose(map_T_camera, found, focal_px) if found.inlier.sum() >= MINIMUM else None
 
 
 def refine_pose(
@@ -143,23 +164,15 @@ def refine_pose(
         moved = _moved(map_T_camera, step)
         trial = _linearise(moved, ideal, points, weights, focal_px, settings)
         if trial.cost <= state.cost:
+            settled = state.cost - trial.cost < SETTLED * state.cost
             map_T_camera, state, damping = moved, trial, damping / 5
-            if np.abs(step).max() < 1e-7:
+            if settled:
                 break
         else:
             damping *= 10
     if state.inlier.sum() < MINIMUM:
         return None
-    return AbsolutePose(
-        camera_T_map=se3.inverse(map_T_camera),
-        inlier=state.inlier,
-        residual_px=state.residual_px,
-        information=state.hessian,
-        pulls=state.pulls,
-        variance_factor=state.variance_factor,
-        cost=state.cost,
-        focal_px=focal_px,
-    )
+    return _pose(map_T_camera, state, focal_px)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +186,19 @@ class _Linearisation:
     residual_px: Array
     pulls: Array
     variance_factor: float
+
+
+def _pose(map_T_camera: Array, state: _Linearisation, focal_px: float) -> AbsolutePose:
+    return AbsolutePose(
+        camera_T_map=se3.inverse(map_T_camera),
+        inlier=state.inlier,
+        residual_px=state.residual_px,
+        information=state.hessian,
+        pulls=state.pulls,
+        variance_factor=state.variance_factor,
+        cost=state.cost,
+        focal_px=focal_px,
+    )
 
 
 def _moved(map_T_camera: Array, twist: Array) -> Array:

@@ -17,8 +17,8 @@ from mast3r_ros.geometry.absolute_pose import (
     MINIMUM,
     AbsolutePose,
     SolverSettings,
+    ransac_pose,
     refine_pose,
-    solve_pose,
 )
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
@@ -200,10 +200,10 @@ class Localizer:
             ideal, focal = frame.camera.rays(found.xy), frame.camera.focal
             has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
             ideal, found = ideal[has_ray], found.rows(has_ray)
-            pose = solve_pose(ideal, found.points, found.weights, focal, settings)
+            pose = ransac_pose(ideal, found.points, found.weights, focal, settings)
         elif (known := self._known_focal(frame)) is not None:
             ideal = (found.xy - centre) / known
-            pose = solve_pose(ideal, found.points, found.weights, known, settings)
+            pose = ransac_pose(ideal, found.points, found.weights, known, settings)
         else:
             side = max(frame.width, frame.height)
             pose = solve_pose_and_focal(found.xy - centre, found.points, found.weights, side, settings)
