@@ -45,7 +45,7 @@ def create(name: str, **options: Any) -> Matcher:
     """
     if name == "auto":
         name, why = best_matcher(options.get("checkpoint") or "")
-        options = accepted_options(name, options)
+        options = matcher_options(name, options)
         logger.info("matcher auto takes %s: %s", name, why)
     if name not in _FACTORIES:
         raise MatcherError(f"unknown matcher '{name}': choose one of auto, {', '.join(available())}")
@@ -68,7 +68,9 @@ def best_matcher(checkpoint: Any = "") -> tuple[str, str]:
     return "dust3r", f"{checkpoint} is a DUSt3R network, without descriptors"
 
 
-def accepted_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a matcher has."""
+def matcher_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a matcher has; all of them for ``auto`` and for unknown names."""
+    if name not in _FACTORIES:
+        return dict(options)
     known = inspect.signature(_FACTORIES[name]).parameters
     return {option: value for option, value in options.items() if option in known}

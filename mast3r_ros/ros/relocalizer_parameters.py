@@ -8,6 +8,7 @@ from typing import Any
 from mast3r_ros.localization.localizer import LocalizerSettings
 from mast3r_ros.localization.tracking import TrackerSettings
 from mast3r_ros.localization.verification import Gates
+from mast3r_ros.matching.registry import matcher_options
 from mast3r_ros.ros.parameters import param
 
 
@@ -22,6 +23,16 @@ class RelocalizerParameters:
     )
     max_features: int = param(
         0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
+    )
+    checkpoint: str = param(
+        "", "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder.", fixed=True
+    )
+    device: str = param("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"), fixed=True)
+    dtype: str = param(
+        "auto",
+        "What it computes in; auto takes bfloat16 where the hardware has it.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        fixed=True,
     )
     autostart: bool = param(True, "Configure and activate at start; false where a lifecycle manager does it.")
 
@@ -148,10 +159,9 @@ class RelocalizerParameters:
     )
 
     def matcher_options(self) -> dict[str, Any]:
-        """Options for ``registry.create``."""
-        if self.matcher in ("auto", "sift"):
-            return {"feature": self.feature, "max_features": self.max_features}
-        return {}
+        """Options for ``registry.create``: those of the parameters that the matcher has."""
+        names = ("feature", "max_features", "checkpoint", "device", "dtype")
+        return matcher_options(self.matcher, {name: getattr(self, name) for name in names})
 
     def localizer_settings(self) -> LocalizerSettings:
         """The core's settings with these values."""
