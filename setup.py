@@ -43,6 +43,7 @@ setup(
         "lz4>=4",
         "zstandard>=0.18",
         "typer>=0.12",
+        "click>=8.1",
         "rich>=13",
         "matplotlib>=3.5",
         "rerun-sdk>=0.27,<0.28",
