@@ -108,6 +108,7 @@ class Localizer:
         self.settings = settings
         # Focal lengths of accepted frames without calibration, by image size: one camera has one focal length.
         self._focals: dict[tuple[int, int], deque[float]] = {}
+        self._described: tuple[Frame, Features] | None = None
 
     def localize(self, frame: Frame, prior: PosePrior | None = None, *, exclude: Collection[str] = ()) -> PoseEstimate:
         """Find the pose of ``frame``, or say why it cannot be found.
@@ -120,6 +121,12 @@ class Localizer:
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
+    def features(self, frame: Frame) -> Features:
+        """What the matcher knows of a frame; of the last one without computing it again."""
+        if self._described is not None and self._described[0] is frame:
+            return self._described[1]
+        return self.matcher.describe(frame)
+
     def _attempt(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: _Clock) -> PoseEstimate:
         if len(self.map) == 0:
             return rejected(Reason.EMPTY_MAP, "the map has no keyframes")
@@ -127,6 +134,7 @@ class Localizer:
             return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         with clock.stage("describe"):
             features = self.matcher.describe(frame)
+        self._described = frame, features
         first = self._look(frame, features, self.settings.keyframes, prior, exclude, clock)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
             return first

@@ -34,7 +34,8 @@ class Gates:
         min_inlier_ratio: their share of all matches (``too_few_inliers``).
         min_spread: share of the image's 8 x 6 cells that hold an inlier (``inliers_on_one_patch``).
         max_residual_px: median reprojection error of the inliers, in pixels of a 640 wide image (``large_residuals``).
-        max_position_sigma_m: standard deviation of the position in its worst direction (``uncertain``).
+        max_position_sigma_m: standard deviation that the matches leave to the position in its worst direction
+            (``uncertain``).
         max_rotation_sigma_deg: the same for the rotation (``uncertain``).
         max_condition: ratio of the largest to the smallest standard deviation of the position
             (``ill_conditioned``).
@@ -100,9 +101,11 @@ def verify(support: Support, frame: Frame, gates: Gates = Gates(), noise: PoseNo
     Returns:
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
     """
-    covariance = pose_covariance(support, noise or USUAL_NOISE)
+    of_matches = match_covariance(support)
+    covariance = of_matches + map_covariance(noise or USUAL_NOISE)
     evidence = gather(support, frame, covariance)
-    for reason, passed, detail in _checks(evidence, covariance, support.offered, frame, gates):
+    # The map's own noise widens what is published. It is no fault of this frame, so it is not gated on.
+    for reason, passed, detail in _checks(evidence, of_matches, support.offered, frame, gates):
         if not passed:
             return Verdict(reason, detail, evidence, covariance)
     return Verdict(Reason.NONE, "", evidence, covariance)
@@ -125,11 +128,12 @@ def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
 
 
 def _checks(
-    evidence: Evidence, covariance: Array, offered: int, frame: Frame, gates: Gates
+    evidence: Evidence, of_matches: Array, offered: int, frame: Frame, gates: Gates
 ) -> Sequence[tuple[Reason, bool, str]]:
-    """Each gate as (reason, passed, sentence)."""
+    """Each gate as (reason, passed, sentence), given the covariance that the matches leave."""
     residual = evidence.residual_px * 640 / max(frame.width, frame.height)
-    axes = np.sqrt(np.maximum(np.linalg.eigvalsh(covariance[:3, :3]), 0))
+    axes = np.sqrt(np.maximum(np.linalg.eigvalsh(of_matches[:3, :3]), 0))
+    position, rotation = worst_sigmas(of_matches)
     condition = float(axes[-1] / max(axes[0], 1e-9))
     strong = evidence.inliers >= gates.strong_inliers and evidence.spread >= gates.strong_spread
     wanted = min(gates.min_agreeing_keyframes, offered)
@@ -153,8 +157,8 @@ def _checks(
         ),
         (
             Reason.UNCERTAIN,
-            e.position_sigma_m <= gates.max_position_sigma_m and e.rotation_sigma_deg <= gates.max_rotation_sigma_deg,
-            f"standard deviation {e.position_sigma_m:.2f} m and {e.rotation_sigma_deg:.1f} deg, at most "
+            position <= gates.max_position_sigma_m and np.degrees(rotation) <= gates.max_rotation_sigma_deg,
+            f"standard deviation {position:.2f} m and {np.degrees(rotation):.1f} deg, at most "
             f"{gates.max_position_sigma_m:g} m and {gates.max_rotation_sigma_deg:g} deg",
         ),
         (
@@ -215,12 +219,12 @@ def balanced_weights(support: Support, weights: Array, width: int, height: int) 
     return weights / np.maximum(count[group], 1)
 
 
-def pose_covariance(support: Support, noise: PoseNoise) -> Array:
-    """Covariance (6, 6) of map_T_camera in ROS order and fixed map axes (metres, radians).
+def match_covariance(support: Support) -> Array:
+    """Covariance (6, 6) of map_T_camera that the matches leave, in ROS order and fixed map axes (metres, radians).
 
     The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how
     much the keyframes pull in different directions (cluster-robust variance, Liang and Zeger,
-    Biometrika 1986, with keyframes as clusters), plus the noise of the map itself.
+    Biometrika 1986, with keyframes as clusters).
     """
     pose = support.pose
     # A direction the matches say nothing about must come out uncertain, not zero.
@@ -231,9 +235,13 @@ def pose_covariance(support: Support, noise: PoseNoise) -> Array:
     if len(pulling) > 1:
         correction = len(pulling) / (len(pulling) - 1)
         clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
-    floor = np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)
-    covariance = bread * max(1.0, pose.variance_factor) + clustered + floor
+    covariance = bread * max(1.0, pose.variance_factor) + clustered
     return (covariance + covariance.T) / 2
+
+
+def map_covariance(noise: PoseNoise) -> Array:
+    """The part (6, 6) of a pose's covariance that the keyframes' own poses bring."""
+    return np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)
 
 
 def cells_of(xy: Array, width: int, height: int) -> NDArray[np.int64]:
