@@ -59,7 +59,7 @@ class RecordingSettings:
     width: int = 640
     height: int = 480
     mapping_s: float = 60.0
-    query_s: float = 24.0
+    query_s: float = 20.0
     mapping_hz: int = 2
     query_hz: int = 10
     covered_s: float = 0.1
