@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import CAMERA, TINY, OracleNetwork, keyframe_poses, save_network, see
+from oracle import CAMERA, HIGH, LOW, TINY, OracleNetwork, keyframe_poses, save_network, see
 from test_matching import texture
 
 from mast3r_ros.errors import CheckpointError, MatcherError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Localizer
+from mast3r_ros.localization.cloud import localized_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, create
 from mast3r_ros.matching.base import DepthPredictor, PixelMatcher
@@ -223,6 +224,20 @@ class TestShape:
     def test_the_focal_length_of_an_uncalibrated_photo_is_read_off_its_points(self) -> None:
         matcher = oracle(camera_T_map=se3.inverse(QUERY))
         assert matcher.estimate_focal(see(QUERY)) == pytest.approx(CAMERA.focal, rel=0.02)
+
+    @pytest.mark.parametrize("calibrated", [True, False])
+    def test_a_frame_without_depth_becomes_a_cloud_on_the_walls(self, calibrated: bool) -> None:
+        matcher = oracle(camera_T_map=se3.inverse(QUERY), unit=0.4)
+        localizer = Localizer(map_of([see(pose) for pose in keyframe_poses()]), matcher)
+        frame = replace(see(QUERY), depth=None, camera=CAMERA if calibrated else None)
+        estimate = localizer.localize(frame)
+        assert estimate.localized and matcher.network.points_run == []  # not before somebody wants it
+        points, colours, confidence = localized_cloud(localizer, frame, estimate, stride=4)
+        to_wall = np.minimum(np.abs(points - LOW), np.abs(points - HIGH)).min(axis=1)
+        assert 3000 < len(points) < 80 * 60 + 1 and np.percentile(to_wall, 95) < 0.06
+        painted = (points - LOW) / (HIGH - LOW) * 250 + 5
+        assert np.median(np.abs(painted - colours)) < 4 and ((confidence > 0) & (confidence <= 1)).all()
+        assert matcher.network.points_run == [1]
 
 
 class TestContract:

@@ -73,7 +73,8 @@ def _scale_by_inliers(
     if estimate.map_T_camera is None or len(predicted.xy) == 0:
         return None
     camera_T_map = se3.inverse(estimate.map_T_camera)
-    pixels, depths = [np.zeros((0, 2))], [np.zeros(0)]
+    pixels: list[NDArray[np.float64]] = [np.zeros((0, 2))]
+    depths: list[NDArray[np.float64]] = [np.zeros(0)]
     for matched in estimate.matched:
         inliers = matched.matches[matched.inlier]
         camera_T_keyframe = camera_T_map @ keyframe_map[matched.keyframe_id].map_T_camera

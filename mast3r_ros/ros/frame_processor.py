@@ -285,7 +285,7 @@ class FrameProcessor:
         if estimate.localized:
             asked = self._attempts.answer(arrival.received_ns, Outcome(True, _pose_in_words(estimate, p)))
             self._publish_pose(estimate, where, asked, p)
-            self._outputs.cloud(frame, estimate, p.points_stride)
+            self._outputs.cloud(self._tracker.localizer, frame, estimate, p.points_stride)
         else:
             words = f"not localized: {estimate.reason.value} ({estimate.detail})"
             self._attempts.answer(arrival.received_ns, Outcome(False, words))

@@ -82,11 +82,20 @@ class MapperParameters:
         choices=("auto", "float32", "bfloat16", "float16"),
         fixed=True,
     )
+    network_size: int = param(
+        0,
+        "Longer side of the network's image; 0 takes that of its training, less is faster and less exact.",
+        low=0,
+        high=2048,
+        unit="px",
+        fixed=True,
+    )
 
     def matcher_options(self) -> dict[str, Any]:
         """Options for ``registry.create``: those of the parameters that the matcher has."""
         names = ("feature", "max_features", "checkpoint", "device", "dtype")
-        return matcher_options(self.matcher, {name: getattr(self, name) for name in names})
+        options = {name: getattr(self, name) for name in names} | {"size": self.network_size}
+        return matcher_options(self.matcher, options)
 
     def selection_settings(self) -> SelectionSettings:
         """The core's settings with these values."""

@@ -20,9 +20,10 @@ from visualization_msgs.msg import MarkerArray
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
-from mast3r_ros.localization.cloud import query_cloud
+from mast3r_ros.localization.cloud import localized_cloud
 from mast3r_ros.localization.draw import draw_matches
 from mast3r_ros.localization.estimate import PoseEstimate
+from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.export import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.ros import attempt_status, conversions, qos
@@ -89,9 +90,9 @@ class Outputs:
         assert self._seed_topic is not None
         self._seed_topic.publish(conversions.to_pose_with_covariance(map_T_base, covariance, self._frame_id, stamp_ns))
 
-    def cloud(self, frame: Frame, estimate: PoseEstimate, stride: int) -> None:
-        """What the frame's depth shows, in the map."""
-        if not _wanted(self._points_topic) or (cloud := query_cloud(frame, estimate, stride)) is None:
+    def cloud(self, localizer: Localizer, frame: Frame, estimate: PoseEstimate, stride: int) -> None:
+        """What the frame shows by its depth, or by the matcher's network, in the map."""
+        if not _wanted(self._points_topic) or (cloud := localized_cloud(localizer, frame, estimate, stride)) is None:
             return
         xyz, rgb, confidence = cloud
         self._points_topic.publish(conversions.to_point_cloud(xyz, rgb, self._frame_id, frame.stamp_ns, confidence))
