@@ -48,8 +48,8 @@ class Gates:
     min_inlier_ratio: float = 0.05
     min_spread: float = 0.16
     max_residual_px: float = 6.0
-    max_position_sigma_m: float = 0.15
-    max_rotation_sigma_deg: float = 5.0
+    max_position_sigma_m: float = 0.1
+    max_rotation_sigma_deg: float = 4.0
     max_condition: float = 30.0
     min_agreeing_keyframes: int = 2
     strong_inliers: int = 30
