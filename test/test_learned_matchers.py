@@ -19,7 +19,9 @@ from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Localizer
 from mast3r_ros.localization.cloud import localized_cloud
+from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.selection import KEEP_ALL
 from mast3r_ros.matching import Matcher, create
 from mast3r_ros.matching.base import DepthPredictor, PixelMatcher
 from mast3r_ros.matching.learned import NetworkMatcher
@@ -238,6 +240,34 @@ class TestShape:
         painted = (points - LOW) / (HIGH - LOW) * 250 + 5
         assert np.median(np.abs(painted - colours)) < 4 and ((confidence > 0) & (confidence <= 1)).all()
         assert matcher.network.points_run == [1]
+
+
+class TestMapsWithoutDepth:
+    @pytest.mark.parametrize("name", ["mast3r", "dust3r"])
+    def test_keyframes_are_triangulated_by_the_networks_matches(self, name: str) -> None:
+        frames = [replace(see(pose), depth=None) for pose in keyframe_poses()]
+        posed = [PosedFrame(frame, pose) for frame, pose in zip(frames, keyframe_poses())]
+        matcher = oracle(name)
+        keyframe_map, report = build_map(posed, selection=KEEP_ALL, matcher=matcher, image_format="png")
+        assert min(report.triangulated.values()) > 100  # smooth walls: SIFT finds nothing on them
+        for keyframe, pose in zip(keyframe_map.keyframes, keyframe_poses()):
+            depth = keyframe_map.frame(keyframe.id).depth
+            known = depth > 0
+            assert np.median(np.abs(depth[known] / see(pose).depth[known] - 1)) < 0.03
+
+    def test_a_map_from_colour_images_alone_gives_metric_poses(self) -> None:
+        # One keyframe sees its true shape at a wrong scale: the triangulated points put that right.
+        pose = keyframe_poses()[0]
+        matcher = oracle(camera_T_map=se3.inverse(pose), unit=3.0)
+        posed = [PosedFrame(replace(see(pose), depth=None), pose) for pose in keyframe_poses()]
+        keyframe_map, _ = build_map(posed, selection=KEEP_ALL, matcher=matcher, image_format="png")
+        others = [keyframe.id for keyframe in keyframe_map.keyframes[1:]]
+        estimate = Localizer(keyframe_map, matcher).localize(replace(see(QUERY), depth=None), exclude=others)
+        assert estimate.localized, estimate.detail
+        scale = estimate.matched[0].matches.scale
+        assert scale is not None and scale.factor == pytest.approx(1 / 3, rel=0.03)
+        metres, degrees = se3.pose_error(estimate.map_T_camera, QUERY)
+        assert metres < 0.05 and degrees < 1
 
 
 class TestContract:

@@ -92,6 +92,8 @@ def build(
             frames,
             frame_id=frame_id,
             selection=selection,
+            matcher=chosen,
+            describe=False,  # after the first save, with a progress bar
             source_name=str(source),
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )

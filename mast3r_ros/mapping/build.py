@@ -44,6 +44,7 @@ def build_map(
     frame_id: str = "map",
     selection: SelectionSettings | None = None,
     matcher: Matcher | None = None,
+    describe: bool = True,
     progress: BuildProgress | None = None,
     source_name: str = "",
     image_format: str = "jpg",
@@ -54,7 +55,8 @@ def build_map(
         source: frames with poses in the map frame, in the order of recording; read once.
         frame_id: name of the map frame.
         selection: when a frame becomes a keyframe.
-        matcher: what to describe the keyframes with now; None leaves that to the first use.
+        matcher: what to triangulate (where it can do that, else SIFT does) and describe the keyframes with.
+        describe: describe them now; otherwise that is left to the first use.
         source_name: where the frames come from, kept in the map for people.
         image_format: ``jpg`` or ``png``, see :class:`KeyframeMap`.
 
@@ -73,7 +75,7 @@ def build_map(
             report.skipped[skip.value] += 1
         if progress is not None:
             progress(report.frames, report.kept)
-    report.triangulated = triangulate_missing_depth(keyframe_map)
-    if matcher is not None:
+    report.triangulated = triangulate_missing_depth(keyframe_map, matcher)
+    if matcher is not None and describe:
         keyframe_map.prepare(matcher)
     return keyframe_map, report

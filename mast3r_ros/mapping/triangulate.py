@@ -6,68 +6,45 @@ useful angle in front of both cameras, and the point projects back to where it w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-
-Array = NDArray[np.float64]
+from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, NetworkPixels, Observations, View, homogeneous
+from mast3r_ros.matching.base import Matcher, PixelMatcher
 
 #: Neighbours each keyframe is matched with, and how far apart two views must be to be worth it (in scene depths).
 NEIGHBOURS, LEAST_BASELINE = 6, 0.03
-FEATURES = 2000
-#: Lowe's ratio test.
-RATIO = 0.8
-#: A match may be off its epipolar line, and a point off its observation, by this much, pixels.
-EPIPOLAR_PX, REPROJECTION_PX = 2.0, 2.0
+#: A point may be off its observation by this much, in pixels of the images that were matched.
+REPROJECTION_PX = 2.0
 #: Rays that meet at less than this say nothing about depth, degrees.
 PARALLAX_DEG = 1.5
 #: Each point is written to a square of this half width, pixels: matchers look depth up near their features.
 HALF_WIDTH = 1
 
 
-@dataclass(frozen=True, eq=False)
-class _View:
-    id: str
-    camera: Camera
-    map_T_camera: Array
-    rays: Array  # (N, 2) ideal coordinates at z = 1
-    descriptors: NDArray[np.float32]  # (N, 128) RootSIFT
-    xy: Array  # (N, 2) pixels
-
-
-@dataclass(frozen=True, eq=False)
-class _Observations:
-    """Features of one view found again in another."""
-
-    feature: NDArray[np.int64]  # (M,) rows in the view
-    rays: Array  # (M, 2) where the other view saw them, ideal coordinates
-    other: _View
-
-
-def triangulate_missing_depth(keyframe_map: KeyframeMap) -> dict[str, int]:
+def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None = None) -> dict[str, int]:
     """Give every keyframe without depth a sparse depth image.
+
+    Args:
+        matcher: finds the same points in other keyframes, where it can do that without knowing any depth (a network);
+            otherwise SIFT does.
 
     Returns:
         the number of points by keyframe id; keyframes that have depth already are left alone and not listed.
     """
     wanted = [keyframe.id for keyframe in keyframe_map.keyframes if not keyframe.has_depth]
-    views: dict[str, _View] = {}
-    found: dict[str, int] = {}
+    finder: Finder = LocalFeatures(keyframe_map)
+    if isinstance(matcher, PixelMatcher):
+        finder = NetworkPixels(keyframe_map, matcher)
+    depths, found = {}, {}
     for id in wanted:
-        neighbours = _neighbours(keyframe_map, id)
-        for each in (id, *neighbours):
-            if each not in views:
-                views[each] = _describe(keyframe_map, each)
-        depth, count = _sparse_depth(views[id], [views[each] for each in neighbours])
-        found[id] = count
+        depths[id], found[id] = _sparse_depth(*finder(id, _neighbours(keyframe_map, id)))
+    # Set at the end: new depth makes features out of date, and the finder still needs them.
+    for id, count in found.items():
         if count:
-            keyframe_map.set_depth(id, depth)
+            keyframe_map.set_depth(id, depths[id])
     return found
 
 
@@ -80,22 +57,9 @@ def _neighbours(keyframe_map: KeyframeMap, id: str) -> list[str]:
     return apart[:NEIGHBOURS]
 
 
-def _describe(keyframe_map: KeyframeMap, id: str) -> _View:
-    frame, keyframe = keyframe_map.frame(id), keyframe_map[id]
-    grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-    points, descriptors = cv2.SIFT_create(nfeatures=FEATURES).detectAndCompute(grey, None)
-    xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2)
-    descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
-    root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-    rays = keyframe.camera.rays(xy)
-    seen = np.isfinite(rays).all(axis=1)
-    return _View(id, keyframe.camera, keyframe.map_T_camera, rays[seen], root[seen].astype(np.float32), xy[seen])
-
-
-def _sparse_depth(view: _View, others: list[_View]) -> tuple[NDArray[np.float32], int]:
+def _sparse_depth(view: View, observations: list[Observations]) -> tuple[NDArray[np.float32], int]:
     """Depth image (H, W) of one view, metres, 0 where unknown, and the number of points in it."""
     depth = np.zeros((view.camera.height, view.camera.width), np.float32)
-    observations = [_matched(view, other) for other in others]
     observations = [seen for seen in observations if len(seen.feature)]
     if not observations:
         return depth, 0
@@ -108,30 +72,7 @@ def _sparse_depth(view: _View, others: list[_View]) -> tuple[NDArray[np.float32]
     return depth, len(features)
 
 
-def _matched(view: _View, other: _View) -> _Observations:
-    """Mutual nearest neighbours that pass the ratio test and lie on their epipolar lines."""
-    nothing = _Observations(np.zeros(0, np.int64), np.zeros((0, 2)), other)
-    if len(view.rays) < 2 or len(other.rays) < 2:
-        return nothing
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(view.descriptors, other.descriptors, k=2)
-    back = {match.queryIdx: match.trainIdx for match in cv2.BFMatcher().match(other.descriptors, view.descriptors)}
-    rows = [
-        (best.queryIdx, best.trainIdx)
-        for best, second in pairs
-        if best.distance < RATIO * second.distance and back[best.trainIdx] == best.queryIdx
-    ]
-    if not rows:
-        return nothing
-    mine, theirs = np.array(rows, dtype=np.int64).T
-    other_T_view = se3.inverse(other.map_T_camera) @ view.map_T_camera
-    essential = se3.skew(other_T_view[:3, 3]) @ other_T_view[:3, :3]
-    lines = _homogeneous(view.rays[mine]) @ essential.T
-    off = np.abs((lines * _homogeneous(other.rays[theirs])).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
-    good = off * other.camera.focal < EPIPOLAR_PX
-    return _Observations(mine[good], other.rays[theirs[good]], other)
-
-
-def _triangulated(view: _View, observations: list[_Observations]) -> tuple[NDArray[np.int64], Array]:
+def _triangulated(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:
     """Features (M,) of a view with a trustworthy point, and its depth (M,), from all views that saw it."""
     count = len(view.rays)
     normal, target = np.zeros((count, 3, 3)), np.zeros((count, 3))
@@ -153,7 +94,7 @@ def _triangulated(view: _View, observations: list[_Observations]) -> tuple[NDArr
             error, seen.feature, _reprojection(se3.apply(other_T_view, here), seen.rays) * seen.other.camera.focal
         )
         np.maximum.at(parallax, seen.feature, _parallax(here, se3.inverse(other_T_view)[:3, 3]))
-    good = matched[(error[matched] < REPROJECTION_PX) & (parallax[matched] > PARALLAX_DEG)]
+    good = matched[(error[matched] < REPROJECTION_PX * view.pixel) & (parallax[matched] > PARALLAX_DEG)]
     return good, points[good, 2]
 
 
@@ -163,7 +104,7 @@ def _add_rays(normal: Array, target: Array, rows: NDArray[np.int64], rays: Array
     A point at distance r from a camera is weighted as if r were one: with neighbouring views the
     distances are alike, and the reprojection test has the last word.
     """
-    directions = _homogeneous(rays) @ view_T_other[:3, :3].T
+    directions = homogeneous(rays) @ view_T_other[:3, :3].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
     np.add.at(normal, rows, across)
@@ -182,7 +123,3 @@ def _parallax(points: Array, centre: Array) -> Array:
     other = points - centre
     cosine = (points * other).sum(axis=1) / (np.linalg.norm(points, axis=1) * np.linalg.norm(other, axis=1))
     return np.nan_to_num(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-
-
-def _homogeneous(rays: Array) -> Array:
-    return np.concatenate([rays, np.ones((len(rays), 1))], axis=1)

@@ -56,10 +56,16 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class PixelMatches:
-    """Pixels (N, 2) of a query and of one reference that show the same, without any geometry."""
+    """Pixels of a query and of one reference that show the same, without any geometry.
+
+    Attributes:
+        query_xy, reference_xy: (N, 2) float64 pixels of the images as the cameras gave them.
+        query_pixel: side of a pixel of the image that was matched, in pixels of the query: how exact positions are.
+    """
 
     query_xy: NDArray[np.float64]
     reference_xy: NDArray[np.float64]
+    query_pixel: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +109,16 @@ class Matcher(Protocol):
 
 
 @runtime_checkable
-class PixelMatcher(Protocol):
-    """What a matcher can also be: one that matches keyframes without depth, so that they can be triangulated."""
+class PixelMatcher(Matcher, Protocol):
+    """A matcher that also matches keyframes without depth, so that they can be triangulated."""
 
     def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
         """Matches of the query with each reference, by appearance alone."""
 
 
 @runtime_checkable
-class DepthPredictor(Protocol):
-    """What a matcher can also be: one that knows shapes without any depth sensor."""
+class DepthPredictor(Matcher, Protocol):
+    """A matcher that also knows shapes without any depth sensor."""
 
     def predict_depth(self, features: Features, other: Features) -> PredictedDepth:
         """Depth of a frame, seen together with another view (or itself)."""

@@ -150,7 +150,7 @@ class NetworkMatcher(ABC):
             for row, view, found in zip(rows, pairs.views1, self._correspond(pairs, with_points=False), strict=True):
                 xy1, xy2 = view.to_raw(found.xy1), pairs.view2.to_raw(found.xy2)
                 seen = np.isfinite(xy1).all(axis=1) & np.isfinite(xy2).all(axis=1)
-                matched[row] = PixelMatches(xy2[seen], xy1[seen])
+                matched[row] = PixelMatches(xy2[seen], xy1[seen], pairs.view2.pixel)
         return [matched[row] for row in range(len(references))]
 
     @abstractmethod
@@ -193,7 +193,7 @@ class NetworkMatcher(ABC):
         features = self.describe(Frame(frame.image, name=frame.name))
         view = NetworkView.from_features(features)
         focal = estimate_focal(self._own_points(features, features)[..., :3], limits=(0.2, 10.0))
-        return focal * float(np.sqrt(view.original_T_input[0, 0] * view.original_T_input[1, 1]))
+        return focal * view.pixel
 
     def _own_points(self, features: Features, other: Features) -> NDArray[np.float32]:
         """(H, W, 4) points of a view in its own camera frame, and their confidence."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -87,7 +88,25 @@ def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
 
 
 def mutual_hamming(query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float) -> list[Pairs]:
-    """The same for binary descriptors (N, B) uint8: bits as +-1, so that a product counts agreeing bits."""
-    signs = [np.unpackbits(d, axis=1).astype(np.int8) * 2 - 1 for d in (query, *references)]
-    squared = mutual_nearest(signs[0], signs[1:], np.sqrt(ratio))
-    return [(rows, columns, r**2) for rows, columns, r in squared]
+    """The same for binary descriptors (N, B) uint8 and the Hamming distance."""
+    nothing: Pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    found: list[Pairs] = []
+    for reference in references:
+        if len(query) == 0 or len(reference) < 2:
+            found.append(nothing)
+            continue
+        distance, nearest = _hamming(query, reference, 2)
+        rows = np.flatnonzero(distance[:, 0] < ratio * distance[:, 1])
+        columns = nearest[rows, 0]
+        mutual = _hamming(reference[columns], query, 1)[1][:, 0] == rows if len(rows) else np.zeros(0, bool)
+        rows, columns = rows[mutual], columns[mutual].astype(np.int64)
+        found.append((rows, columns, (distance[rows, 0] / distance[rows, 1]).astype(np.float32)))
+    return found
+
+
+def _hamming(
+    query: NDArray[np.uint8], reference: NDArray[np.uint8], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Distances and rows (N, count) of the nearest references, best first."""
+    distance, rows = cv2.batchDistance(query, reference, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=count)
+    return distance, rows

@@ -50,6 +50,11 @@ class NetworkView:
         """Share of the pixels whose depth was measured."""
         return float((self.depth > 0).mean()) if self.depth.size else 0.0
 
+    @property
+    def pixel(self) -> float:
+        """Side of a network pixel in pixels of the frame."""
+        return float(np.sqrt(self.original_T_input[0, 0] * self.original_T_input[1, 1]))
+
     def to_raw(self, xy: NDArray) -> Array:
         """Network pixels (N, 2) -> pixels of the frame as the camera gave it; NaN where it has none."""
         original = (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T

@@ -12,7 +12,7 @@ from mast3r_ros.matching.network_view import NetworkView
 from mast3r_ros.matching.pairs import PredictedPoints
 
 #: A keyframe that knows the depth of this share of its pixels needs no pointmap.
-DENSE = 0.2
+DENSE = 0.4
 #: Half of all pixels agree on the scale to within this share of it, or it is no scale.
 MAX_SPREAD = 0.3
 
