@@ -22,7 +22,23 @@ DEBUG_VARIABLE = "MAST3R_ROS_DEBUG"
 messages = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]
-MatcherOption = Annotated[str, typer.Option("--matcher", help="sift, or auto for the best that can run here.")]
+MatcherOption = Annotated[
+    str, typer.Option("--matcher", help="mast3r or dust3r (need --checkpoint), sift, or auto for the best of these.")
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="Weights of mast3r or dust3r: .safetensors, or a Hugging Face folder (see mast3r_ros checkpoint).",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where the network runs: auto, cpu or cuda.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="What the network computes in: auto, float32, bfloat16 or float16.")
+]
+NetworkSizeOption = Annotated[
+    int, typer.Option("--network-size", min=0, help="Longer side of the network's image; 0 as it was trained.")
+]
 FeatureOption = Annotated[
     str | None, typer.Option("--feature", help="Local feature of the sift matcher: sift, or orb (faster, less robust).")
 ]
@@ -108,15 +124,26 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda stage, done, total: show(done, total, stage)
 
 
-def make_matcher(name: str, feature: str | None) -> Matcher:
-    """The matcher by its options.
+def make_matcher(
+    name: str,
+    feature: str | None = None,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    network_size: int = 0,
+) -> Matcher:
+    """The matcher by its options; those of networks count where there is a checkpoint.
 
     Raises:
-        MatcherError: for a name or feature that does not exist.
+        MatcherError: for a name or feature that does not exist, or options the matcher does not have.
+        CheckpointError: for a checkpoint that cannot be used.
     """
     from mast3r_ros.matching.registry import create
 
-    return create(name, **({} if feature is None else {"feature": feature}))
+    options: dict[str, Any] = {} if feature is None else {"feature": feature}
+    if checkpoint is not None:
+        options |= {"checkpoint": checkpoint, "device": device, "dtype": dtype, "size": network_size}
+    return create(name, **options)
 
 
 def make_localizer(keyframe_map: KeyframeMap, matcher: Matcher, keyframes: int) -> Localizer:

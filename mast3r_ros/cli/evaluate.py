@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
     FeatureOption,
     JsonOption,
     KeyframesOption,
     MatcherOption,
+    NetworkSizeOption,
     load_map,
     make_matcher,
     note,
@@ -47,6 +51,10 @@ def sevenscenes(
     path: Annotated[Path, typer.Argument(help="Scene: a folder with seq-*, TrainSplit.txt and TestSplit.txt.")],
     matcher: MatcherOption = "auto",
     feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
     keyframes: KeyframesOption = 5,
     map: Annotated[Path | None, typer.Option(help="Use this map; by default one is made of the train split.")] = None,
     query_depth: Annotated[
@@ -61,7 +69,7 @@ def sevenscenes(
     """Localize the test split of a 7-Scenes scene in a map of its train split."""
     from mast3r_ros.evaluation.sevenscenes import SevenScenesSettings, evaluate_sevenscenes, map_of_train_split
 
-    chosen = make_matcher(matcher, feature)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     settings = SevenScenesSettings(keyframes, query_depth, tracking)
     with (
         stages() as show,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mast3r_ros.cli.cameras import CameraChoice
 from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
     FeatureOption,
     JsonOption,
     KeyframesOption,
     MatcherOption,
+    NetworkSizeOption,
     load_map,
     make_localizer,
     make_matcher,
@@ -27,13 +31,26 @@ if TYPE_CHECKING:
     from mast3r_ros.evaluation.localization import Record
     from mast3r_ros.frames import Frame
     from mast3r_ros.localization import Localizer
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+    from mast3r_ros.matching.base import Matcher
 
 
 def localize(
-    map: Annotated[Path, typer.Argument(help="Folder of the map.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    map: Annotated[Path, typer.Argument(help="Folder of the map; left out with --reference.", metavar="MAP")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.", metavar="IMAGE...")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="No map: poses relative to this one photo, in its camera's frame.")
+    ] = None,
+    reference_depth: Annotated[
+        Path | None,
+        typer.Option(help="Depth of that photo (16-bit PNG, mm): without it the network guesses the scale."),
+    ] = None,
     matcher: MatcherOption = "auto",
     feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
     keyframes: KeyframesOption = 5,
     camera: Annotated[
         str | None,
@@ -62,11 +79,21 @@ def localize(
 ) -> None:
     """Find the pose of each image in a map, or say why it cannot be found.
 
+    Without a map, relative to one photo: mast3r_ros localize --reference photo.jpg query.jpg --checkpoint C
+
     With --json one object is printed per image, each on its own line. Stamps in the TUM file are the images'
     names where these are numbers of seconds, else their places in the list. Exit code 1 if no image could be read.
     """
-    choice = CameraChoice(load_map(map), camera, (fx, fy, cx, cy), focal)
-    localizer = make_localizer(choice.keyframe_map, make_matcher(matcher, feature), keyframes)
+    images = [*([] if reference is None else [map]), *(images or [])]
+    if not images:
+        raise typer.BadParameter("give at least one image after the map", param_hint="IMAGE...")
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    if reference is not None:
+        keyframe_map = _map_of_photo(reference, reference_depth, chosen, (camera, (fx, fy, cx, cy), focal))
+    else:
+        keyframe_map = load_map(map)
+    choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
+    localizer = make_localizer(choice.keyframe_map, chosen, keyframes)
     records = []
     with progress("localizing", len(images)) as show:
         for number, image in enumerate(images, start=1):
@@ -91,12 +118,27 @@ def _localize_file(localizer: Localizer, image: Path, choice: CameraChoice, dept
     from mast3r_ros.errors import UserError
     from mast3r_ros.evaluation.localization import Record
     from mast3r_ros.localization import Reason
+    from mast3r_ros.localization.single_reference import calibrated
 
     try:
         frame = _read_frame(image, choice, depth)
+        if len(localizer.map) == 1:  # one view says little about the query's focal length, its own pointmap more
+            frame = calibrated(frame, localizer.matcher)
     except UserError as error:
         return Record(str(image), 0, False, Reason.UNUSABLE_IMAGE.value, str(error))
     return Record.of(str(image), 0, localizer.localize(frame))
+
+
+def _map_of_photo(photo: Path, depth: Path | None, matcher: Matcher, calibration: tuple[Any, Any, Any]) -> KeyframeMap:
+    """A map of nothing but the photo; what is guessed instead of known is told."""
+    from mast3r_ros.localization.single_reference import reference_map
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+    from mast3r_ros.matching.reference_surface import OWN_SCALE
+
+    keyframe_map = reference_map(_read_frame(photo, CameraChoice(KeyframeMap(), *calibration), depth), matcher)
+    if depth is None:
+        note(OWN_SCALE)
+    return keyframe_map
 
 
 def _read_frame(image: Path, choice: CameraChoice, depth: Path | None) -> Frame:

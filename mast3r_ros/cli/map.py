@@ -10,9 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
     FeatureOption,
     JsonOption,
     MatcherOption,
+    NetworkSizeOption,
     load_map,
     make_matcher,
     note,
@@ -44,6 +48,10 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the map; an older map there is replaced.")],
     matcher: MatcherOption = "auto",
     feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
     min_distance: Annotated[float, typer.Option(min=0, help="A view this far from every keyframe is new (m).")] = 0.2,
     min_angle: Annotated[float, typer.Option(min=0, help="So is one turned this much (degrees).")] = 12.0,
     max_keyframes: Annotated[int, typer.Option(min=0, help="Cap of the map; 0 for none.")] = 0,
@@ -69,7 +77,7 @@ def build(
     from mast3r_ros.mapping.build import build_map
     from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 
-    chosen = make_matcher(matcher, feature)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     options: dict[str, Any] = {
         "split": split,
         "image_topic": image_topic,

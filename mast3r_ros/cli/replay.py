@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
     FeatureOption,
     JsonOption,
     KeyframesOption,
     MatcherOption,
+    NetworkSizeOption,
     load_map,
     make_localizer,
     make_matcher,
@@ -31,6 +35,10 @@ def replay(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for result.mcap, report.html and more.")],
     matcher: MatcherOption = "auto",
     feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
     keyframes: KeyframesOption = 5,
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
@@ -56,7 +64,7 @@ def replay(
     settings = ReplaySettings(
         image_topic, camera_info_topic, depth_topic, depth, odom_frame, base_frame, truth_topic, truth_frame, every
     )
-    keyframe_map, chosen = load_map(map), make_matcher(matcher, feature)
+    keyframe_map, chosen = load_map(map), make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     frames = count_frames(bag, settings)
     tracker = Tracker(make_localizer(keyframe_map, chosen, keyframes))
     gallery = Gallery(keyframe_map)
