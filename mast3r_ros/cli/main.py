@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, benchmark, demo, evaluate, localize, map, replay
+from mast3r_ros.cli import bag, benchmark, checkpoint, demo, evaluate, localize, map, predict, replay
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError
 
@@ -31,6 +31,9 @@ app.add_typer(bag.app, name="bag")
 app.command("localize")(localize.localize)
 app.command("replay")(replay.replay)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("predict")(predict.predict)
+app.command("match")(predict.match)
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(benchmark.app, name="benchmark")
 
 

@@ -1,0 +1,214 @@
+"""`mast3r_ros predict` and `mast3r_ros match`: what a network says of two images."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mast3r_ros.cli.common import FeatureOption, JsonOption, print_facts, print_json, stages
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mast3r_ros.matching.learned import NetworkMatcher
+    from mast3r_ros.matching.two_images import TwoImageMatches
+
+ImageArgument = Annotated[Path, typer.Argument(help="Image file; EXIF orientation is followed.")]
+SizeOption = Annotated[
+    int, typer.Option(min=0, max=2048, help="Longer side of the network image in pixels; 0: as it was trained.")
+]
+
+
+class Dtype(str, Enum):
+    """Types to compute in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Device(str, Enum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", "-c", help="Network: a .safetensors file or a Hugging Face folder.")
+]
+DtypeOption = Annotated[Dtype, typer.Option(help="Type to compute in; auto: bfloat16 where the hardware has it.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto: a GPU where there is one.")]
+
+
+def predict(
+    image1: ImageArgument,
+    image2: ImageArgument,
+    checkpoint: Annotated[
+        Path, typer.Option("--checkpoint", "-c", help="Network: a .safetensors file or a Hugging Face folder.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="*.npz: all maps, matches, focal lengths and pose; *.ply: a cloud.")
+    ],
+    size: SizeOption = 0,
+    dtype: DtypeOption = Dtype.FLOAT32,
+    device: DeviceOption = Device.AUTO,
+    subsample: Annotated[int, typer.Option(min=1, max=64, help="Spacing of the pixels that matching starts from.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Predict pointmaps, descriptors, matches, focal lengths and the relative pose of two images.
+
+    With --dtype float32 --device cpu this is the reference path. Points of both views are in the first camera's
+    frame; matches are pixels of the network's images, which are in the npz file too.
+    """
+    from mast3r_ros.matching.prediction import predict_pair
+
+    if output.suffix not in (".npz", ".ply"):
+        raise typer.BadParameter(f"--output {output} should end in .npz or .ply")
+    with stages() as show:
+        show("loading the network", 0, 3)
+        matcher = _network_matcher(checkpoint, size, dtype, device)
+        views = [_prepared(path, matcher.size) for path in (image1, image2)]
+        show("predicting", 1, 3)
+        prediction = predict_pair(matcher.network, views[0], views[1], subsample)
+        show("writing", 2, 3)
+        if output.suffix == ".npz":
+            prediction.save(output)
+        else:
+            from mast3r_ros.mapping.export import write_ply
+
+            write_ply(output, *prediction.cloud())
+    facts: dict[str, Any] = {
+        "output": str(output),
+        "size_1": [views[0].size[1], views[0].size[0]],
+        "size_2": [views[1].size[1], views[1].size[0]],
+        "focal_1": prediction.focal_1,
+        "focal_2": prediction.focal_2,
+        "matches": len(prediction.matches_xy_1),
+        "pose_inliers": int(prediction.pose_inliers.sum()),
+        "camera1_T_camera2": _pose(prediction.camera1_T_camera2) if prediction.posed else None,
+        "dtype": str(matcher.dtype).removeprefix("torch."),
+        "device": str(matcher.device),
+    }
+    if json:
+        print_json(facts)
+        return
+    print_facts(f"{image1.name} and {image2.name}", _for_people(facts))
+
+
+def match(
+    image1: ImageArgument,
+    image2: ImageArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write, e.g. matches.png.")],
+    checkpoint: CheckpointOption = None,
+    matcher: Annotated[
+        str, typer.Option("--matcher", help="mast3r, dust3r, sift, or auto: the checkpoint's own, sift without one.")
+    ] = "auto",
+    feature: FeatureOption = None,
+    size: SizeOption = 0,
+    dtype: DtypeOption = Dtype.AUTO,
+    device: DeviceOption = Device.AUTO,
+    json: JsonOption = False,
+) -> None:
+    """Match two images and draw it: dots for all matches, lines for the surest of each region."""
+    import cv2
+
+    from mast3r_ros.errors import MatcherError
+    from mast3r_ros.evaluation.match_picture import draw_match_picture
+    from mast3r_ros.network.preprocessing import load_image
+
+    images = [load_image(path) for path in (image1, image2)]
+    with stages() as show:
+        show("matching", 0, 2)
+        if matcher == "sift" or (matcher == "auto" and checkpoint is None):
+            name, matches = _by_sift(images, feature)
+        else:
+            name, matches = _by_network(images, matcher, checkpoint, size, dtype, device)
+        show("drawing", 1, 2)
+        picture = draw_match_picture(images[0], images[1], matches, f"{image1.name}  -  {image2.name}   ({name})")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if not _writable_suffix(output) or not cv2.imwrite(str(output), picture[..., ::-1]):
+            raise MatcherError(f"{output} cannot be written as a picture: name a *.png or *.jpg in a folder of yours")
+    facts = {
+        "output": str(output),
+        "matcher": name,
+        "matches": len(matches.xy1),
+        "epipolar_inliers": int(matches.inlier.sum()),
+        "median_confidence": float(sorted(matches.confidence)[len(matches.xy1) // 2]) if len(matches.xy1) else None,
+    }
+    print_json(facts) if json else print_facts(f"{image1.name} and {image2.name}", facts)
+
+
+def _by_sift(images: list[NDArray[np.uint8]], feature: str | None) -> tuple[str, TwoImageMatches]:
+    from mast3r_ros.matching.sift import SiftMatcher
+    from mast3r_ros.matching.two_images import sift_matches
+
+    matcher = SiftMatcher(feature or "sift")
+    return matcher.feature, sift_matches(matcher, images[0], images[1])
+
+
+def _by_network(
+    images: list[NDArray[np.uint8]], name: str, checkpoint: Path | None, size: int, dtype: Dtype, device: Device
+) -> tuple[str, TwoImageMatches]:
+    from mast3r_ros.matching.prediction import predict_pair
+    from mast3r_ros.matching.two_images import network_matches
+    from mast3r_ros.network.preprocessing import prepare
+
+    matcher = _network_matcher(checkpoint, size, dtype, device, name)
+    views = [prepare(image, matcher.size) for image in images]
+    prediction = predict_pair(matcher.network, views[0], views[1])
+    return matcher.name, network_matches(prediction, views[0], views[1])
+
+
+def _network_matcher(
+    checkpoint: Path | None, size: int, dtype: Dtype, device: Device, name: str = "auto"
+) -> NetworkMatcher:
+    """The checkpoint's matcher, which knows its network's size, type and device."""
+    from mast3r_ros.errors import MatcherError
+    from mast3r_ros.matching import create
+    from mast3r_ros.matching.learned import NetworkMatcher
+
+    matcher = create(name, checkpoint=checkpoint or "", size=size, dtype=dtype.value, device=device.value)
+    if not isinstance(matcher, NetworkMatcher):
+        raise MatcherError(f"matcher '{name}' has no network: use mast3r or dust3r")
+    return matcher
+
+
+def _prepared(path: Path, size: int) -> Any:
+    from mast3r_ros.network.preprocessing import load_image, prepare
+
+    return prepare(load_image(path), size)
+
+
+def _writable_suffix(path: Path) -> bool:
+    return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def _pose(camera1_T_camera2: NDArray[np.float64]) -> dict[str, list[float]] | None:
+    from mast3r_ros.evaluation.results import pose_dict
+
+    return pose_dict(camera1_T_camera2)
+
+
+def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same facts with units and fewer digits."""
+    pose = facts["camera1_T_camera2"]
+    if pose is None:
+        words = "none: no pose explains the confident matches"
+    else:
+        translation = " ".join(f"{v:.4f}" for v in pose["translation"])
+        words = f"{translation}, rotation xyzw {' '.join(f'{v:.4f}' for v in pose['rotation_xyzw'])}"
+    return {
+        "written": facts["output"],
+        "network images": f"{'x'.join(map(str, facts['size_1']))} and {'x'.join(map(str, facts['size_2']))} pixels",
+        "focal lengths": f"{facts['focal_1']:.1f} and {facts['focal_2']:.1f} px",
+        "matches": f"{facts['matches']}, {facts['pose_inliers']} explained by the pose",
+        "camera1_T_camera2": words,
+        "computed in": f"{facts['dtype']} on {facts['device']}",
+    }
