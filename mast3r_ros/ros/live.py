@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 #: What loading a map may take before we stop waiting, seconds.
 START_S = 120.0
+#: Every tick of /clock wakes every node; images are stamped, so that time need not be finer than this.
+CLOCK_HZ = 20.0
 #: No attempt for this long after the last image means that none will come, seconds.
 QUIET_S = 1.5
 
@@ -120,7 +122,7 @@ def play_live(settings: LiveSettings, watch: Watch | None = None) -> LiveRun:
         with LiveListener() as listener, Process("relocalizer", arguments, logs) as node:
             _await_activity(listener, node)
             player_arguments = ["--ros-args", "-p", f"bag:={settings.bag.resolve()}", "-p", f"rate:={settings.rate}"]
-            player_arguments += ["-p", "wait_for_subscribers:=15.0"]
+            player_arguments += ["-p", "wait_for_subscribers:=15.0", "-p", f"clock_rate:={CLOCK_HZ}"]
             with Process("bag_player", player_arguments, logs) as player:
                 _follow(listener, node, player, run, truth_at, watch)
             if player.code != 0:
