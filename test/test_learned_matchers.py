@@ -24,6 +24,7 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL
 from mast3r_ros.matching import Matcher, create
 from mast3r_ros.matching.base import DepthPredictor, PixelMatcher
+from mast3r_ros.matching.device_tokens import DeviceTokens
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_view import view_of
 from mast3r_ros.network.initialise import random_network
@@ -41,9 +42,7 @@ def oracle(name: str = "mast3r", **network: object) -> NetworkMatcher:
 
 
 def random_matcher(name: str = "mast3r", dtype: str = "float32") -> NetworkMatcher:
-    network = random_network(TINY, seed=3).to(getattr(torch, dtype))
-    for head in (network.downstream_head1, network.downstream_head2):
-        head.float()
+    network = random_network(TINY, seed=3)
     options = {"size": 96, "dtype": dtype, "device": "cpu", "min_confidence": 0.0}
     matcher = create(name, checkpoint=network, subsample=8 if name == "mast3r" else 1, **options)
     assert isinstance(matcher, NetworkMatcher)
@@ -103,6 +102,35 @@ class TestPoses:
         query.image[:, :160] = 0  # the oracle's confidence is 0.5 there
         matches = matcher.match(matcher.describe(query), [matcher.describe(reference)])[0]
         assert len(matches) > 30 and matches.query_xy[:, 0].min() > 155
+
+
+class TestCoarseToFine:
+    @pytest.mark.parametrize("distorted", [False, True])
+    def test_positions_are_as_exact_as_the_full_images(self, distorted: bool) -> None:
+        large = Camera.pinhole(640, 480, 440, 440, 319.5, 239.5)
+        if distorted:
+            large = replace(large, model="plumb_bob", D=BARREL.D)
+        pose, errors, stages = keyframe_poses()[1], [], []
+        for fine in (False, True):
+            network = OracleNetwork()
+            options = {"size": 160, "dtype": "float32", "device": "cpu", "coarse_to_fine": fine}
+            matcher = create("mast3r", checkpoint=network, **options)
+            query, reference = (matcher.describe(see(at, large)) for at in (QUERY, pose))
+            matches = matcher.match(query, [reference])[0]
+            seen = large.project(se3.apply(se3.inverse(QUERY) @ pose, matches.points))
+            assert len(matches) > 80
+            errors.append(np.nanmedian(np.linalg.norm(seen - matches.query_xy, axis=1)))
+            stages.append("fine" in matcher.stopwatch.ms)
+        assert errors[0] > 1.2 and errors[1] < 0.5 * errors[0] and stages == [False, True]
+
+    def test_images_no_larger_than_the_network_are_matched_once(self) -> None:
+        small = CAMERA.resized(160, 112)
+        matcher = create(
+            "mast3r", checkpoint=OracleNetwork(), size=160, dtype="float32", device="cpu", coarse_to_fine=True
+        )
+        features = matcher.describe(see(QUERY, small))
+        matches = matcher.match(features, [features])[0]
+        assert len(matches) > 80 and np.allclose(matches.query_xy, np.rint(matches.query_xy))
 
 
 class TestScale:
@@ -304,6 +332,24 @@ class TestContract:
         assert set(matcher.stopwatch.ms) == {"encode"}
         matcher.match(features, [features])
         assert set(matcher.stopwatch.ms) == {"decode", "heads", "match"} and min(matcher.stopwatch.ms.values()) > 0
+
+
+class TestDeviceTokens:
+    def test_arrays_are_moved_once_and_the_least_used_are_dropped(self) -> None:
+        arrays = [np.full((4, 8), i, np.float16) for i in range(3)]
+        keep = DeviceTokens(torch.device("cpu"), torch.float32, kept_bytes=2 * 4 * 8 * 4)
+        first = keep(arrays[0])
+        assert keep(arrays[0]) is first and first.dtype is torch.float32
+        keep(arrays[1])
+        keep(arrays[0])
+        keep(arrays[2])  # the second is the least recently used
+        assert len(keep) == 2 and keep(arrays[0]) is first
+        assert float(keep(arrays[1])[0, 0]) == 1.0
+
+    def test_another_array_at_the_same_address_is_not_mistaken(self) -> None:
+        keep = DeviceTokens(torch.device("cpu"), torch.float32)
+        for value in range(50):  # arrays die at once, and their identities are used again
+            assert float(keep(np.full((2, 2), value, np.float16))[0, 0]) == value
 
 
 class TestOptions:

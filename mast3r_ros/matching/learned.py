@@ -23,6 +23,8 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
+from mast3r_ros.matching.device_tokens import KEPT_BYTES, DeviceTokens
+from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
@@ -77,13 +79,17 @@ class NetworkMatcher(ABC):
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
         self.stopwatch = Stopwatch(self.device)
         self._fingerprint = fingerprint(self.network)
+        tokens_kept = KEPT_BYTES if self.device.type == "cuda" else 0  # a CPU reads them where they are
+        self._on_device = DeviceTokens(self.device, self.dtype, tokens_kept)
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
 
     def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
-        if isinstance(checkpoint, PointmapNetwork):
-            return checkpoint.to(self.device).eval().requires_grad_(False)
+        if isinstance(checkpoint, PointmapNetwork):  # is taken over
+            for name, part in checkpoint.named_children():
+                part.to(self.device, torch.float32 if name.startswith("downstream_head") else self.dtype)
+            return checkpoint.eval().requires_grad_(False)
         if not str(checkpoint):
             raise MatcherError(
                 f"matcher '{self.name}' needs a checkpoint (.safetensors): download and convert one with "
@@ -136,6 +142,7 @@ class NetworkMatcher(ABC):
         for rows in self._batches(references):
             pairs = self._decoded(query, [references[row] for row in rows])
             for row, view, found in zip(rows, pairs.views1, self._correspond(pairs, with_points=True), strict=True):
+                found = self._refined(found, references[row], query, (view, pairs.view2))
                 with self.stopwatch.stage("match"):
                     matched[row] = self._lifted(found, view, pairs.view2)
         return [matched[row] for row in range(len(references))]
@@ -157,12 +164,18 @@ class NetworkMatcher(ABC):
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
         """Matched network pixels of each pair; with the reference's pointmap where asked for and needed."""
 
+    def _refined(
+        self, found: Correspondences, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
+    ) -> Correspondences:
+        """Better matches than those at network size, where a matcher can find them."""
+        return found
+
     def _lifted(self, found: Correspondences, view1: NetworkView, view2: NetworkView) -> Matches:
         """Points and raw pixels of matched network pixels."""
         surface = surface_of(view1, found.pointmap1, self.metric)
         if surface.depth is None:
             return Matches.empty(surface.note)
-        z = surface.depth[found.xy1[:, 1], found.xy1[:, 0]].astype(np.float64)
+        z = sampled(surface.depth, found.xy1)
         known = np.isfinite(z)
         xy1, xy2, z = found.xy1[known], found.xy2[known], z[known]
         points = np.concatenate([view1.rays(xy1) * z[:, None], z[:, None]], axis=1)
@@ -224,9 +237,8 @@ class NetworkMatcher(ABC):
         return Pairs(views, view2, tokens1, tokens2, layers1, layers2)
 
     def _tokens(self, features: Sequence[Features], size: tuple[int, int]) -> Tokens:
-        stacked = torch.stack([torch.from_numpy(np.asarray(f["tokens"])) for f in features])
-        patch = self.network.config.patch_size
-        return Tokens.upright(stacked.to(self.device).to(self.dtype), size, patch)
+        stacked = torch.stack([self._on_device(f["tokens"]) for f in features])
+        return Tokens.upright(stacked, size, self.network.config.patch_size)
 
 
 def fingerprint(network: PointmapNetwork) -> str:

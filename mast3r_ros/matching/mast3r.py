@@ -5,19 +5,25 @@ Leroy, Cabon and Revaud, "Grounding Image Matching in 3D with MASt3R", ECCV 2024
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mast3r_ros.errors import MatcherError
+from mast3r_ros.frames import Frame
+from mast3r_ros.matching.base import Features
+from mast3r_ros.matching.fine import refined
 from mast3r_ros.matching.learned import NetworkMatcher
+from mast3r_ros.matching.network_view import NetworkView, rectified
 from mast3r_ros.matching.pairs import Correspondences, Pairs, PredictedPoints
 from mast3r_ros.matching.reciprocal import fast_reciprocal_matches_batch
 from mast3r_ros.matching.reference_surface import needs_pointmap
 from mast3r_ros.matching.registry import register
 from mast3r_ros.network import PointmapNetwork
-from mast3r_ros.network.heads import Descriptors
+from mast3r_ros.network.heads import DescriptorHead, Descriptors
 
 
 @register("mast3r")
@@ -31,6 +37,8 @@ class Mast3rMatcher(NetworkMatcher):
         device: ``auto``, ``cpu`` or ``cuda``.
         subsample: spacing in pixels of the grid that matching starts from.
         min_confidence: both pixels of a match have at least this descriptor confidence.
+        coarse_to_fine: match windows of images larger than the network's again, at full resolution: several times
+            slower and larger features, for exact positions.
         compile: compile the transformer blocks at the first frame, which takes a minute and pays on a GPU.
     """
 
@@ -45,6 +53,7 @@ class Mast3rMatcher(NetworkMatcher):
         device: str = "auto",
         subsample: int = 8,
         min_confidence: float = 1.001,
+        coarse_to_fine: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__(checkpoint, size, dtype, device, compile)
@@ -52,7 +61,21 @@ class Mast3rMatcher(NetworkMatcher):
             raise MatcherError(f"{checkpoint} is a DUSt3R network, without descriptors: use matcher 'dust3r'")
         if not 1 <= subsample <= 64:
             raise MatcherError(f"subsample {subsample} is outside 1 to 64")
-        self.subsample, self.min_confidence = subsample, min_confidence
+        self.subsample, self.min_confidence, self.coarse_to_fine = subsample, min_confidence, coarse_to_fine
+        for view in (1, 2):
+            head = self.network.head(view)
+            assert isinstance(head, DescriptorHead)
+            head.head_local_features.to(self.dtype)
+
+    @property
+    def signature(self) -> str:
+        """As for all networks; features for coarse-to-fine matching hold more."""
+        return super().signature + ("-fine" if self.coarse_to_fine else "")
+
+    def describe(self, frame: Frame) -> Features:
+        """See :class:`NetworkMatcher`; with ``coarse_to_fine`` the rectified ``image`` (H, W, 3) as well."""
+        features = super().describe(frame)
+        return {**features, "image": rectified(frame)} if self.coarse_to_fine else features
 
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
         """Fast reciprocal matches, started in the references, where the points are."""
@@ -60,21 +83,41 @@ class Mast3rMatcher(NetworkMatcher):
             first, second = self._descriptors(1, pairs), self._descriptors(2, pairs)
             pointmaps = self._pointmaps(pairs) if with_points else {}
         with self.stopwatch.stage("match"):
-            found = fast_reciprocal_matches_batch(first.desc, second.desc, subsample=self.subsample)
-            matched = []
-            for k, (xy1, xy2) in enumerate(found):
-                conf1 = first.desc_conf[k, xy1[:, 1], xy1[:, 0]]
-                conf = torch.minimum(conf1, second.desc_conf[k, xy2[:, 1], xy2[:, 0]])
-                sure = conf >= self.min_confidence
-                xy1, xy2, conf = (values[sure].cpu() for values in (xy1, xy2, conf))
-                matched.append(Correspondences(xy1.numpy(), xy2.numpy(), conf.numpy(), pointmaps.get(k)))
+            found = self._reciprocal(first, second)
+        return [replace(matches, pointmap1=pointmaps.get(k)) for k, matches in enumerate(found)]
+
+    def _reciprocal(self, first: Descriptors, second: Descriptors) -> list[Correspondences]:
+        """Confident reciprocal matches of each pair."""
+        matched = []
+        found = fast_reciprocal_matches_batch(first.desc, second.desc, subsample=self.subsample)
+        for k, (xy1, xy2) in enumerate(found):
+            conf1 = first.desc_conf[k, xy1[:, 1], xy1[:, 0]]
+            conf = torch.minimum(conf1, second.desc_conf[k, xy2[:, 1], xy2[:, 0]])
+            sure = conf >= self.min_confidence
+            xy1, xy2, conf = (values[sure].cpu() for values in (xy1, xy2, conf))
+            matched.append(Correspondences(xy1.numpy(), xy2.numpy(), conf.numpy()))
         return matched
+
+    def _refined(
+        self, found: Correspondences, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
+    ) -> Correspondences:
+        """Windows of the full images matched again."""
+        if not self.coarse_to_fine:
+            return found
+        with self.stopwatch.stage("fine"):
+            return refined(found, reference, query, views, self._match_crops)
+
+    def _match_crops(self, crops1: Tensor, crops2: Tensor) -> list[Correspondences]:
+        """Matches of pairs of crops, which are images of their own to the network."""
+        tokens1, tokens2 = (self.network.encode(crops.to(self.device)) for crops in (crops1, crops2))
+        layers1, layers2 = self.network.decode(tokens1, tokens2)
+        first = self.network.descriptors(1, layers1, tokens1)
+        return self._reciprocal(first, self.network.descriptors(2, layers2, tokens2))
 
     def _descriptors(self, view: int, pairs: Pairs) -> Descriptors:
         """Descriptors of all pairs' view 1 or 2, from an MLP in ``dtype`` to unit length in float32."""
         layers, tokens = (pairs.layers1, pairs.tokens1) if view == 1 else (pairs.layers2, pairs.tokens2)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32):
-            return self.network.descriptors(view, layers, tokens)
+        return self.network.descriptors(view, layers, tokens)
 
     def _pointmaps(self, pairs: Pairs) -> dict[int, PredictedPoints]:
         """Pointmaps of the references that do not know their own depth, by row."""

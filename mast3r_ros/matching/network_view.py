@@ -55,19 +55,26 @@ class NetworkView:
         """Side of a network pixel in pixels of the frame."""
         return float(np.sqrt(self.original_T_input[0, 0] * self.original_T_input[1, 1]))
 
+    def to_rectified(self, xy: NDArray) -> Array:
+        """Network pixels (N, 2), fractions too -> pixels of the rectified frame."""
+        return (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T + self.original_T_input[:2, 2] - 0.5
+
+    def from_rectified(self, xy: NDArray) -> Array:
+        """Inverse of :meth:`to_rectified`."""
+        T = np.linalg.inv(self.original_T_input)
+        return (np.asarray(xy, np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5
+
     def to_raw(self, xy: NDArray) -> Array:
         """Network pixels (N, 2) -> pixels of the frame as the camera gave it; NaN where it has none."""
-        original = (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T
-        original += self.original_T_input[:2, 2] - 0.5
+        pixels = self.to_rectified(xy)
         if self.camera is None or not self.camera.is_distorted:
-            return original
-        return bent(self.camera, rectified_camera(self.camera).rays(original))
+            return pixels
+        return bent(self.camera, rectified_camera(self.camera).rays(pixels))
 
     def rays(self, xy: NDArray) -> Array:
         """Network pixels (N, 2) -> ideal image coordinates (N, 2) at z = 1. Needs a camera."""
         assert self.camera is not None
-        original = (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T
-        return rectified_camera(self.camera).rays(original + self.original_T_input[:2, 2] - 0.5)
+        return rectified_camera(self.camera).rays(self.to_rectified(xy))
 
     def grid(self) -> NDArray[np.int64]:
         """All network pixels (height * width, 2) as x, y, row by row."""

@@ -52,12 +52,12 @@ class Correspondences:
     """Matched pixels of one pair.
 
     Attributes:
-        xy1, xy2: (N, 2) int64 network pixels of reference and query.
+        xy1, xy2: (N, 2) network pixels of reference and query; fractions of them where full images were matched.
         conf: (N,) the smaller confidence of the two.
         pointmap1: of the reference, where it was predicted.
     """
 
-    xy1: NDArray[np.int64]
-    xy2: NDArray[np.int64]
+    xy1: NDArray
+    xy2: NDArray
     conf: NDArray[np.float32]
     pointmap1: PredictedPoints | None = None

@@ -37,7 +37,7 @@ class Head(nn.Module, ABC):
     """What all heads share: from raw maps to values.
 
     ``layers`` is always the decoder's token list of one view (``PointmapNetwork.decode``) and ``size`` the
-    view's (height, width) in pixels. Tokens are cast to the type of the head's own weights.
+    view's (height, width) in pixels. Tokens are cast to the type of the weights that read them.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -54,8 +54,10 @@ class Head(nn.Module, ABC):
         conf = postprocess.confidence(raw[..., 3], self.config.conf)
         return Pointmap(postprocess.points(raw[..., :3], self.config.depth), conf)
 
-    def _typed(self, *tokens: Tensor) -> list[Tensor]:
-        dtype = next(self.parameters()).dtype
+    @staticmethod
+    def _typed(part: nn.Module, *tokens: Tensor) -> list[Tensor]:
+        """Tokens in the type of the weights that will read them; parts of a head may differ."""
+        dtype = next(part.parameters()).dtype
         return [t.to(dtype) for t in tokens]
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -71,7 +73,7 @@ class LinearHead(Head):
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
-        (last,) = self._typed(layers[-1])
+        (last,) = self._typed(self.proj, layers[-1])
         return unpatch(self.proj(last), self._grid(size), self.config.patch_size)
 
 
@@ -87,7 +89,7 @@ class DptHead(Head):
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
-        return self.dpt(self._typed(*(layers[hook] for hook in self.hooks)), self._grid(size))
+        return self.dpt(self._typed(self.dpt, *(layers[hook] for hook in self.hooks)), self._grid(size))
 
 
 class DescriptorHead(Head):
@@ -101,7 +103,7 @@ class DescriptorHead(Head):
 
     def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Descriptors:
         """The view's descriptors; without a confidence of their own the points' confidence is computed for them."""
-        tokens = torch.cat(self._typed(layers[0], layers[-1]), dim=-1)
+        tokens = torch.cat(self._typed(self.head_local_features, layers[0], layers[-1]), dim=-1)
         raw = unpatch(self.head_local_features(tokens), self._grid(size), self.config.patch_size)
         raw = raw.float().movedim(1, -1)
         desc = postprocess.descriptors(raw[..., : self.config.desc_dim])
@@ -144,7 +146,7 @@ class CatConvHead(DescriptorHead):
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
-        tokens = torch.cat(self._typed(layers[0], layers[-1]), dim=-1)
+        tokens = torch.cat(self._typed(self.head_pts3d, layers[0], layers[-1]), dim=-1)
         return self.head_pts3d(tokens, self._grid(size))
 
 
