@@ -36,6 +36,14 @@ def test_one_photo_without_depth_is_enough_for_a_metric_network(calibrated: bool
     metres, degrees = se3.pose_error(estimate.map_T_camera, se3.inverse(PHOTO) @ QUERY)
     assert metres < 0.04 and degrees < 1.0
     assert "network's own" in estimate.matched[0].matches.note
+    distance = np.linalg.norm(estimate.map_T_camera[:3, 3])
+    assert np.sqrt(np.diag(estimate.covariance)[:3]).min() > 0.15 * distance  # a guessed scale is not believed
+
+
+def test_with_the_photos_depth_the_position_is_sure() -> None:
+    matcher = create("mast3r", checkpoint=OracleNetwork(), size=160, dtype="float32", device="cpu")
+    estimate = Localizer(reference_map(see(PHOTO), matcher), matcher).localize(replace(see(QUERY), depth=None))
+    assert estimate.localized and estimate.evidence.position_sigma_m < 0.04
 
 
 def test_a_matcher_without_geometry_needs_the_photos_depth() -> None:

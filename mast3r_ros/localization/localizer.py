@@ -23,6 +23,7 @@ from mast3r_ros.geometry.absolute_pose import (
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.verification import (
+    USUAL_NOISE,
     Gates,
     Support,
     Verdict,
@@ -30,6 +31,7 @@ from mast3r_ros.localization.verification import (
     inliers_by_keyframe,
     verify,
 )
+from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches
 
@@ -171,7 +173,7 @@ class Localizer:
             return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
             support, found = solved
-            verdict = verify(support, frame, self.settings.gates, self.map.pose_noise)
+            verdict = verify(support, frame, self.settings.gates, self._noise(found, support))
         if verdict.reason is Reason.NONE and frame.camera is None:
             self._remember_focal(frame, support.pose.focal_px)
         return _estimate(found, support, verdict)
@@ -222,6 +224,20 @@ class Localizer:
         weights = balanced_weights(support, found.weights, frame.width, frame.height)
         balanced = refine_pose(pose.map_T_camera, ideal, found.points, weights, pose.focal_px, settings)
         return (_support(balanced, found), found) if balanced is not None else None
+
+    def _noise(self, found: _Correspondences, support: Support) -> PoseNoise | None:
+        """Noise of the map, and of a scale that nothing confirms: it moves the camera to and from a keyframe."""
+        origin = support.pose.map_T_camera[:3, 3]
+        uncertain = [
+            m.scale_sigma * float(np.linalg.norm(origin - self.map[id].map_T_camera[:3, 3]))
+            for id, m, inliers in zip(found.ids, found.matches, inliers_by_keyframe(support), strict=True)
+            if inliers > 0
+        ]
+        if not any(uncertain):
+            return self.map.pose_noise
+        noise = self.map.pose_noise or USUAL_NOISE
+        # The keyframe whose scale matters least holds the pose in place.
+        return replace(noise, position_m=float(np.hypot(noise.position_m, min(uncertain))))
 
     def _known_focal(self, frame: Frame) -> float | None:
         """Median focal length of earlier frames of this size, once there are enough to trust it."""

@@ -26,6 +26,7 @@ class Matches:
         points: (N, 3) float64 metres, the matched surface points in the *keyframe camera* frame.
         weights: (N,) float64 in (0, 1], relative trust.
         scale: how predicted points were made metric, where they were corrected by measured depth.
+        scale_sigma: relative standard deviation of the distances' common scale: 0 where it was measured.
         note: what a person should know of these matches or of their absence, a clause; usually nothing.
     """
 
@@ -34,6 +35,7 @@ class Matches:
     points: NDArray[np.float64]
     weights: NDArray[np.float64]
     scale: MetricScale | None = None
+    scale_sigma: float = 0.0
     note: str = ""
 
     def __len__(self) -> int:

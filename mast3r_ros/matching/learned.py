@@ -183,7 +183,8 @@ class NetworkMatcher(ABC):
         reference_xy, query_xy = view1.to_raw(xy1), view2.to_raw(xy2)
         seen = np.asarray(np.isfinite(reference_xy).all(axis=1) & np.isfinite(query_xy).all(axis=1))
         # Confidences are unbounded; of two sure matches none is worth much more than the other.
-        matches = Matches(query_xy, reference_xy, points, conf / (1 + conf), surface.scale, surface.note)
+        weights = conf / (1 + conf)
+        matches = Matches(query_xy, reference_xy, points, weights, surface.scale, surface.scale_sigma, surface.note)
         return matches[seen]
 
     # -- shape of a single view --------------------------------------------------------------------

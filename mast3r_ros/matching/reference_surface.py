@@ -16,6 +16,9 @@ DENSE = 0.4
 #: Half of all pixels agree on the scale to within this share of it, or it is no scale.
 MAX_SPREAD = 0.3
 
+#: Relative standard deviation of a metric network's own scale, far from what it was trained on.
+OWN_SCALE_SIGMA = 0.15
+
 OWN_SCALE = "the scale is the network's own: no depth and no baseline of the map confirms it"
 NO_SCALE = (
     "the network has no metric scale and the keyframe has neither depth nor triangulated points: "
@@ -27,11 +30,12 @@ NO_SCALE = (
 class ReferenceSurface:
     """Depth (H, W) of a keyframe's network pixels in metres, NaN where unknown; None where there is no scale.
 
-    ``scale`` and ``note`` are those of :class:`Matches`.
+    ``scale``, ``scale_sigma`` and ``note`` are those of :class:`Matches`.
     """
 
     depth: NDArray[np.float32] | None
     scale: MetricScale | None = None
+    scale_sigma: float = 0.0
     note: str = ""
 
 
@@ -56,10 +60,14 @@ def surface_of(view: NetworkView, pointmap: PredictedPoints | None, metric: bool
     predicted = np.where(np.isfinite(pointmap.depth) & (pointmap.depth > 0), pointmap.depth, np.nan)
     scale = None if measured is None else metric_scale_from_depth(predicted, measured, pointmap.conf)
     if measured is None or scale is None:
-        return ReferenceSurface(predicted, note=OWN_SCALE) if metric else ReferenceSurface(None, note=NO_SCALE)
+        if not metric:
+            return ReferenceSurface(None, note=NO_SCALE)
+        return ReferenceSurface(predicted, scale_sigma=OWN_SCALE_SIGMA, note=OWN_SCALE)
     if scale.spread > MAX_SPREAD:
         disagreement = f"{scale.factor:.2f} +- {scale.spread:.0%} times"
         return ReferenceSurface(
-            None, scale, f"the network's depth does not fit the keyframe's: it would have to be {disagreement} as large"
+            None,
+            scale,
+            note=f"the network's depth does not fit the keyframe's: it would have to be {disagreement} as large",
         )
     return ReferenceSurface(np.where(np.isfinite(measured), measured, predicted * np.float32(scale.factor)), scale)
