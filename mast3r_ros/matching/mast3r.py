@@ -39,7 +39,7 @@ class Mast3rMatcher(NetworkMatcher):
         min_confidence: both pixels of a match have at least this descriptor confidence.
         coarse_to_fine: match windows of images larger than the network's again, at full resolution: several times
             slower and larger features, for exact positions.
-        compile: compile the transformer blocks at the first frame, which takes a minute and pays on a GPU.
+        compile: compile the transformer blocks at the first frame; takes a minute and a C++ compiler, pays on a GPU.
     """
 
     name = "mast3r"
