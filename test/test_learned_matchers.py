@@ -172,6 +172,14 @@ class TestScale:
         matches = matcher.match(matcher.describe(see(QUERY)), [matcher.describe(wrong)])[0]
         assert len(matches) == 0 and "does not fit" in matches.note
 
+    def test_a_stray_point_or_two_are_no_scale(self) -> None:
+        pose = keyframe_poses()[0]
+        matcher, frame = oracle(camera_T_map=se3.inverse(pose)), see(pose)
+        stray = np.zeros_like(frame.depth)
+        stray[100:103, 100:103] = 9.0
+        matches = matcher.match(matcher.describe(see(QUERY)), [matcher.describe(replace(frame, depth=stray))])[0]
+        assert matches.scale is None and matches.scale_sigma > 0 and len(matches) > 80
+
     def test_dust3r_without_depth_refuses_and_the_localizer_says_why(self) -> None:
         matcher = oracle("dust3r", camera_T_map=se3.inverse(keyframe_poses()[0]))
         keyframe_map = map_of([replace(see(pose), depth=None) for pose in keyframe_poses()[:1]])

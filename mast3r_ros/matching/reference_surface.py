@@ -13,6 +13,8 @@ from mast3r_ros.matching.pairs import PredictedPoints
 
 #: A keyframe that knows the depth of this share of its pixels needs no pointmap.
 DENSE = 0.4
+#: Fewer pixels than this share say nothing of the scale: a dozen triangulated points, of which some may be wrong.
+FEWEST = 0.001
 #: Half of all pixels agree on the scale to within this share of it, or it is no scale.
 MAX_SPREAD = 0.3
 
@@ -58,7 +60,9 @@ def surface_of(view: NetworkView, pointmap: PredictedPoints | None, metric: bool
     if pointmap is None or not needs_pointmap(view):
         return ReferenceSurface(measured, note="" if measured is not None else NO_SCALE)
     predicted = np.where(np.isfinite(pointmap.depth) & (pointmap.depth > 0), pointmap.depth, np.nan)
-    scale = None if measured is None else metric_scale_from_depth(predicted, measured, pointmap.conf)
+    scale = None
+    if measured is not None and view.known_share >= FEWEST:
+        scale = metric_scale_from_depth(predicted, measured, pointmap.conf)
     if measured is None or scale is None:
         if not metric:
             return ReferenceSurface(None, note=NO_SCALE)
