@@ -111,7 +111,7 @@ def test_predict_is_the_reference_path(run: Any, tmp_path: Path, name: str) -> N
 
 def test_npz_contract(run: Any, files: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out.npz"
-    options = ("-c", files / "mast3r.safetensors", "--size", SIZE, "-o", out, "--device", "cpu", "--json")
+    options = ("--checkpoint", files / "mast3r.safetensors", "--size", SIZE, "-o", out, "--device", "cpu", "--json")
     result = run("predict", files / "a.png", files / "b.png", *options)
     assert result.code == 0, result.err
     found = arrays(out)
@@ -142,7 +142,7 @@ def test_predictions_do_not_depend_on_the_way(files: Path) -> None:
 
 
 def test_dust3r_has_no_descriptors_but_matches(run: Any, files: Path, tmp_path: Path) -> None:
-    options = ("-c", files / "dust3r.safetensors", "--size", SIZE, "-o", tmp_path / "o.npz", "--json")
+    options = ("--checkpoint", files / "dust3r.safetensors", "--size", SIZE, "-o", tmp_path / "o.npz", "--json")
     assert run("predict", files / "a.png", files / "b.png", *options).code == 0
     found = arrays(tmp_path / "o.npz")
     assert not any(name.startswith("desc") for name in found)
@@ -180,7 +180,7 @@ def test_a_pose_that_explains_the_matches_is_found() -> None:
 
 def test_ply_holds_both_views(run: Any, files: Path, tmp_path: Path) -> None:
     out = tmp_path / "cloud.ply"
-    options = ("-c", files / "mast3r.safetensors", "--size", SIZE, "-o", out)
+    options = ("--checkpoint", files / "mast3r.safetensors", "--size", SIZE, "-o", out)
     result = run("predict", files / "a.png", files / "b.png", *options)
     assert result.code == 0 and "camera1_T_camera2" in result.out
     header, _, body = out.read_bytes().partition(b"end_header\n")
@@ -194,15 +194,15 @@ def test_ply_holds_both_views(run: Any, files: Path, tmp_path: Path) -> None:
 def test_what_predict_refuses(run: Any, files: Path, tmp_path: Path) -> None:
     pair = (files / "a.png", files / "b.png")
     network = files / "mast3r.safetensors"
-    assert run("predict", *pair, "-c", network, "-o", tmp_path / "x.obj").code == 2
+    assert run("predict", *pair, "--checkpoint", network, "-o", tmp_path / "x.obj").code == 2
     assert run("predict", *pair, "-o", tmp_path / "x.npz").code == 2
-    assert run("predict", *pair, "-c", network, "-o", tmp_path / "x.npz", "--dtype", "int8").code == 2
     (tmp_path / "official.pth").write_bytes(b"PK")
     for arguments, words in (
-        ((*pair, "-c", tmp_path / "official.pth"), "checkpoint convert official.pth"),
-        ((*pair, "-c", tmp_path / "missing.safetensors"), "does not exist"),
-        ((files / "a.png", tmp_path / "none.png", "-c", network), "none.png"),
-        ((*pair, "-c", network, "--size", 16), "size 16"),
+        ((*pair, "--checkpoint", tmp_path / "official.pth"), "checkpoint convert official.pth"),
+        ((*pair, "--checkpoint", tmp_path / "missing.safetensors"), "does not exist"),
+        ((files / "a.png", tmp_path / "none.png", "--checkpoint", network), "none.png"),
+        ((*pair, "--checkpoint", network, "--size", 16), "size 16"),
+        ((*pair, "--checkpoint", network, "--dtype", "int8"), "dtype 'int8'"),
     ):
         result = run("predict", *arguments, "-o", tmp_path / "x.npz")
         assert (result.code, result.out) == (1, "") and words in result.err, result.err
@@ -226,7 +226,15 @@ def test_match_draws_what_sift_finds(run: Any, files: Path, tmp_path: Path) -> N
 def test_match_by_network(run: Any, files: Path, tmp_path: Path) -> None:
     pair = (files / "a.png", files / "b.png")
     for name in ("mast3r", "dust3r"):
-        options = ("-c", files / f"{name}.safetensors", "--size", SIZE, "-o", tmp_path / f"{name}.jpg", "--json")
+        options = (
+            "--checkpoint",
+            files / f"{name}.safetensors",
+            "--size",
+            SIZE,
+            "-o",
+            tmp_path / f"{name}.jpg",
+            "--json",
+        )
         result = run("match", *pair, *options)
         assert result.code == 0, result.err
         assert result.json["matcher"] == name and (tmp_path / f"{name}.jpg").stat().st_size > 1000
@@ -244,8 +252,14 @@ def test_what_match_refuses(run: Any, files: Path, tmp_path: Path) -> None:
     for arguments, words in (
         (("-o", tmp_path / "m.png", "--matcher", "mast3r"), "checkpoint download"),
         (("-o", tmp_path / "m.xyz"), "m.xyz"),
-        (("-o", tmp_path / "m.png", "--matcher", "mast3r", "-c", files / "dust3r.safetensors"), "DUSt3R network"),
-        (("-o", tmp_path / "m.png", "--matcher", "orb", "-c", files / "dust3r.safetensors"), "unknown matcher"),
+        (
+            ("-o", tmp_path / "m.png", "--matcher", "mast3r", "--checkpoint", files / "dust3r.safetensors"),
+            "DUSt3R network",
+        ),
+        (
+            ("-o", tmp_path / "m.png", "--matcher", "orb", "--checkpoint", files / "dust3r.safetensors"),
+            "unknown matcher",
+        ),
     ):
         result = run("match", *pair, *arguments)
         assert result.code == 1 and words in result.err, result.err

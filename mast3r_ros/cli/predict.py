@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import FeatureOption, JsonOption, print_facts, print_json, stages
+from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
+    FeatureOption,
+    JsonOption,
+    MatcherOption,
+    make_matcher,
+    print_facts,
+    print_json,
+    stages,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,42 +33,19 @@ SizeOption = Annotated[
 ]
 
 
-class Dtype(str, Enum):
-    """Types to compute in."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class Device(str, Enum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", "-c", help="Network: a .safetensors file or a Hugging Face folder.")
-]
-DtypeOption = Annotated[Dtype, typer.Option(help="Type to compute in; auto: bfloat16 where the hardware has it.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute; auto: a GPU where there is one.")]
+CHECKPOINT_HELP = "Network: .safetensors, or a Hugging Face folder (see mast3r_ros checkpoint)."
 
 
 def predict(
     image1: ImageArgument,
     image2: ImageArgument,
-    checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="Network: a .safetensors file or a Hugging Face folder.")
-    ],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help=CHECKPOINT_HELP)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="*.npz: all maps, matches, focal lengths and pose; *.ply: a cloud.")
     ],
     size: SizeOption = 0,
-    dtype: DtypeOption = Dtype.FLOAT32,
-    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = "auto",
     subsample: Annotated[int, typer.Option(min=1, max=64, help="Spacing of the pixels that matching starts from.")] = 8,
     json: JsonOption = False,
 ) -> None:
@@ -106,14 +93,12 @@ def match(
     image1: ImageArgument,
     image2: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write, e.g. matches.png.")],
-    checkpoint: CheckpointOption = None,
-    matcher: Annotated[
-        str, typer.Option("--matcher", help="mast3r, dust3r, sift, or auto: the checkpoint's own, sift without one.")
-    ] = "auto",
+    matcher: MatcherOption = "auto",
     feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
     size: SizeOption = 0,
-    dtype: DtypeOption = Dtype.AUTO,
-    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Match two images and draw it: dots for all matches, lines for the surest of each region."""
@@ -154,7 +139,7 @@ def _by_sift(images: list[NDArray[np.uint8]], feature: str | None) -> tuple[str,
 
 
 def _by_network(
-    images: list[NDArray[np.uint8]], name: str, checkpoint: Path | None, size: int, dtype: Dtype, device: Device
+    images: list[NDArray[np.uint8]], name: str, checkpoint: Path | None, size: int, dtype: str, device: str
 ) -> tuple[str, TwoImageMatches]:
     from mast3r_ros.matching.prediction import predict_pair
     from mast3r_ros.matching.two_images import network_matches
@@ -166,15 +151,12 @@ def _by_network(
     return matcher.name, network_matches(prediction, views[0], views[1])
 
 
-def _network_matcher(
-    checkpoint: Path | None, size: int, dtype: Dtype, device: Device, name: str = "auto"
-) -> NetworkMatcher:
+def _network_matcher(checkpoint: Path | None, size: int, dtype: str, device: str, name: str = "auto") -> NetworkMatcher:
     """The checkpoint's matcher, which knows its network's size, type and device."""
     from mast3r_ros.errors import MatcherError
-    from mast3r_ros.matching import create
     from mast3r_ros.matching.learned import NetworkMatcher
 
-    matcher = create(name, checkpoint=checkpoint or "", size=size, dtype=dtype.value, device=device.value)
+    matcher = make_matcher(name, None, checkpoint, device, dtype, size)
     if not isinstance(matcher, NetworkMatcher):
         raise MatcherError(f"matcher '{name}' has no network: use mast3r or dust3r")
     return matcher
