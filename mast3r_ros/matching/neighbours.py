@@ -25,29 +25,45 @@ def nearest(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
     """
     if metric not in METRICS:
         raise ValueError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
-    if len(queries) > 1 and not queries.is_cuda:  # one after the other, so that a tile fits into the cache
-        return torch.cat([nearest(q, d, metric) for q, d in zip(queries.split(1), database.split(1))])
-    rows, columns = GPU_TILE if queries.is_cuda else CPU_TILE
-    return torch.cat([_nearest(block, database, metric, columns) for block in queries.split(rows, dim=1)], dim=1)
+    if queries.is_cuda:
+        rows, columns = GPU_TILE
+        blocks = queries.split(rows, dim=1)
+        return torch.cat([_running_best(block, database, metric, columns) for block in blocks], dim=1)
+    # One pair after the other, so that a tile fits into the cache.
+    return torch.stack([_in_best_tile(q, d, metric, *CPU_TILE) for q, d in zip(queries, database)])
 
 
-def _nearest(queries: Tensor, database: Tensor, metric: str, columns: int) -> Tensor:
-    """One block of rows against all tiles of columns, keeping the running best of every row."""
+def _running_best(queries: Tensor, database: Tensor, metric: str, columns: int) -> Tensor:
+    """One block of rows (K, n, D) against all tiles of columns, keeping the best of every row. Waits for nothing."""
     best = torch.full(queries.shape[:2], -torch.inf, device=queries.device)
     index = torch.zeros(queries.shape[:2], dtype=torch.int64, device=queries.device)
-    for start in range(0, database.shape[1], columns):
-        tile = _similarity(queries, database[:, start : start + columns], metric)
-        value = tile.amax(dim=2)
-        # A maximum is several times cheaper than its index, and after a few tiles hardly a row improves.
-        improved = torch.nonzero(value > best, as_tuple=True)
-        index[improved] = tile[improved].argmax(dim=1) + start
-        best = torch.maximum(best, value)
+    for number, tile in enumerate(database.split(columns, dim=1)):
+        value, position = _similarity(queries, tile, metric).max(dim=2)
+        improved = value > best
+        index = torch.where(improved, position + number * columns, index)
+        best = torch.where(improved, value, best)
+    return index
+
+
+def _in_best_tile(queries: Tensor, database: Tensor, metric: str, rows: int, columns: int) -> Tensor:
+    """All rows (n, D) of one search: first which tile of columns has the maximum, then where in that tile it is.
+
+    On a CPU a maximum is several times cheaper than its index, which is asked for in one tile of each row only.
+    """
+    tiles = database.split(columns)
+    maxima = [[_similarity(block, tile, metric).amax(dim=1) for tile in tiles] for block in queries.split(rows)]
+    best = torch.cat([torch.stack(of_block, dim=1).argmax(dim=1) for of_block in maxima] or [queries.new_zeros(0)])
+    index = torch.zeros(len(queries), dtype=torch.int64)
+    order = best.argsort(stable=True)
+    for number, members in enumerate(order.split(best.bincount(minlength=len(tiles)).tolist())):
+        for chosen in members.split(rows):
+            index[chosen] = _similarity(queries[chosen], tiles[number], metric).argmax(dim=1) + number * columns
     return index
 
 
 def _similarity(queries: Tensor, database: Tensor, metric: str) -> Tensor:
-    """(K, n, D), (K, m, D) -> (K, n, m), larger is closer."""
+    """(..., n, D), (..., m, D) -> (..., n, m), larger is closer."""
     if metric == "dot":
-        return queries @ database.transpose(1, 2)
+        return queries @ database.mT
     # The product form of cdist cancels where points are close, which is where it matters.
     return -torch.cdist(queries, database, compute_mode="donot_use_mm_for_euclid_dist")

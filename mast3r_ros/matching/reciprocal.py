@@ -187,11 +187,11 @@ def _walk(
     for _ in range(rounds):
         previous1, previous2 = index1.clone(), index2.clone()
         rows = _active_rows(active)
-        index2.scatter_(1, rows, nearest(_taken(flat1, index1.gather(1, rows)), flat2, metric))
+        index2.scatter_(1, rows, _partners(flat1, index1.gather(1, rows), flat2, metric))
         if visited is None:
             active &= index2 != previous2
             rows = _active_rows(active)
-        index1.scatter_(1, rows, nearest(_taken(flat2, index2.gather(1, rows)), flat1, metric))
+        index1.scatter_(1, rows, _partners(flat2, index2.gather(1, rows), flat1, metric))
         if visited is not None:
             visited.scatter_(1, previous1.gather(1, rows), index1.gather(1, rows))
         active &= index1 != previous1
@@ -209,9 +209,18 @@ def _active_rows(active: Tensor) -> Tensor:
     return order[:, : int(active.sum(dim=1).max())] if active.numel() else order
 
 
-def _taken(flat: Tensor, index: Tensor) -> Tensor:
-    """(K, N, D) at (K, n) -> (K, n, D)."""
-    return flat.gather(1, index[..., None].expand(-1, -1, flat.shape[2]))
+def _partners(own: Tensor, index: Tensor, other: Tensor, metric: str) -> Tensor:
+    """Nearest neighbours in ``other`` (K, N, D) of the pixels ``index`` (K, n) of ``own`` (K, M, D), -> (K, n).
+
+    Walks meet, so on a CPU every pixel is asked for once only; finding that out would make a GPU wait.
+    """
+    if own.is_cuda:
+        return nearest(own.gather(1, index[..., None].expand(-1, -1, own.shape[2])), other, metric)
+    found = []
+    for k, pixels in enumerate(index):
+        distinct, back = pixels.unique(return_inverse=True)
+        found.append(nearest(own[k, distinct][None], other[k : k + 1], metric)[0, back])
+    return torch.stack(found)
 
 
 def _linear(xy: Tensor, desc: Tensor) -> Tensor:
