@@ -145,7 +145,7 @@ def playing(bag: Path, *remaps: str, **parameters: object) -> Iterator[subproces
 def test_everything_arrives_in_time_and_unchanged(tmp_path: Path) -> None:
     count = 60
     bag = write_bag(tmp_path / "ride", count)
-    with listening() as ear, playing(bag) as player:
+    with listening() as ear, playing(bag, clock_rate=100.0) as player:
         ear.set_parameters([Parameter("use_sim_time", value=True)])
         assert ear.until(lambda: T0 + 300_000_000 < ear.get_clock().now().nanoseconds < T0 + 10**10)
         assert player.wait(30) == 0, player.stderr.read()

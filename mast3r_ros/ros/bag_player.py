@@ -62,7 +62,7 @@ class BagPlayerParameters:
     loop: bool = param(False, "Start again at the end; /clock then jumps back.")
     topics: str = param("", "Topics to play, separated by spaces; empty plays all.", fixed=True)
     clock_rate: float = param(
-        100.0, "How often /clock is published; 0 for no /clock.", low=0, high=1000, unit="Hz", fixed=True
+        40.0, "How often /clock is published; 0 for no /clock.", low=0, high=1000, unit="Hz", fixed=True
     )
     start_paused: bool = param(False, "Wait for ~/resume before the first message.", fixed=True)
     wait_for_subscribers: float = param(

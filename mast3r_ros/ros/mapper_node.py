@@ -123,9 +123,15 @@ class Mapper(Node):
         if self._settings.use_depth:
             listen(Image, "depth", self._intake.take_depth, qos.small_sensor_data())
             listen(CameraInfo, "depth/camera_info", self._registration.take_info, qos.small_sensor_data())
-        self._keyframes_topic = self.create_publisher(MarkerArray, "~/keyframes", qos.latched())
-        self._coverage_topic = self.create_publisher(MarkerArray, "~/coverage", qos.latched())
-        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", qos.reliable())
+        self._keyframes_topic = self.create_publisher(
+            MarkerArray, "~/keyframes", qos.latched(), event_callbacks=qos.silent_publisher()
+        )
+        self._coverage_topic = self.create_publisher(
+            MarkerArray, "~/coverage", qos.latched(), event_callbacks=qos.silent_publisher()
+        )
+        self._diagnostics_topic = self.create_publisher(
+            DiagnosticArray, "/diagnostics", qos.reliable(), event_callbacks=qos.silent_publisher()
+        )
         self.create_service(Trigger, "~/save_map", self._on_save, callback_group=services)
         self.create_service(Trigger, "~/add_keyframe", self._on_add, callback_group=services)
         # Wall time: a simulation that stands still still wants to be looked at, and saved.

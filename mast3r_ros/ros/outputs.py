@@ -46,7 +46,11 @@ class Outputs:
 
         def publisher(kind: type, topic: str, profile: QoSProfile | None = None) -> Any:
             return node.create_lifecycle_publisher(
-                kind, topic, profile or qos.reliable(), qos_overriding_options=qos.overridable()
+                kind,
+                topic,
+                profile or qos.reliable(),
+                event_callbacks=qos.silent_publisher(),
+                qos_overriding_options=qos.overridable(),
             )
 
         self._pose_topic = publisher(PoseWithCovarianceStamped, "~/pose")

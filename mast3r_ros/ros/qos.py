@@ -9,6 +9,11 @@ from __future__ import annotations
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
 
 def newest() -> QoSProfile:
     """Sensor data of which only the newest message matters: best effort, depth 1."""
@@ -48,3 +53,18 @@ def static_transforms() -> QoSProfile:
 def overridable() -> QoSOverridingOptions:
     """Let history, depth and reliability of an endpoint be set by ``qos_overrides`` parameters."""
     return QoSOverridingOptions.with_default_policies()
+
+
+# rclpy's executor looks at every event handler in every round, in Python, while it holds the interpreter. With
+# two handlers for each endpoint that took half the interpreter's time under /tf and /clock traffic, and the worker
+# starved. Only subscriptions to a user's own topics keep theirs: there a mismatch of QoS is worth a warning.
+
+
+def silent_publisher() -> PublisherEventCallbacks:
+    """No event handlers."""
+    return PublisherEventCallbacks(use_default_callbacks=False)
+
+
+def silent_subscription() -> SubscriptionEventCallbacks:
+    """No event handlers."""
+    return SubscriptionEventCallbacks(use_default_callbacks=False)

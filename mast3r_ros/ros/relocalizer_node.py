@@ -356,7 +356,9 @@ class Relocalizer(LifecycleNodeMixin, Node):
     # -- diagnostics -------------------------------------------------------------------------------
 
     def _report_health(self) -> None:
-        self._health = self.create_publisher(DiagnosticArray, "/diagnostics", qos.reliable())
+        self._health = self.create_publisher(
+            DiagnosticArray, "/diagnostics", qos.reliable(), event_callbacks=qos.silent_publisher()
+        )
         self.create_timer(1.0, self._diagnose, MutuallyExclusiveCallbackGroup(), _steady())
 
     def _diagnose(self) -> None:

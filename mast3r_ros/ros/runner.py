@@ -70,8 +70,8 @@ def _serve(make_node: Callable[[], Any], stop: _Stop) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     # The executor's threads and the worker share the interpreter: with Python's usual 5 ms the worker waits for its
-    # turn after every call into C++, and localizes a quarter fewer frames under /clock and /tf traffic.
-    sys.setswitchinterval(0.0005)
+    # turn after every call into C++, a hundred times a frame. docs/benchmarks.md has what that cost.
+    sys.setswitchinterval(0.0001)
     executor = MultiThreadedExecutor(THREADS)
     executor.add_node(node)
     spinning = threading.Thread(target=_spin, args=(executor, node, stop), name="executor")

@@ -38,11 +38,10 @@ class TransformListener:
         self._on_invalid = on_invalid
         self._news = threading.Condition()
         group = MutuallyExclusiveCallbackGroup()
+        options = {"callback_group": group, "event_callbacks": qos.silent_subscription()}
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", self._take_dynamic, qos.reliable(100), callback_group=group),
-            node.create_subscription(
-                TFMessage, "/tf_static", self._take_static, qos.static_transforms(), callback_group=group
-            ),
+            node.create_subscription(TFMessage, "/tf", self._take_dynamic, qos.reliable(100), **options),
+            node.create_subscription(TFMessage, "/tf_static", self._take_static, qos.static_transforms(), **options),
         ]
 
     def lookup(self, target: str, source: str, stamp_ns: int | None, timeout_s: float = 0.0) -> Array:
@@ -100,7 +99,9 @@ class TransformBroadcaster:
     def __init__(self, node: Node, static: bool = False) -> None:
         self._node = node
         profile = qos.static_transforms() if static else qos.reliable(100)
-        self._publisher = node.create_publisher(TFMessage, "/tf_static" if static else "/tf", profile)
+        self._publisher = node.create_publisher(
+            TFMessage, "/tf_static" if static else "/tf", profile, event_callbacks=qos.silent_publisher()
+        )
 
     def send(self, parent: str, child: str, parent_T_child: Array, stamp_ns: int) -> None:
         """Publish ``parent_T_child`` (4, 4) valid at ``stamp_ns``."""
