@@ -16,6 +16,8 @@ from mast3r_ros.geometry import se3
 
 Array = NDArray[np.float64]
 
+#: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
+MOST_SAMPLED = 800
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-6
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
@@ -129,7 +131,10 @@ def ransac_pose(
     if initial is not None:
         start = poselib.CameraPose()
         start.R, start.t = se3.inverse(initial)[:3, :3], se3.inverse(initial)[:3, 3]
-    pose, _ = poselib.estimate_absolute_pose(ideal * focal_px, points, camera, ransac, {"max_iterations": 20}, start)
+    tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
+    pose, _ = poselib.estimate_absolute_pose(
+        ideal[tried] * focal_px, points[tried], camera, ransac, {"max_iterations": 20}, start
+    )
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     if not np.isfinite(map_T_camera).all():
         return None
