@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
 MOST_SAMPLED = 800
 #: A step that lowers the cost by less than this share of it ends the refinement.
-SETTLED = 1e-6
+SETTLED = 1e-5
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
