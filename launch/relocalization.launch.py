@@ -30,6 +30,7 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("map", default_value="", description="folder of the map" + empty),
             DeclareLaunchArgument("matcher", default_value="", description="matcher by name" + empty),
+            DeclareLaunchArgument("checkpoint", default_value="", description="weights of a network, safetensors" + empty),
             DeclareLaunchArgument("feed", default_value="", description="none, or amcl to seed AMCL" + empty),
             DeclareLaunchArgument(
                 "autostart", default_value="true", description="false where a lifecycle manager starts the node"
@@ -43,7 +44,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
-    overrides = tools.given(context, "map", "matcher", "feed")
+    overrides = tools.given(context, "map", "matcher", "checkpoint", "feed")
     autostart = tools.is_true(context, "autostart")
     node = tools.processing_node(context, "relocalizer", tools.camera_topics(context), autostart=autostart, **overrides)
     return [node, *tools.rviz_node(context, "relocalization.rviz", RVIZ_TOPICS)]
