@@ -30,7 +30,9 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("map", default_value="", description="folder of the map" + empty),
             DeclareLaunchArgument("matcher", default_value="", description="matcher by name" + empty),
-            DeclareLaunchArgument("checkpoint", default_value="", description="weights of a network, safetensors" + empty),
+            DeclareLaunchArgument(
+                "checkpoint", default_value="", description="weights of a network, safetensors" + empty
+            ),
             DeclareLaunchArgument("feed", default_value="", description="none, or amcl to seed AMCL" + empty),
             DeclareLaunchArgument(
                 "autostart", default_value="true", description="false where a lifecycle manager starts the node"
