@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
     FeatureOption,
     JsonOption,
     KeyframesOption,
@@ -95,6 +98,104 @@ def time_large_map(
             "machine": _machine(figures),
         },
     )
+
+
+@app.command("network")
+def time_network(
+    checkpoint: CheckpointOption = None,
+    config: Annotated[
+        str, typer.Option(help="Network without a checkpoint: vitl (as published), or small. Its weights are random.")
+    ] = "vitl",
+    keyframes: KeyframesOption = 5,
+    queries: Annotated[int, typer.Option(min=1, help="Queries for accuracy; the first is timed.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the fast path, after one to warm up.")] = 5,
+    plain_pairs: Annotated[
+        int, typer.Option(min=0, help="Pairs measured of the plain path, the others inferred; 0: all of them.")
+    ] = 0,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the transformer blocks first.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Time a MASt3R network by stage beside the plain path, with the deviation that the speed costs.
+
+    Plain: both images of each pair encoded, one pair at a time, all heads, float32, matching as published.
+    Fast: keyframes' tokens cached, the query encoded once, pairs decoded as one batch, only the heads needed.
+    """
+    from mast3r_ros.evaluation.network_benchmark import NetworkBenchmark, benchmark_network
+
+    settings = NetworkBenchmark(
+        checkpoint, config, keyframes, queries, rounds, min(plain_pairs, keyframes), dtype, device, compile
+    )
+    with stages() as show:
+        figures = benchmark_network(settings, show)
+    if json:
+        print_json(figures)
+        return
+    _print_network(figures)
+
+
+def _print_network(figures: dict[str, Any]) -> None:
+    plain, deviation = figures["plain"], figures["deviation"]
+    rows = []
+    for stage, milliseconds in [*figures["stages_ms"].items(), ("total", figures["total_ms"])]:
+        other = plain["total_ms"] if stage == "total" else plain["stages_ms"][stage]
+        rows.append((stage, f"{milliseconds:.0f}", f"{other:.0f}", f"{other / milliseconds:.1f}x"))
+    rows.append(("peak memory (MiB)", f"{figures['peak_memory_mib']:.0f}", f"{plain['peak_memory_mib']:.0f}", ""))
+    where = f"{figures['dtype']} on {figures['device']}"
+    title = f"{figures['network']} {figures['image']}, K = {figures['keyframes']}, {where}"
+    print_table(title, ("ms", "fast path", "plain path", "speed-up"), rows)
+    if plain["pairs_measured"] < figures["keyframes"]:
+        note(f"plain path: {plain['pairs_measured']} of {figures['keyframes']} pairs measured, the others inferred")
+    poses, matches = deviation["pose_error"], deviation["match_error_px"]
+    print_facts(
+        "Deviation of the fast path from float32",
+        {
+            "points": f"{100 * deviation['points_relative_error']:.2f} % (median)",
+            "descriptors": f"{deviation['descriptor_angle_deg']:.2f} deg (median)",
+            "matches found by both": f"{100 * deviation['match_agreement']:.1f} %",
+            "error of a match": f"{matches['fast']:.2f} px, float32 {matches['float32']:.2f} px "
+            f"({100 * deviation['match_error_change']:+.1f} %)",
+            "pose error": f"{_pose(poses['fast'])}, float32 {_pose(poses['float32'])}, {poses['queries']} queries",
+        },
+    )
+    note(f"weights: {figures['weights']}; {_machine(figures)}")
+
+
+def _pose(error: dict[str, Any]) -> str:
+    if error["position_m"] is None:
+        return "none found"
+    return f"{100 * error['position_m']:.2f} cm {error['rotation_deg']:.3f} deg"
+
+
+@app.command("match")
+def measure_recall(
+    size: Annotated[int, typer.Option(min=32, max=512, help="Side of the descriptor maps in pixels.")] = 128,
+    subsample: Annotated[int, typer.Option(min=1, max=64, help="Spacing of the pixels that matching starts from.")] = 8,
+    json: JsonOption = False,
+) -> None:
+    """Compare fast reciprocal matching with the exhaustive search, on smooth, noisy and repetitive textures."""
+    from mast3r_ros.evaluation.match_recall import measure_recall as measure
+
+    figures = measure(size, subsample)
+    if json:
+        print_json(figures)
+        return
+    rows = [
+        (
+            row["texture"],
+            str(row["exhaustive"]),
+            str(row["fast"]),
+            f"{100 * row['reciprocal']:.1f} %",
+            f"{100 * row['regions_found']:.1f} %",
+            f"{100 * row['correct']:.1f} %",
+            f"{100 * row['correct_exhaustive']:.1f} %",
+            f"{row['speed_up']:.1f}x",
+        )
+        for row in figures["textures"]
+    ]
+    columns = ("texture", "all", "fast", "reciprocal", "regions found", "correct", "correct of all", "speed-up")
+    print_table(f"Reciprocal matches of {size}x{size} descriptors, started every {subsample} pixels", columns, rows)
 
 
 @contextmanager
