@@ -15,9 +15,7 @@ demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=m
 	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)")
 
 test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them)
-	@# DDS discovery on a busy machine now and then outlasts a wait ("not within ... s"): such a test, and no other, gets
-	@# a second try, and the closing line counts it as rerun.
-	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest --reruns 1 --only-rerun "not within" $(ARGS)
+	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(ARGS)
 
 lint: setup ## ruff check, ruff format --check, mypy
 	@$(PYTHON_BIN)/ruff check .
