@@ -44,6 +44,8 @@ class Record:
         confidence: 0 to 1.
         focal_px: focal length used, estimated where the frame had no calibration.
         timings_ms: milliseconds by stage, ``total`` among them.
+        group: condition or kind of negative that the query belongs to, where a run has several; else empty.
+        negative: whether the map holds nothing of what the query shows, so that every accepted pose is wrong.
     """
 
     name: str
@@ -59,9 +61,20 @@ class Record:
     confidence: float = 0.0
     focal_px: float = math.nan
     timings_ms: dict[str, float] = field(default_factory=dict)
+    group: str = ""
+    negative: bool = False
 
     @classmethod
-    def of(cls, name: str, stamp_ns: int, estimate: PoseEstimate, truth: Array | None = None) -> Record:
+    def of(
+        cls,
+        name: str,
+        stamp_ns: int,
+        estimate: PoseEstimate,
+        truth: Array | None = None,
+        *,
+        group: str = "",
+        negative: bool = False,
+    ) -> Record:
         """The record of an estimate."""
         return cls(
             name,
@@ -77,6 +90,8 @@ class Record:
             estimate.confidence,
             estimate.camera_focal_px,
             dict(estimate.timings_ms),
+            group,
+            negative,
         )
 
     @property
@@ -88,8 +103,8 @@ class Record:
 
     @property
     def wrong(self) -> bool:
-        """Accepted, but off by more than 25 cm or 10 degrees."""
-        return self.accepted and bool(metrics.is_wrong(*self.error))
+        """Accepted, but off by more than 25 cm or 10 degrees; or accepted where there is nothing to be found."""
+        return self.accepted and (self.negative or bool(metrics.is_wrong(*self.error)))
 
     @property
     def normalised_error(self) -> float:
@@ -118,26 +133,39 @@ class Evaluation:
         """Records whose pose was accepted."""
         return [record for record in self.records if record.accepted]
 
+    @property
+    def positives(self) -> list[Record]:
+        """Records of queries that the map can answer; in most runs all of them."""
+        return [record for record in self.records if not record.negative]
+
+    @property
+    def negatives(self) -> list[Record]:
+        """Records of queries that show nothing of the map."""
+        return [record for record in self.records if record.negative]
+
     def summary(self) -> dict[str, Any]:
         """The figures that `evaluate --json` prints; NaN where nothing was measured.
 
         ``recall`` is over all queries, medians are over accepted poses, ``wrong_accepted`` counts accepted poses
         off by more than 25 cm or 10 degrees, ``coverage`` says how often the truth lies inside the ellipsoid of
-        that confidence.
+        that confidence. Negatives are counted on their own, and only in runs that have any.
         """
-        accepted = self.accepted
+        positives, negatives = self.positives, self.negatives
+        accepted = [record for record in positives if record.accepted]
         metres, degrees = _columns([record.error for record in accepted])
         normalised = [record.normalised_error for record in accepted]
-        known = sum(record.truth is not None for record in self.records)
+        known = sum(record.truth is not None for record in positives)
+        counted = {"negatives": len(negatives), "negatives_accepted": sum(r.accepted for r in negatives)}
         return {
             "evaluation": self.name,
-            "queries": len(self.records),
+            "queries": len(positives),
             "answered": len(accepted),
             "wrong_accepted": int(metrics.is_wrong(metres, degrees).sum()),
             "median_translation_error_m": metrics.median(metres),
             "median_rotation_error_deg": metrics.median(degrees),
             "recall": metrics.recall(metres, degrees, known),
-            "rejected": dict(Counter(record.reason for record in self.records if not record.accepted).most_common()),
+            **(counted if negatives else {}),
+            "rejected": dict(Counter(record.reason for record in positives if not record.accepted).most_common()),
             "translation_error_m": metrics.percentiles(metres, (50, 90, 95, 100)),
             "rotation_error_deg": metrics.percentiles(degrees, (50, 90, 95, 100)),
             "median_translation_error_interval_m": metrics.bootstrap_interval(metres),

@@ -49,6 +49,10 @@ def record_dict(record: Record) -> dict[str, Any]:
         "evidence": record.evidence,
         "timings_ms": record.timings_ms,
     }
+    if record.group:
+        document["group"] = record.group
+    if record.negative:
+        document["negative"] = True
     if record.truth is not None:
         document["translation_error_m"], document["rotation_error_deg"] = record.error
         document["true_map_T_camera"] = pose_dict(record.truth)
