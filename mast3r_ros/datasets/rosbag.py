@@ -5,29 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.bags import BagReader, find_topics, open_bag
-from mast3r_ros.bags.frames import stamp_ns
+from mast3r_ros.bags import find_topics, open_bag
 from mast3r_ros.datasets.base import Source
+from mast3r_ros.datasets.recorded_poses import RecordedPoses
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import PosedFrame
-from mast3r_ros.geometry import se3
-from mast3r_ros.transforms import TransformBuffer, TransformUnavailable
+from mast3r_ros.transforms import TransformUnavailable
 
 log = logging.getLogger(__name__)
-
-#: Frames that usually are the fixed one, best first. Poses in odom drift, so they come last.
-FIXED_FRAMES = ("map", "world", "odom")
-POSE_TYPES = (
-    "geometry_msgs/msg/PoseStamped",
-    "geometry_msgs/msg/PoseWithCovarianceStamped",
-    "geometry_msgs/msg/TransformStamped",
-    "nav_msgs/msg/Odometry",
-)
 
 
 class RosBag(Source):
@@ -67,7 +56,6 @@ class RosBag(Source):
     ) -> None:
         super().__init__(path.name)
         self._path = path
-        self._longest_gap_s = longest_gap_s
         self._frames = {
             "image_topic": image_topic,
             "camera_info_topic": camera_info_topic,
@@ -77,13 +65,13 @@ class RosBag(Source):
         }
         with open_bag(path) as bag:
             topics = find_topics(bag.topics, str(path), image_topic, camera_info_topic, depth_topic, use_depth)
-            self._camera_frame = camera_frame or bag.first(topics.image).header.frame_id.lstrip("/")
-            self._transforms = bag.transforms()
+            camera_frame = camera_frame or bag.first(topics.image).header.frame_id.lstrip("/")
             if pose_topic is None:
-                self._poses, self._body_frame = self._transforms, self._camera_frame
-                self.map_frame = map_frame or self._fixed_frame()
+                self._poses = RecordedPoses.of_tf(bag, camera_frame, map_frame)
             else:
-                self._poses, self._body_frame, self.map_frame = self._read_poses(bag, pose_topic, pose_frame, map_frame)
+                self._poses = RecordedPoses.of_topic(bag, pose_topic, camera_frame, pose_frame, map_frame)
+        self._poses.longest_gap_s = longest_gap_s
+        self.map_frame = self._poses.fixed_frame
 
     def __iter__(self) -> Iterator[PosedFrame]:
         read = taken = 0
@@ -115,50 +103,4 @@ class RosBag(Source):
         Raises:
             TransformUnavailable: if none was recorded around that time.
         """
-        pose = self._poses.lookup(self.map_frame, self._body_frame, stamp)
-        if (gap := self._poses.gap_s(self.map_frame, self._body_frame, stamp)) > self._longest_gap_s:
-            raise TransformUnavailable(f"the poses around {stamp / 1e9:.3f} s are {gap:.1f} s apart (longest_gap_s)")
-        if self._body_frame != self._camera_frame:
-            pose = pose @ self._transforms.lookup(self._body_frame, self._camera_frame, stamp)
-        return pose
-
-    def _fixed_frame(self) -> str:
-        for name in FIXED_FRAMES:
-            if self._transforms.can_transform(name, self._camera_frame):
-                if name == "odom":
-                    log.warning("%s has no map or world frame: poses are taken in odom, which drifts", self._path)
-                return name
-        known = ", ".join(self._transforms.frames) or "nothing"
-        raise DatasetError(
-            f"{self._path}: TF (it has {known}) does not lead from {', '.join(FIXED_FRAMES)} to the camera "
-            f"'{self._camera_frame}': give map_frame, camera_frame, or pose_topic"
-        )
-
-    def _read_poses(
-        self, bag: BagReader, topic: str, pose_frame: str | None, map_frame: str | None
-    ) -> tuple[TransformBuffer, str, str]:
-        """Poses from a topic as a buffer of their own, the frame they tell the pose of, and the fixed frame."""
-        if topic in bag.topics and bag.topics[topic].type not in POSE_TYPES:
-            raise DatasetError(f"{bag.path}: {topic} is {bag.topics[topic].type}: use one of {', '.join(POSE_TYPES)}")
-        buffer = TransformBuffer(cache_s=None)
-        first = bag.first(topic)
-        body = pose_frame or getattr(first, "child_frame_id", "").lstrip("/") or self._camera_frame
-        fixed = first.header.frame_id.lstrip("/") or map_frame or "map"
-        if map_frame not in (None, fixed):
-            raise DatasetError(f"{bag.path}: poses on {topic} are in '{fixed}', not in '{map_frame}'")
-        for _, _, message in bag.messages([topic]):
-            try:
-                buffer.set(fixed, body, _pose(message), stamp_ns(message))
-            except ValueError as error:
-                log.warning("%s, %s: %s: this pose is left out", bag.path, topic, error)
-        return buffer, body, fixed
-
-
-def _pose(message: Any) -> NDArray[np.float64]:
-    """(4, 4) of any of POSE_TYPES. Raises ValueError."""
-    if hasattr(message, "transform"):
-        t, q = message.transform.translation, message.transform.rotation
-    else:
-        pose = message.pose.pose if hasattr(message.pose, "pose") else message.pose
-        t, q = pose.position, pose.orientation
-    return se3.from_quaternion([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+        return self._poses.at(stamp)

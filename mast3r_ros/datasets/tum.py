@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, numbers, pose_of, read_depth, read_image, read_table
+from mast3r_ros.datasets.base import FrameList, numbers, read_depth, read_image, read_table
+from mast3r_ros.datasets.recorded_poses import read_trajectory
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
@@ -109,12 +110,8 @@ def _file_list(path: Path) -> tuple[list[float], list[str]]:
 
 def _trajectory(path: Path) -> tuple[list[float], list[NDArray[np.float64]]]:
     """Stamps in seconds and poses, sorted by stamp."""
-    rows = {}
-    for line, words in read_table(path):
-        stamp, *values = numbers(path, line, words, "timestamp tx ty tz qx qy qz qw")
-        rows[stamp] = pose_of(path, line, values[:3], values[3:])
-    stamps = sorted(rows)
-    return stamps, [rows[stamp] for stamp in stamps]
+    rows = read_trajectory(path)
+    return [stamp_ns / 10**9 for stamp_ns, _ in rows], [pose for _, pose in rows]
 
 
 def _pose_at(stamp: float, stamps: list[float], poses: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
