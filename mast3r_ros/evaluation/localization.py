@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -12,16 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import metrics
-from mast3r_ros.evaluation.environment import machine, versions
+from mast3r_ros.evaluation.summary import summarise
+from mast3r_ros.evaluation.viewpoint import Viewpoints
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import PoseEstimate
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 Array = NDArray[np.float64]
 
 
 class LocalizesFrames(Protocol):
     """A Localizer or a Tracker."""
+
+    @property
+    def map(self) -> KeyframeMap:
+        """Where frames are looked for."""
 
     def localize(self, frame: Frame, /) -> PoseEstimate:
         """Find the pose of a frame."""
@@ -46,6 +52,7 @@ class Record:
         timings_ms: milliseconds by stage, ``total`` among them.
         group: condition or kind of negative that the query belongs to, where a run has several; else empty.
         negative: whether the map holds nothing of what the query shows, so that every accepted pose is wrong.
+        viewpoint_m, viewpoint_deg: from the true pose to the nearest keyframe, see :class:`Viewpoints`; NaN if unknown.
     """
 
     name: str
@@ -63,6 +70,8 @@ class Record:
     timings_ms: dict[str, float] = field(default_factory=dict)
     group: str = ""
     negative: bool = False
+    viewpoint_m: float = math.nan
+    viewpoint_deg: float = math.nan
 
     @classmethod
     def of(
@@ -74,8 +83,9 @@ class Record:
         *,
         group: str = "",
         negative: bool = False,
+        viewpoint: tuple[float, float] = (math.nan, math.nan),
     ) -> Record:
-        """The record of an estimate."""
+        """The record of an estimate; ``viewpoint`` as metres and degrees."""
         return cls(
             name,
             stamp_ns,
@@ -92,12 +102,13 @@ class Record:
             dict(estimate.timings_ms),
             group,
             negative,
+            *viewpoint,
         )
 
     @property
     def error(self) -> tuple[float, float]:
-        """Metres and degrees from the truth, of rejected poses too; NaN where either is unknown."""
-        if self.map_T_camera is None or self.truth is None:
+        """Metres and degrees from the truth, of rejected poses too; NaN where either is unknown, and of negatives."""
+        if self.map_T_camera is None or self.truth is None or self.negative:
             return math.nan, math.nan
         return se3.pose_error(self.map_T_camera, self.truth)
 
@@ -107,9 +118,14 @@ class Record:
         return self.accepted and (self.negative or bool(metrics.is_wrong(*self.error)))
 
     @property
+    def judged(self) -> bool:
+        """Whether it is known if an answer is right."""
+        return self.negative or self.truth is not None
+
+    @property
     def normalised_error(self) -> float:
         """See :func:`metrics.normalised_error`; NaN where something for it is unknown."""
-        if self.map_T_camera is None or self.truth is None or self.covariance is None:
+        if self.map_T_camera is None or self.truth is None or self.covariance is None or self.negative:
             return math.nan
         return metrics.normalised_error(self.map_T_camera, self.truth, self.covariance)
 
@@ -122,11 +138,15 @@ class Evaluation:
         name: what was evaluated, for people.
         records: one for each query, in their order.
         settings: everything that was chosen, by name; must be representable in JSON.
+        figures: more figures for the summary, of this kind of run alone.
+        map_fingerprint: tells maps apart, see :class:`Viewpoints`; empty where a run has no map or many.
     """
 
     name: str
     records: list[Record] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    map_fingerprint: str = ""
 
     @property
     def accepted(self) -> list[Record]:
@@ -143,40 +163,16 @@ class Evaluation:
         """Records of queries that show nothing of the map."""
         return [record for record in self.records if record.negative]
 
-    def summary(self) -> dict[str, Any]:
-        """The figures that `evaluate --json` prints; NaN where nothing was measured.
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What tells whether two runs asked the same: of the map, of the queries, and of their truth."""
+        names = [(record.name, record.stamp_ns) for record in self.records]
+        truth = [None if r.truth is None else np.round(r.truth * 1e6).astype(int).tolist() for r in self.records]
+        return {"map": self.map_fingerprint, "queries": _digest(names), "truth": _digest(truth)}
 
-        ``recall`` is over all queries, medians are over accepted poses, ``wrong_accepted`` counts accepted poses
-        off by more than 25 cm or 10 degrees, ``coverage`` says how often the truth lies inside the ellipsoid of
-        that confidence. Negatives are counted on their own, and only in runs that have any.
-        """
-        positives, negatives = self.positives, self.negatives
-        accepted = [record for record in positives if record.accepted]
-        metres, degrees = _columns([record.error for record in accepted])
-        normalised = [record.normalised_error for record in accepted]
-        known = sum(record.truth is not None for record in positives)
-        counted = {"negatives": len(negatives), "negatives_accepted": sum(r.accepted for r in negatives)}
-        return {
-            "evaluation": self.name,
-            "queries": len(positives),
-            "answered": len(accepted),
-            "wrong_accepted": int(metrics.is_wrong(metres, degrees).sum()),
-            "median_translation_error_m": metrics.median(metres),
-            "median_rotation_error_deg": metrics.median(degrees),
-            "recall": metrics.recall(metres, degrees, known),
-            **(counted if negatives else {}),
-            "rejected": dict(Counter(record.reason for record in positives if not record.accepted).most_common()),
-            "translation_error_m": metrics.percentiles(metres, (50, 90, 95, 100)),
-            "rotation_error_deg": metrics.percentiles(degrees, (50, 90, 95, 100)),
-            "median_translation_error_interval_m": metrics.bootstrap_interval(metres),
-            "median_rotation_error_interval_deg": metrics.bootstrap_interval(degrees),
-            "coverage": {f"{share:g}": metrics.coverage(normalised, share) for share in (0.5, 0.9, 0.95, 0.99)},
-            "latency_ms": metrics.percentiles([r.timings_ms.get("total", math.nan) for r in self.records]),
-            "stages_ms": stage_medians(self.records),
-            "settings": self.settings,
-            "machine": machine(),
-            "versions": versions(),
-        }
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run, see :func:`summarise`."""
+        return summarise(self)
 
 
 #: Called with the record, the query and the full estimate (matches included) after each query.
@@ -198,30 +194,23 @@ def evaluate_localization(
         queries: frames with their true pose. Their depth is seen by verification: leave it out to test without.
         watch: is shown every result, for progress and pictures.
     """
-    evaluation = Evaluation(name, settings=dict(settings or {}))
+    viewpoints = Viewpoints(localizer.map)
+    evaluation = Evaluation(name, settings=dict(settings or {}), map_fingerprint=viewpoints.fingerprint)
     for number, query in enumerate(queries):
         estimate = localizer.localize(query.frame)
         frame = query.frame
-        record = Record.of(frame.name or f"{number:06d}", frame.stamp_ns, estimate, query.map_T_camera)
+        record = Record.of(
+            frame.name or f"{number:06d}",
+            frame.stamp_ns,
+            estimate,
+            query.map_T_camera,
+            viewpoint=viewpoints.nearest(query.map_T_camera),
+        )
         evaluation.records.append(record)
         if watch is not None:
             watch(record, frame, estimate)
     return evaluation
 
 
-def stage_medians(records: Iterable[Record]) -> dict[str, float]:
-    """Median milliseconds by stage over the records that went through it."""
-    by_stage: dict[str, list[float]] = {}
-    for stage, milliseconds in _stages(records):
-        by_stage.setdefault(stage, []).append(milliseconds)
-    return {stage: metrics.median(values) for stage, values in by_stage.items()}
-
-
-def _stages(records: Iterable[Record]) -> Iterator[tuple[str, float]]:
-    for record in records:
-        yield from record.timings_ms.items()
-
-
-def _columns(errors: list[tuple[float, float]]) -> tuple[Array, Array]:
-    table = np.array(errors, dtype=np.float64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import metrics
 from mast3r_ros.evaluation.localization import Record
+from mast3r_ros.evaluation.summary import stage_medians
 
 Array = NDArray[np.float64]
 
@@ -69,8 +70,6 @@ def errors_over_time(records: Sequence[Record]) -> str:
 
 def latency(records: Sequence[Record]) -> str:
     """Left: how long queries took in all. Right: where the time goes, median by stage."""
-    from mast3r_ros.evaluation.localization import stage_medians
-
     totals = metrics.finite([record.timings_ms.get("total", np.nan) for record in records])
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.5), layout="constrained")

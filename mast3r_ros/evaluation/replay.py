@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.bags import BagReader, BagWriter, find_topics, open_bag
-from mast3r_ros.datasets.rosbag import RosBag
+from mast3r_ros.datasets.recorded_poses import RecordedPoses
 from mast3r_ros.errors import BagError
 from mast3r_ros.evaluation.localization import Evaluation, Record, Watch
+from mast3r_ros.evaluation.viewpoint import Viewpoints
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Tracker
 from mast3r_ros.transforms import TransformBuffer, TransformUnavailable
@@ -32,8 +33,11 @@ class ReplaySettings:
         image_topic, camera_info_topic, depth_topic: of the camera.
         use_depth: whether verification sees the recorded depth.
         odom_frame, base_frame: TF frames of odometry and robot; without them poses are tracked without odometry.
-        truth_topic: topic with reference poses in the map frame, to measure errors against.
-        truth_frame: TF frame whose transform to the camera is the reference, where there is no topic.
+        truth_topic: topic with reference poses, to measure errors against.
+        truth_file: TUM trajectory with reference poses, instead.
+        truth_frame: the frame that the reference poses are in; without topic and file they are taken from TF.
+        truth_body: the frame that they are the pose of, where the recording does not say; the camera by default.
+        truth_gap_s, truth_difference_s, truth_offset_s: how they are held against images, see RecordedPoses.
         every: take each n-th frame only.
     """
 
@@ -46,6 +50,11 @@ class ReplaySettings:
     truth_topic: str | None = None
     truth_frame: str | None = None
     every: int = 1
+    truth_file: Path | None = None
+    truth_body: str | None = None
+    truth_gap_s: float = 0.5
+    truth_difference_s: float = 0.02
+    truth_offset_s: float = 0.0
 
 
 @dataclass
@@ -94,7 +103,11 @@ def replay_bag(
         camera_frame = bag.first(topics.image).header.frame_id.lstrip("/")
         transforms = bag.transforms()
         run = Replay(
-            Evaluation(f"Replay of {path.resolve().name}", settings={**vars(topics), **(about or {})}),
+            Evaluation(
+                f"Replay of {path.resolve().name}",
+                settings={**vars(topics), **(about or {})},
+                map_fingerprint=Viewpoints(tracker.map).fingerprint,
+            ),
             camera_frame,
             _lookup(transforms, settings.base_frame, camera_frame, None),
         )
@@ -125,12 +138,15 @@ def _localize_all(
     frames = bag.frames(
         settings.image_topic, settings.camera_info_topic, settings.depth_topic, use_depth=settings.use_depth
     )
+    viewpoints = Viewpoints(tracker.map)
     for number, frame in enumerate(frames):
         if number % settings.every:
             continue
         odom_T_camera = _lookup(transforms, settings.odom_frame, run.camera_frame, frame.stamp_ns)
         estimate = tracker.localize(frame, odom_T_camera)
-        record = Record.of(f"{number:06d}", frame.stamp_ns, estimate, truth_at(frame.stamp_ns))
+        truth = truth_at(frame.stamp_ns)
+        name = f"{number:06d}"
+        record = Record.of(name, frame.stamp_ns, estimate, truth, viewpoint=viewpoints.nearest(truth))
         run.evaluation.records.append(record)
         if estimate.localized and tracker.map_T_odom is not None:
             run.corrections.append((frame.stamp_ns, tracker.map_T_odom))
@@ -171,21 +187,37 @@ def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_fram
             bag.trajectory("/relocalizer/path", way, way[-1][0], map_frame)
 
 
+def recorded_truth(path: Path, settings: ReplaySettings) -> RecordedPoses | None:
+    """The reference poses of a recording, None where the settings name none.
+
+    Raises:
+        BagError, DatasetError: if they cannot be read.
+    """
+    if settings.truth_topic is None and settings.truth_file is None and settings.truth_frame is None:
+        return None
+    with open_bag(path) as bag:
+        topics = find_topics(bag.topics, str(path), settings.image_topic, use_depth=False)
+        camera = bag.first(topics.image).header.frame_id.lstrip("/")
+        if settings.truth_file is not None:
+            fixed = settings.truth_frame or "map"
+            truth = RecordedPoses.of_file(settings.truth_file, bag, camera, settings.truth_body, fixed)
+        elif settings.truth_topic is not None:
+            body, fixed_frame = settings.truth_body, settings.truth_frame
+            truth = RecordedPoses.of_topic(bag, settings.truth_topic, camera, body, fixed_frame)
+        else:
+            truth = RecordedPoses.of_tf(bag, camera, settings.truth_frame)
+    truth.longest_gap_s, truth.max_difference_s = settings.truth_gap_s, settings.truth_difference_s
+    truth.offset_s = settings.truth_offset_s
+    return truth
+
+
 def reference_poses(path: Path, settings: ReplaySettings) -> Callable[[int], Array | None]:
-    """The reference pose at a time, None where it is unknown."""
-    if settings.truth_topic is None and settings.truth_frame is None:
-        return lambda stamp_ns: None
-    source = RosBag(
-        path,
-        image_topic=settings.image_topic,
-        pose_topic=settings.truth_topic,
-        map_frame=settings.truth_frame,
-        use_depth=False,
-    )
+    """The reference pose at a time, None where it is unknown. Raises as :func:`recorded_truth`."""
+    truth = recorded_truth(path, settings)
 
     def truth_at(stamp_ns: int) -> Array | None:
         try:
-            return source.pose_at(stamp_ns)
+            return None if truth is None else truth.at(stamp_ns)
         except TransformUnavailable:
             return None
 

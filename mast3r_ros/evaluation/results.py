@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.datasets.base import read_text
+from mast3r_ros.errors import DatasetError
 from mast3r_ros.evaluation.localization import Evaluation, Record
 from mast3r_ros.geometry import se3
 
@@ -56,7 +58,32 @@ def record_dict(record: Record) -> dict[str, Any]:
     if record.truth is not None:
         document["translation_error_m"], document["rotation_error_deg"] = record.error
         document["true_map_T_camera"] = pose_dict(record.truth)
+        document["viewpoint_m"], document["viewpoint_deg"] = record.viewpoint_m, record.viewpoint_deg
     return document
+
+
+def record_of(document: dict[str, Any]) -> Record:
+    """The record that :func:`record_dict` made a document of. Raises KeyError, TypeError or ValueError."""
+    covariance = document.get("covariance")
+    return Record(
+        document["image"],
+        int(document["stamp_ns"]),
+        document["status"] == "localized",
+        document["reason"],
+        document["detail"],
+        _pose(document["map_T_camera"]),
+        _pose(document.get("true_map_T_camera")),
+        None if covariance is None else np.array(covariance, dtype=np.float64).reshape(6, 6),
+        tuple(document["keyframes"]),
+        {name: _number(value) for name, value in document["evidence"].items()},
+        _number(document["confidence"]),
+        _number(document["focal_px"]),
+        {stage: _number(value) for stage, value in document["timings_ms"].items()},
+        document.get("group", ""),
+        bool(document.get("negative", False)),
+        _number(document.get("viewpoint_m")),
+        _number(document.get("viewpoint_deg")),
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,6 +94,21 @@ def write_json(path: Path, value: Any) -> None:
 def write_records(path: Path, evaluation: Evaluation) -> None:
     """Write every record of an evaluation, one JSON object on each line."""
     _write_text(path, "".join(to_json(record_dict(record)) + "\n" for record in evaluation.records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """What :func:`write_records` has written.
+
+    Raises:
+        DatasetError: for a file that is missing or malformed, naming the line.
+    """
+    records = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            records.append(record_of(json.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{path}, line {number}: this is no record of a run ({error!r})") from error
+    return records
 
 
 def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
@@ -86,6 +128,15 @@ def accepted_poses(evaluation: Evaluation) -> list[tuple[int, Array]]:
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _pose(document: dict[str, list[float]] | None) -> Array | None:
+    return None if document is None else se3.from_quaternion(document["translation"], document["rotation_xyzw"])
+
+
+def _number(value: float | None) -> float:
+    """JSON has no NaN: it was written as null."""
+    return math.nan if value is None else float(value)
 
 
 def _plain(value: Any) -> Any:

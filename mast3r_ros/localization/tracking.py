@@ -16,6 +16,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.localization.estimate import PoseEstimate, Reason, Status
 from mast3r_ros.localization.localizer import Localizer, PosePrior
 from mast3r_ros.localization.verification import worst_sigmas
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 Array = NDArray[np.float64]
 
@@ -74,6 +75,11 @@ class Tracker:
         self._accepted: _Fix | None = None
         self._proposed: _Fix | None = None
         self._prior: _Fix | None = None
+
+    @property
+    def map(self) -> KeyframeMap:
+        """The map that frames are localized in."""
+        return self.localizer.map
 
     @property
     def map_T_odom(self) -> Array | None:
