@@ -49,9 +49,22 @@ class Style:
 class Layout:
     """A room under construction: its builder, style, materials, and which floor and wall is taken."""
 
-    def __init__(self, rng: np.random.Generator, size: tuple[float, float, float], plain: bool = False) -> None:
-        self.rng, self.size, self.plain = rng, size, plain
-        self.style = Style.random(rng)
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        size: tuple[float, float, float],
+        plain: bool = False,
+        make: int | None = None,
+    ) -> None:
+        """An empty room.
+
+        Args:
+            rng: decides where things stand and, without a ``make``, how they look.
+            plain: no textures.
+            make: rooms of one make have the same colours, wallpapers, fronts and pictures, at other places.
+        """
+        self.rng, self.size, self.plain, self.make = rng, size, plain, make
+        self.style = Style.random(rng if make is None else np.random.default_rng([make, 1]))
         self.builder = WorldBuilder(rng, textures.grain())
         self._materials: dict[str, int] = {}
         self._floor: list[tuple[float, float, float, float]] = []
@@ -68,7 +81,8 @@ class Layout:
     def texture(self, key: str, make: Callable[[np.random.Generator], Image]) -> int:
         """The texture called ``key``, made when first asked for. A plain room gets its mean colour only."""
         if key not in self._materials:
-            image = make(self.rng)
+            own = self.rng if self.make is None else np.random.default_rng([self.make, 2, *key.encode()])
+            image = make(own)
             if self.plain:
                 image = textures.flat(image.reshape(-1, 3).mean(axis=0))
             self._materials[key] = self.builder.atlas.add(image)

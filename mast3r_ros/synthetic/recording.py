@@ -75,7 +75,7 @@ class RecordingSettings:
 
 def demo_world(settings: RecordingSettings) -> World:
     """The room of the settings."""
-    with _single_threaded():
+    with single_threaded():
         return make_room(settings.family, settings.seed)
 
 
@@ -125,12 +125,12 @@ def _frames(world: World, drive: Trajectory, rate_hz: int, settings: RecordingSe
         noise = SequenceSettings(seed=settings.seed * 1_000_003 + k)
         return next(render_sequence(world, moment, camera, noise)).posed
 
-    with _single_threaded(), ThreadPoolExecutor(_cores()) as pool:
+    with single_threaded(), ThreadPoolExecutor(cores()) as pool:
         yield from pool.map(render, range(0, len(drive), ODOMETRY_HZ // rate_hz))
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Worlds are made of many small tensors: threads that share them spend their time waiting for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -140,7 +140,8 @@ def _single_threaded() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

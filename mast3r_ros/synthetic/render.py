@@ -13,6 +13,7 @@ from torch import Tensor
 from mast3r_ros.frames import Camera
 from mast3r_ros.synthetic.atlas import sample
 from mast3r_ros.synthetic.raycast import Shapes, cast, intersect
+from mast3r_ros.synthetic.reflection import mirrored, nearest
 from mast3r_ros.synthetic.surface import locate
 from mast3r_ros.synthetic.world import SHELL, World
 
@@ -45,7 +46,8 @@ class Views:
 
     Attributes:
         radiance: (V, H, W, 3) float32, linear; 1 is white paper under the average light of the world.
-        depth: (V, H, W) float32 metres along the optical axis, exact; 0 where nothing is seen.
+        depth: (V, H, W) float32 metres along the optical axis, exact; 0 where nothing is seen. In a mirror and behind
+            glass it is that of the picture seen there, as stereo and structured light measure it.
         primitive: (V, H, W) int64, number in the renderer; -1 where nothing is seen.
         normal: (V, H, W, 3) float32 in the camera frame, or None if not asked for.
     """
@@ -89,6 +91,7 @@ class Renderer:
         )
         self.shapes = Shapes.of(kind, centre, axes)
         self._look = look
+        self._clear = bool((look[:, 14:] > 0).any())
         self._look_index = _merged_index(several).to(self.device)
         self._light = torch.cat([(w.light * w.exposure).to(self.device) for w in several])
         self._texels = _merged_texels(several).to(self.device)
@@ -140,9 +143,11 @@ class Renderer:
         rays = torch.where(seeing[..., None], rays, 0.0)
         depth, primitive = cast(self.shapes, self._index[which], poses, rays)
         primitive = torch.where(seeing, primitive, -1)
-        return self._picture(poses, rays, spread, depth, primitive)
+        return self._picture(poses, which, rays, spread, depth, primitive)
 
-    def _picture(self, poses: Tensor, rays: Tensor, spread: Tensor, depth: Tensor, primitive: Tensor) -> Views:
+    def _picture(
+        self, poses: Tensor, which: Tensor, rays: Tensor, spread: Tensor, depth: Tensor, primitive: Tensor
+    ) -> Views:
         """Shade what :func:`cast` found."""
         views, height, width = depth.shape
         seen = primitive.reshape(-1) >= 0
@@ -150,7 +155,10 @@ class Renderer:
         at = slice(None) if everywhere else seen.nonzero()[:, 0]
         view = torch.arange(views, device=self.device).repeat_interleave(height * width)[at]
         flat = rays.expand(views, -1, -1, -1).reshape(-1, 2)[at]
-        colour, face, normal = self._shade(poses, spread, view, flat, depth.reshape(-1)[at], primitive.reshape(-1)[at])
+        path = depth.reshape(-1)[at]
+        colour, face, normal = self._shade(poses, spread, view, flat, path, primitive.reshape(-1)[at])
+        if self._clear:
+            colour, path = self._second_look(poses, which, spread, view, flat, path, face, normal, colour)
         radiance = torch.zeros(views * height * width, 3, device=self.device)
         radiance[at] = colour
         surface = torch.full_like(primitive, -1).view(-1)
@@ -162,8 +170,44 @@ class Renderer:
             normals = torch.zeros_like(radiance)
             normals[at] = normal
             normals = normals.view(views, height, width, 3)
-        depth = torch.where(primitive >= 0, depth, 0.0)
-        return Views(radiance.view(views, height, width, 3), depth, primitive, normals)
+        measured = torch.zeros_like(radiance[:, 0])
+        measured[at] = path
+        return Views(radiance.view(views, height, width, 3), measured.view_as(depth), primitive, normals)
+
+    def _second_look(
+        self,
+        poses: Tensor,
+        which: Tensor,
+        spread: Tensor,
+        view: Tensor,
+        rays: Tensor,
+        depth: Tensor,
+        face: Tensor,
+        normal: Tensor,
+        colour: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Colour (N, 3) and depth (N,) of samples after mirrors and glass added what is seen in them."""
+        share = self._look[face, 14:]
+        colour, seen_depth = colour * (1 - share.sum(dim=1, keepdim=True)), depth.clone()
+        for world, kind in ((w, k) for w in which.unique().tolist() for k in range(2)):
+            at = ((which[view] == world) & (share[:, kind] > 0)).nonzero()[:, 0]
+            R, t = poses[view[at], :3, :3], poses[view[at], :3, 3]
+            ray = torch.cat([rays[at], torch.ones_like(rays[at][:, :1])], dim=1)
+            direction = (R @ ray[:, :, None])[:, :, 0]
+            points = t + depth[at][:, None] * direction
+            if kind == 0:
+                direction = mirrored(direction, (R @ normal[at][:, :, None])[:, :, 0])
+            further, hit = nearest(self.shapes, self._index[world], points, direction)
+            met = hit >= 0
+            at, further, direction = at[met], further[met], direction[met]
+            # The mirrored ray is as long as the first one, so what it passes adds up to the picture's depth.
+            path = depth[at] + further
+            light = self._surface(
+                points[met] + further[:, None] * direction, direction, path, spread[view[at]], hit[met]
+            )[0]
+            colour[at] += share[at, kind, None] * light
+            seen_depth[at] = torch.where(share[at, kind] > 0.5, path, seen_depth[at])
+        return colour, seen_depth
 
     def _shade(
         self, poses: Tensor, spread: Tensor, view: Tensor, rays: Tensor, depth: Tensor, primitive: Tensor
@@ -185,6 +229,24 @@ class Renderer:
         pose = poses[0] if one_view else poses[view]
         direction = ray @ pose[:3, :3].T if one_view else (pose[:, :3, :3] @ ray[:, :, None])[:, :, 0]
         points = pose[..., :3, 3] + depth[:, None] * direction
+        colour, row, outward = self._surface(
+            points, direction, depth, spread[0] if one_view else spread[view], primitive
+        )
+        in_camera = outward.T @ pose[:3, :3] if one_view else (outward.T[:, None] @ pose[:, :3, :3])[:, 0]
+        return colour, row, in_camera
+
+    def _surface(
+        self, points: Tensor, direction: Tensor, distance: Tensor, spread: Tensor, primitive: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What a ray sees of the surface it meets.
+
+        Args:
+            points, direction: (N, 3) where and along what, map frame.
+            distance: (N,) in lengths of ``direction``; spread: (N,) or scalar, width of a pixel at distance 1.
+
+        Returns:
+            Radiance (N, 3), row (N,) in the table of faces, normal (3, N) towards the viewer.
+        """
         A = self.shapes.unit_A.view(-1, 9)[primitive].T.contiguous().view(3, 3, -1)
         kind = self.shapes.kind[primitive]
         unit = (A * points.T).sum(dim=1) + self.shapes.unit_b[primitive].T
@@ -194,12 +256,10 @@ class Renderer:
         normal = normal * normal.square().sum(dim=0).rsqrt()
         facing = (normal * direction.T).sum(dim=0)
         cosine = facing.abs() * direction.square().sum(dim=1).rsqrt()
-        footprint = depth * (spread[0] if one_view else spread[view]) * cosine.clamp(min=0.03).rsqrt()
+        footprint = distance * spread * cosine.clamp(min=0.03).rsqrt()
         colour = self._albedo(row, s, t, footprint) * self._arriving(row, s, t)
         # The inside of a shell is lit and seen from behind its outward normal.
-        outward = torch.where(kind == SHELL, -normal, normal)
-        in_camera = outward.T @ pose[:3, :3] if one_view else (outward.T[:, None] @ pose[:, :3, :3])[:, 0]
-        return colour, row, in_camera
+        return colour, row, torch.where(kind == SHELL, -normal, normal)
 
     def _albedo(self, row: Tensor, s: Tensor, t: Tensor, footprint: Tensor) -> Tensor:
         """Linear colour (N, 3) of the material, band-limited to ``footprint`` metres per pixel."""

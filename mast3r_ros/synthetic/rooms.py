@@ -2,19 +2,19 @@
 
 Homes and work places: ``living``, ``office``, ``kitchen``, ``corridor``, ``warehouse``.
 Stress: ``textureless`` (paint only), ``repeated`` (identical quarters under a half turn), ``planar`` (all there is to
-see lies on one wall).
+see lies on one wall), ``glass`` (a home with mirrors on two walls and a pane across the room).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mast3r_ros.errors import UserError
-from mast3r_ros.synthetic import fronts, furniture, pictures, textures
+from mast3r_ros.synthetic import fronts, furniture, people, pictures, textures
 from mast3r_ros.synthetic.layout import WALLS, Layout
 from mast3r_ros.synthetic.lighting import LightingSettings, lit
 from mast3r_ros.synthetic.world import Material, World
@@ -29,12 +29,16 @@ class RoomSettings:
         lighting: how its light is computed.
         light: brightness of the lamps against the light of a usual evening; below 0.2 it is night.
         device: where the light maps are computed; the room itself comes back on the CPU.
+        make: rooms of one make share colours, wallpapers, fronts and pictures; None: every seed has its own.
+        visitors: people in the middle of the room, named ``visitor 1`` ..., there to be moved or carried away.
     """
 
     clutter: float = 1.0
     lighting: LightingSettings = LightingSettings()
     light: float = 1.0
     device: str | torch.device = "cpu"
+    make: int | None = None
+    visitors: int = 0
 
 
 def make_room(family: str, seed: int, settings: RoomSettings | None = None) -> World:
@@ -52,6 +56,9 @@ def make_room(family: str, seed: int, settings: RoomSettings | None = None) -> W
     settings = settings or RoomSettings()
     rng = np.random.default_rng([seed, *family.encode()])
     layout = FAMILIES[family](rng, settings)
+    for _ in range(settings.visitors):
+        layout.builder.at(0.0, 0.0, name="visitor")
+        people.visitor(layout)
     world = layout.builder.build(layout.size, family, seed)
     world = lit(world.to(settings.device), settings.lighting).to("cpu")
     if settings.light != 1.0:
@@ -133,7 +140,7 @@ def _lamps(room: Layout, columns: int, rows: int, size: tuple[float, float], pow
 
 
 def _living(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)))
+    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), make=settings.make)
     _furnish_living(room, settings)
     return room
 
@@ -169,7 +176,7 @@ def _furnish_living(room: Layout, settings: RoomSettings) -> None:
 
 
 def _office(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (5.0, 8.0), (4.2, 6.0), (2.6, 3.0)))
+    room = Layout(rng, _size(rng, (5.0, 8.0), (4.2, 6.0), (2.6, 3.0)), make=settings.make)
     carpet = room.surface("floor", lambda r: textures.carpet(r, np.asarray(room.style.accent) * 0.4 + 50), 4.0)
     panels = room.surface("ceiling", lambda r: textures.tiles(r, (228, 228, 224), 4, 1024, 0.015), 2.4)
     _shell(room, carpet, _papered(room), panels)
@@ -195,7 +202,7 @@ def _office(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _kitchen(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.0, 5.5), (3.4, 4.4), (2.4, 2.7)))
+    room = Layout(rng, _size(rng, (4.0, 5.5), (3.4, 4.4), (2.4, 2.7)), make=settings.make)
     stone = room.surface("floor", lambda r: textures.tiles(r, (176, 160, 140)), 2.6)
     _shell(room, stone if room.chance(0.6) else _floor(room), _papered(room))
     wall = list(WALLS)[int(rng.integers(4))]
@@ -224,7 +231,7 @@ def _kitchen(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (9.0, 14.0), (2.0, 2.8), (2.4, 2.9)))
+    room = Layout(rng, _size(rng, (9.0, 14.0), (2.0, 2.8), (2.4, 2.9)), make=settings.make)
     _shell(room, _floor(room), _papered(room))
     for wall in ("south", "north"):
         for k, along in enumerate(np.arange(-room.size[0] / 2 + 1.2, room.size[0] / 2 - 0.8, room.uniform(2.2, 3.2))):
@@ -242,7 +249,7 @@ def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)))
+    room = Layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)), make=settings.make)
     ground = room.surface("floor", lambda r: textures.concrete(r), 5.0, 0.4)
     sheet = room.surface("sheet", lambda r: textures.concrete(r, (184, 182, 176)), 4.5, 0.4)
     block = room.surface("block", lambda r: textures.bricks(r, (170, 166, 158), rows=12), 2.6)
@@ -267,7 +274,7 @@ def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _textureless(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), plain=True)
+    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), plain=True, make=settings.make)
     white = room.colour(room.style.wall)
     _shell(room, room.colour(room.style.floor), [white], white)
     _openings(room, windows=0, doors=1, daylight=0.0)
@@ -279,7 +286,7 @@ def _textureless(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 def _repeated(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     side = float(rng.uniform(5.5, 7.0))
-    room = Layout(rng, (side, side, 2.7))
+    room = Layout(rng, (side, side, 2.7), make=settings.make)
     tile = room.surface("floor", lambda r: textures.tiles(r, (180, 176, 170), 8, 512, 0.0), side / 4)
     tile = Material(tile.texture, side / 4, grain=0.0)
     wall = Material(room.texture("wall", lambda r: textures.tiles(r, room.style.wall, 8, 512, 0.0)), 1.0, grain=0.0)
@@ -298,7 +305,7 @@ def _repeated(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _planar(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, (7.0, 5.0, 3.0))
+    room = Layout(rng, (7.0, 5.0, 3.0), make=settings.make)
     white = Material(room.texture("plain", lambda r: textures.flat((216, 214, 210))), 1.0, grain=0.0)
     room.builder.shell(room.size, dict.fromkeys(("+x", "-x", "+y", "-y", "+z", "-z"), white))
     columns, rows = 6, 3
@@ -312,6 +319,22 @@ def _planar(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     return room
 
 
+def _glass(rng: np.random.Generator, settings: RoomSettings) -> Layout:
+    room = Layout(rng, _size(rng, (4.8, 6.2), (4.2, 5.0), (2.4, 2.8)), make=settings.make)
+    walls = ("south", "east") if room.chance(0.5) else ("north", "west")
+    for wall in walls:
+        room.reserve_wall(wall, 0.0, 0.3, 2.0, 1.7)
+    _furnish_living(room, settings)
+    grey = room.colour((150, 156, 160), 0.0)
+    mirror, pane = replace(grey, reflects=0.9), replace(grey, reflects=0.25, transmits=0.7)
+    for wall in walls:
+        room.builder.at(*room.wall_frame(wall, 0.0, 1.15), "mirror")
+        room.builder.box((0, 0.01, 0), (2.0, 0.02, 1.7), room.colour((90, 80, 70)), faces={"+y": mirror})
+    room.builder.at(0.0, 0.0, name="pane")
+    room.builder.box((0, 0, 1.25), (1.6, 0.01, 1.3), pane)
+    return room
+
+
 #: Every family by name.
 FAMILIES: dict[str, Callable[[np.random.Generator, RoomSettings], Layout]] = {
     "living": _living,
@@ -322,4 +345,5 @@ FAMILIES: dict[str, Callable[[np.random.Generator, RoomSettings], Layout]] = {
     "textureless": _textureless,
     "repeated": _repeated,
     "planar": _planar,
+    "glass": _glass,
 }

@@ -36,6 +36,8 @@ class Material:
         grain: contrast of the fine grain that keeps surfaces detailed from near.
         turned: whether the texture is turned by a quarter (the direction of wood grain).
         window: part of the texture to show when stretched: left, top, width, height in 0..1.
+        reflects, transmits: shares of the light that come from where a mirror would show, and from straight behind;
+            the rest is the surface's own.
     """
 
     texture: int
@@ -45,6 +47,8 @@ class Material:
     grain: float = 0.15
     turned: bool = False
     window: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    reflects: float = 0.0
+    transmits: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class World:
         centre: (P, 3) float32 metres, map frame.
         axes: (P, 3, 3) float32, columns are the half sides as vectors in the map frame.
         group: (P,) int64 index into ``names``: which object a primitive belongs to.
-        look: (P * 6, 14) float32: texture affine (6), tint (3), emission, grain, texels per metre, face size (2).
+        look: (P * 6, 16) float32: texture affine (6), tint (3), emission, grain, texels per metre, face size (2),
+            share reflected, share transmitted.
         look_index: (P * 6, 5) int64: texture start, its log2 size, light map start, columns, rows.
         light: (L, 3) float32 light maps: linear RGB arriving at the texels of every face.
         atlas: the textures; number 0 is the grain.
@@ -125,6 +130,15 @@ class World:
             look=self.look[faces],
             look_index=self.look_index[faces],
         )
+
+    def moved(self, name: str, map_T_map: NDArray[np.float64]) -> World:
+        """The world after somebody moved one object by a rigid motion (4, 4) of the map frame (its shadow stays)."""
+        if name not in self.names:
+            raise KeyError(f"the world holds no '{name}'")
+        motion = torch.as_tensor(map_T_map, dtype=torch.float32, device=self.centre.device)
+        mine = (self.group == self.names.index(name))[:, None]
+        centre = torch.where(mine, self.centre @ motion[:3, :3].T + motion[:3, 3], self.centre)
+        return replace(self, centre=centre, axes=torch.where(mine[..., None], motion[:3, :3] @ self.axes, self.axes))
 
     def clearance(self, points: ArrayLike) -> NDArray[np.float64]:
         """Distance in metres from points (..., 3) to the nearest surface; negative inside a solid or outside the room.
@@ -286,4 +300,5 @@ def _look(
         affine[[0, 3]] *= -1
     size = np.array([extent[0], extent[0], extent[1], extent[1]])
     density = 2.0**log2 * float(np.max(np.abs(affine[[0, 3, 1, 4]]) / size))
-    return np.array([*affine, *material.tint, material.emission, material.grain, density, *extent])
+    own = [*material.tint, material.emission, material.grain]
+    return np.array([*affine, *own, density, *extent, material.reflects, material.transmits])
