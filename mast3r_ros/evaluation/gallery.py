@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from mast3r_ros.localization import PoseEstimate
 from mast3r_ros.localization.draw import draw_matches
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
+#: Groups of pictures that are not named by a reason for rejection.
+GOOD, WORST, NEGATIVE = "<good>", "<worst>", "<negative>"
+#: More than any error: metres.
+WRONG_FIRST = 1e6
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -24,52 +30,76 @@ class Picture:
         image: (H, W, 3) uint8 RGB.
         title, caption: what it shows.
         accepted: whether it shows an accepted pose that is not known to be wrong.
+        kind: why it was kept: "worst", "rejected" or "typical".
     """
 
     image: NDArray[np.uint8]
     title: str
     caption: str = ""
     accepted: bool = True
+    kind: str = "typical"
+
+
+_Kept = tuple[float, int, Picture]
 
 
 class Gallery:
     """Collects pictures during a run of any length; only those that stay are drawn, at most a few of each group.
+
+    The worst queries are the wrong answers first (to negatives, then by error); what is left of their places is
+    shared by rejected positives, each reason in turn, and the right answers with the largest errors.
 
     Args:
         keyframe_map: whose keyframes stand beside the queries.
         good, worst, rejected: how many of each; ``rejected`` counts for each reason.
     """
 
-    def __init__(self, keyframe_map: KeyframeMap, good: int = 3, worst: int = 2, rejected: int = 2) -> None:
+    def __init__(self, keyframe_map: KeyframeMap, good: int = 3, worst: int = 10, rejected: int = 3) -> None:
         self._map = keyframe_map
-        self._limits = {"good": good, "worst": worst}
-        self._rejected = rejected
+        self._good, self._worst, self._rejected = good, worst, rejected
         # By group: (order, number of the query, picture); the smallest orders stay.
-        self._kept: dict[str, list[tuple[float, int, Picture]]] = defaultdict(list)
+        self._kept: dict[str, list[_Kept]] = defaultdict(list)
         self._seen = 0
 
     def offer(self, record: Record, frame: Frame, estimate: PoseEstimate) -> None:
         """Show a result to the gallery, which keeps a picture of it or not."""
         self._seen += 1
         if not record.accepted:
-            self._consider(record.reason, self._rejected, _shuffled(self._seen), record, frame, estimate)
+            # To reject a negative is right: such pictures are kept apart from those of lost queries.
+            group = NEGATIVE if record.negative else record.reason
+            self._consider(group, self._rejected, _shuffled(self._seen), record, frame, estimate)
             return
         metres, _ = record.error
         # Without a known truth the least certain pose counts as the worst.
         badness = metres if math.isfinite(metres) else record.evidence.get("position_sigma_m", 0.0)
-        self._consider("worst", self._limits["worst"], -badness, record, frame, estimate)
-        self._consider("good", self._limits["good"], _shuffled(self._seen), record, frame, estimate)
+        badness += WRONG_FIRST * (record.wrong + record.negative)
+        self._consider(WORST, self._worst, -badness, record, frame, estimate)
+        if not record.wrong:
+            self._consider(GOOD, self._good, _shuffled(self._seen), record, frame, estimate)
 
     def pictures(self) -> list[Picture]:
-        """Good ones first, then the worst accepted ones, then rejections by reason; none twice."""
-        shown: set[int] = set()
-        found = []
-        for group in ("worst", "good", *(group for group in self._kept if group not in ("good", "worst"))):
-            for _, number, picture in sorted(self._kept[group], key=lambda kept: kept[:2]):
-                if number not in shown:
-                    shown.add(number)
-                    found.append((("good", "worst").index(group) if group in ("good", "worst") else 2, picture))
-        return [picture for _, picture in sorted(found, key=lambda item: item[0])]
+        """Typical ones first, then the worst queries in their order, then other rejections; none twice."""
+        worst = self._worst_queries()
+        shown = {number for _, number, _ in worst}
+        typical = [kept for kept in self._kept[GOOD] if kept[1] not in shown]
+        lost = [kept for group in self._reasons() for kept in self._kept[group] if kept[1] not in shown]
+        groups = (("typical", typical), ("worst", worst), ("rejected", [*lost, *self._kept[NEGATIVE]]))
+        return [replace(picture, kind=kind) for kind, found in groups for _, _, picture in found]
+
+    def _worst_queries(self) -> list[_Kept]:
+        answered = self._kept[WORST]
+        found = [kept for kept in answered if -kept[0] >= WRONG_FIRST]
+        right = answered[len(found) :]
+        lost = [
+            kept for turn in zip_longest(*(self._kept[reason] for reason in self._reasons())) for kept in turn if kept
+        ]
+        places = max(self._worst - len(found), 0)
+        share = max((places + 1) // 2, places - len(right))
+        found += lost[:share]
+        return found + right[: self._worst - len(found)]
+
+    def _reasons(self) -> list[str]:
+        return [group for group in self._kept if group not in (GOOD, WORST, NEGATIVE)]
 
     def _consider(
         self, group: str, limit: int, order: float, record: Record, frame: Frame, estimate: PoseEstimate
@@ -78,7 +108,8 @@ class Gallery:
         if len(kept) >= limit and (not kept or order >= kept[-1][0]):
             return
         drawn = draw_matches(frame.image, estimate, self._map)
-        picture = Picture(drawn, *_words(record), accepted=record.accepted and not record.wrong)
+        good = record.negative if not record.accepted else not record.wrong
+        picture = Picture(drawn, *_words(record), accepted=good)
         kept.append((order, self._seen, picture))
         kept.sort(key=lambda item: item[:2])
         del kept[limit:]
@@ -92,13 +123,35 @@ def _shuffled(number: int) -> float:
 def _words(record: Record) -> tuple[str, str]:
     """Title and caption."""
     metres, degrees = record.error
+    name = f"{record.group}, {record.name}" if record.group else record.name
     if not record.accepted:
-        title = f"{record.name}: rejected, {record.reason.replace('_', ' ')}"
+        rightly = "rightly " * record.negative
+        title = f"{name}: {rightly}rejected, {record.reason.replace('_', ' ')}"
+    elif record.negative:
+        title = f"{name}: WRONG, answered though the map holds nothing of it"
     elif math.isfinite(metres):
-        title = f"{record.name}: {'WRONG, ' * record.wrong}off by {100 * metres:.1f} cm, {degrees:.1f} deg"
+        title = f"{name}: {'WRONG, ' * record.wrong}off by {length(metres)}, {degrees:.2g} deg"
     else:
-        title = f"{record.name}: +-{100 * record.evidence.get('position_sigma_m', math.nan):.1f} cm"
+        title = f"{name}: +-{length(record.evidence.get('position_sigma_m', math.nan))}"
     caption = record.detail
-    if not record.accepted and math.isfinite(metres):
+    if record.accepted:
+        caption = _promise(record)
+    elif math.isfinite(metres):
         caption += f"; this pose would have been off by {metres:.2f} m, {degrees:.1f} deg"
     return title, caption
+
+
+def _promise(record: Record) -> str:
+    """What an answer rests on, and how sure it was said to be."""
+    evidence = record.evidence
+    return (
+        f"{evidence.get('inliers', 0):.0f} inliers, {evidence.get('agreeing_keyframes', 0):.0f} keyframes agree, "
+        f"said to be sure to {length(evidence.get('position_sigma_m', math.nan))}, confidence {record.confidence:.2f}"
+    )
+
+
+def length(metres: float) -> str:
+    """Metres for people: mm, cm or m."""
+    if metres < 0.01:
+        return f"{1000 * metres:.1f} mm"
+    return f"{100 * metres:.1f} cm" if metres < 1 else f"{metres:.2f} m"

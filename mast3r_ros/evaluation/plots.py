@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from mast3r_ros.evaluation import metrics
 from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.summary import stage_medians
+from mast3r_ros.evaluation.summary import errors_of, stage_medians
 
 Array = NDArray[np.float64]
 
@@ -32,6 +33,10 @@ STAGE_COLOURS = {
     "verify": "#d1495b",
 }
 OTHER_COLOUR = "#8a8f98"
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g}%")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+#: Smaller errors (cm, degrees) are drawn as this: a logarithm of zero has no place.
+LEAST = 1e-3
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mast3r_ros",
@@ -60,8 +65,8 @@ def errors_over_time(records: Sequence[Record]) -> str:
         errors = np.array([record.error for record in records]).reshape(-1, 2)
         accepted = np.array([record.accepted for record in records], dtype=bool)
         wrong = np.array([record.wrong for record in records], dtype=bool)
-        _errors(above, times, 100 * errors[:, 0], accepted, wrong, (1, 5, 10, 25, 100), 100 * metrics.WRONG_M, "cm")
-        _errors(below, times, errors[:, 1], accepted, wrong, (0.1, 1, 5, 10, 45), metrics.WRONG_DEG, "deg")
+        _errors(above, times, 100 * errors[:, 0], accepted, wrong, 100 * metrics.WRONG_M, "cm")
+        _errors(below, times, errors[:, 1], accepted, wrong, metrics.WRONG_DEG, "deg")
         _rejections(above, times, records)
         below.set_xlabel("time (s)")
         above.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=5)
@@ -88,17 +93,33 @@ def latency(records: Sequence[Record]) -> str:
         return _svg(figure)
 
 
-def error_curve(records: Sequence[Record]) -> str:
-    """Share of all queries with an accepted pose within a translation error (cumulative distribution)."""
+def error_curve(records: Sequence[Record], other: Sequence[Record] = (), labels: tuple[str, str] = ("", "")) -> str:
+    """Share of all queries with an accepted pose within an error (cumulative distribution); of two runs to compare."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 2.5), layout="constrained")
+        figure = Figure(figsize=(9.6, 2.7), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        known = sum(record.truth is not None for record in records)
-        errors = np.array([record.error for record in records if record.accepted]).reshape(-1, 2)
-        _cumulative(left, 100 * errors[:, 0], known, (0.05, 0.1, 0.25), 100, "translation error (cm)")
-        _cumulative(right, errors[:, 1], known, (5, 10), 1, "rotation error (deg)")
+        runs = [(records, ACCEPTED, labels[0]), *([(other, SECOND, labels[1])] if other else [])]
+        for run, colour, label in runs:
+            known = [record for record in run if record.truth is not None and not record.negative]
+            metres, degrees = errors_of(record for record in known if record.accepted)
+            _cumulative(left, 100 * metres, len(known), colour, label)
+            _cumulative(right, degrees, len(known), colour, label)
+        _error_axis(left, [100 * metres for metres, _ in metrics.THRESHOLDS], "translation error (cm)")
+        _error_axis(right, [degrees for _, degrees in metrics.THRESHOLDS], "rotation error (deg)")
         left.set_ylabel("share of queries")
-        left.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+        left.yaxis.set_major_formatter(PERCENT)
+        if other:
+            left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=2)
+        return _svg(figure)
+
+
+def trust(records: Sequence[Record]) -> str:
+    """Left: risk against coverage. Right: how often ellipsoids hold the truth, against how often they claim to."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _risk_coverage(left, [record for record in records if record.judged])
+        _calibration(right, metrics.finite([record.normalised_error for record in records if record.accepted]))
         return _svg(figure)
 
 
@@ -114,22 +135,21 @@ def _errors(
     values: Array,
     accepted: NDArray[np.bool_],
     wrong: NDArray[np.bool_],
-    ticks: Sequence[float],
     limit: float,
     unit: str,
 ) -> None:
     """Errors on a logarithmic scale: a millimetre and a metre are both worth seeing."""
-    values = np.maximum(values, ticks[0] / 3)
+    values = np.maximum(values, LEAST)
     good = accepted & ~wrong
     axes.scatter(times[good], values[good], s=13, color=ACCEPTED, linewidths=0, label="localized", zorder=3)
     if wrong.any():
         axes.scatter(times[wrong], values[wrong], s=40, color=WRONG, marker="X", label="localized wrongly", zorder=4)
     axes.axhline(limit, color=WRONG, linewidth=1, linestyle=":", zorder=1)
-    axes.set_yscale("log")
     finite = values[accepted & np.isfinite(values)]
-    top = max(float(finite.max()) if finite.size else 0.0, limit) * 1.5
-    axes.set_ylim(ticks[0] / 3.5, top)
-    axes.set_yticks([tick for tick in ticks if tick < top], [f"{tick:g}" for tick in ticks if tick < top])
+    axes.set_yscale("log")
+    # Room below the smallest error for the ticks of rejected frames.
+    axes.set_ylim(min([*finite, limit / 5]) / 3, max([*finite, limit]) * 1.5)
+    axes.yaxis.set_major_formatter(PLAIN)
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="y", which="minor", length=0)
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.7)
@@ -165,19 +185,80 @@ def _stage_bars(axes: Axes, medians: dict[str, float]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _cumulative(axes: Axes, errors: Array, queries: int, marks: Sequence[float], scale: float, label: str) -> None:
-    errors = np.sort(metrics.finite(errors))
-    end = max(marks) * scale * 1.2
+def _cumulative(axes: Axes, errors: Array, queries: int, colour: str, label: str) -> None:
+    errors = np.maximum(np.sort(metrics.finite(errors)), LEAST)
     share = np.arange(1, len(errors) + 1) / max(queries, 1)
     axes.step(
-        [0.0, *errors, max(end, *errors[-1:])], [0.0, *share, *(share[-1:] or [0.0])], where="post", color=ACCEPTED
+        [LEAST / 10, *errors, 1e9], [0.0, *share, *(share[-1:] or [0.0])], where="post", color=colour, label=label
     )
-    for mark in marks:
-        axes.axvline(mark * scale, color=INK, alpha=0.35, linewidth=1, linestyle=":")
-    axes.set_xlim(0, end)
+
+
+def _error_axis(axes: Axes, marks: Sequence[float], label: str) -> None:
+    """A logarithmic axis over all the errors that are drawn, and over the limits that recall is reported at."""
+    drawn = np.concatenate([np.asarray(line.get_xdata(), dtype=np.float64)[1:-1] for line in axes.get_lines()])
+    for mark in sorted(set(marks)):
+        axes.axvline(mark, color=INK, alpha=0.35, linewidth=1, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xlim(min([*drawn, *marks]) / 1.5, max([*drawn, *marks]) * 1.5)
+    axes.xaxis.set_major_formatter(PLAIN)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 1.03)
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.7)
     axes.set_xlabel(label)
+
+
+def _risk_coverage(axes: Axes, records: Sequence[Record]) -> None:
+    """The curve of the accepted answers, and beyond them what there would be without the gates."""
+    answers = [record for record in records if record.accepted]
+    wrong = sum(record.wrong for record in answers)
+    coverage = len(answers) / max(len(records), 1)
+    bounds = metrics.share_interval(wrong, len(answers))
+    top = bounds[1] if answers else 1.0
+    ungated = [record for record in records if record.map_T_camera is not None]
+    if len(ungated) > len(answers):
+        # Rejected poses rank behind accepted ones, whatever their confidence.
+        rank = [record.confidence + record.accepted for record in ungated]
+        is_wrong = [record.negative or bool(metrics.is_wrong(*record.error)) for record in ungated]
+        curve = metrics.risk_coverage(rank, is_wrong, len(records))
+        axes.step(
+            curve.coverage, curve.risk, where="post", color=INK, alpha=0.45, linestyle="--", label="without gates"
+        )
+        top = max(top, float(curve.risk.max()))
+    curve = metrics.risk_coverage([r.confidence for r in answers], [r.wrong for r in answers], len(records))
+    axes.step(curve.coverage, curve.risk, where="post", color=ACCEPTED, label="accepted answers")
+    if answers:
+        axes.plot([coverage] * 2, bounds, color=ACCEPTED, linewidth=1.2)
+        axes.plot(
+            [coverage], [wrong / len(answers)], "o", color=ACCEPTED, label=f"{wrong} of {len(answers)} wrong (95 %)"
+        )
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, max(1.1 * top, 0.01))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PERCENT)
+    axes.set_xlabel("coverage: share of queries answered")
+    axes.set_ylabel("risk: share of answers wrong")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=3, columnspacing=1.0, handlelength=1.4)
+
+
+def _calibration(axes: Axes, normalised: Array) -> None:
+    """Reliability of the covariances: on the diagonal they keep their promise, above it they promise too little."""
+    claimed = np.linspace(0, 1, 201)[1:-1]
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.45, linewidth=1, linestyle=":")
+    if normalised.size:
+        band = binom.ppf(np.array([[0.025], [0.975]]), normalised.size, claimed) / normalised.size
+        axes.fill_between(claimed, *band, color=INK, alpha=0.1, linewidth=0, label="right covariances (95 %)")
+        axes.plot(claimed, [metrics.coverage(normalised, share) for share in claimed], color=ACCEPTED, label="errors")
+        bounds = metrics.calibration_intervals(normalised)
+        for share, inside in metrics.calibration(normalised).items():
+            axes.plot([float(share)] * 2, bounds[share], color=ACCEPTED, linewidth=1.2)
+            axes.plot([float(share)], [inside], "o", color=ACCEPTED, markersize=5)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=2)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PERCENT)
+    axes.set_xlabel("claimed by the ellipsoid")
+    axes.set_ylabel("errors inside it")
 
 
 def _seconds(records: Sequence[Record]) -> Array:

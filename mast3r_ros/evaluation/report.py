@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,19 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import plots
-from mast3r_ros.evaluation.gallery import Picture
+from mast3r_ros.evaluation.gallery import Picture, length
 from mast3r_ros.evaluation.localization import Evaluation
+from mast3r_ros.evaluation.page import (
+    Bar,
+    Tile,
+    details,
+    figure,
+    gallery,
+    header,
+    image,
+    label,
+    section,
+    table,
+    tiles_of,
+    with_interval,
+    write_page,
+)
 from mast3r_ros.evaluation.results import accepted_poses, write_json, write_records, write_tum
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.plan_view import Trajectory, draw_plan_view
 
-#: Longest side of pictures in the page, pixels.
-PICTURE_SIDE = 1400
 #: Estimates further apart in time than this are not joined by a line, seconds.
 LONGEST_GAP_S = 1.0
-
-#: A tile of the head line: figure, what it is, and "good", "bad" or "".
-Tile = tuple[str, str, str]
 
 
 def write_run(
@@ -71,29 +79,128 @@ def write_report(
         tiles: more figures for the head line.
     """
     summary = evaluation.summary()
-    has_truth = any(record.truth is not None for record in evaluation.records)
+    has_truth = any(record.judged for record in evaluation.records)
     parts = [
-        _header(title or evaluation.name, subtitle or _subtitle(evaluation)),
-        _tiles([*_headline(summary, has_truth), *tiles]),
+        header(title or evaluation.name, subtitle or _subtitle(evaluation)),
+        tiles_of([*_headline(summary, has_truth), *tiles]),
     ]
     if keyframe_map is not None and len(keyframe_map):
-        parts.append(_section("From above", _plan_view(evaluation, keyframe_map), "Where the camera was found."))
+        parts.append(section("From above", _plan_view(evaluation, keyframe_map), "Where the camera was found."))
     if has_truth:
-        text = "Dotted: the limit beyond which an accepted pose counts as wrong. Ticks at the bottom: rejected frames."
-        parts.append(_section("Error over time", plots.errors_over_time(evaluation.records), text))
-        parts.append(_section("How many are how good", plots.error_curve(evaluation.records)))
-    parts.append(_section("Latency", plots.latency(evaluation.records)))
-    parts.append(_section("Rejections", _rejections(summary)))
-    if pictures:
-        parts.append(_section("Matches", _gallery(pictures), "Left the query, right its best keyframe."))
-    parts.append(_section("All figures", _details(summary)))
-    page = PAGE.replace("{title}", html.escape(title or evaluation.name)).replace("{body}", "\n".join(parts))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+        parts += _accuracy(evaluation, summary)
+    parts += _matches(pictures)
+    parts.append(section("Latency", plots.latency(evaluation.records)))
+    parts.append(section("Rejections", _rejections(summary)))
+    parts.append(section("All figures", details(summary)))
+    write_page(path, title or evaluation.name, parts)
 
 
-def _header(title: str, subtitle: str) -> str:
-    return f"<header><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p></header>"
+def _accuracy(evaluation: Evaluation, summary: dict[str, Any]) -> list[str]:
+    """Sections that need a truth."""
+    records = evaluation.records
+    parts = [
+        section(
+            "Summary",
+            summary_table(summary),
+            "Intervals hold 95 %; neighbouring frames are alike, so true ones are wider.",
+        )
+    ]
+    text = "Dotted: the limit beyond which an accepted pose counts as wrong. Ticks at the bottom: rejected frames."
+    parts.append(section("Error over time", plots.errors_over_time(records), text))
+    text = "Share of queries with a truth; dotted: the limits that recall is reported at."
+    parts.append(section("How many are how good", plots.error_curve(records), text))
+    text = (
+        "Left: how often answers are wrong as ever less confident ones are let in. "
+        "Right: how often errors are inside the ellipsoids of the covariances."
+    )
+    parts.append(section("Knowing when it is wrong", plots.trust(records), text))
+    tables = "".join(_breakdown_table(name, rows) for name, rows in summary["breakdown"].items())
+    if tables:
+        parts.append(
+            section(
+                "Where it works",
+                tables,
+                "From each query to its nearest keyframe: between the centres, and between the rotations.",
+            )
+        )
+    return parts
+
+
+def _matches(pictures: Sequence[Picture]) -> list[str]:
+    """A section for each kind of picture, the worst ones first."""
+    titles = {
+        "worst": f"The worst {sum(p.kind == 'worst' for p in pictures)} queries",
+        "rejected": "Other rejections",
+        "typical": "Typical answers",
+    }
+    found = {kind: [picture for picture in pictures if picture.kind == kind] for kind in titles}
+    text = "Left the query, right its best keyframe."
+    return [section(titles[kind], gallery(chosen), text) for kind, chosen in found.items() if chosen]
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The figures that matter, with their intervals."""
+    return table(("", "figure", "95 % interval"), list(_figures(summary)))
+
+
+def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Name, value and interval of the figures that matter, as text."""
+    percent, metres, degrees = "{:.1%}", "{:.4g} m", "{:.3g}°"
+    answered = f"answered: {summary['answered']} of {summary['queries']}"
+    yield answered, *with_interval(summary["answered_fraction"], summary["answered_fraction_interval"], percent)
+    for key, share in summary["recall"].items():
+        yield (
+            f"recall within {key.replace('_', ', ')}",
+            *with_interval(share, summary["recall_interval"][key], percent),
+        )
+    for name, unit, form in (("translation", "m", metres), ("rotation", "deg", degrees)):
+        bounds = summary[f"median_{name}_error_interval_{unit}"]
+        yield f"median {name} error", *with_interval(summary[f"median_{name}_error_{unit}"], bounds, form)
+    for key in ("false_accepts_per_1000", "false_accepts_per_1000_negatives"):
+        if key in summary:
+            yield label(key), *with_interval(summary[key], summary[f"{key}_interval"], "{:.3g}")
+    area = "area under risk-coverage"
+    yield area, *with_interval(summary["risk_coverage_area"], summary["risk_coverage_area_interval"], "{:.4f}")
+    for share, inside in summary["calibration"].items():
+        name = f"errors inside the {float(share):.0%} ellipsoid"
+        yield name, *with_interval(inside, summary["calibration_interval"][share], percent)
+    yield (
+        "mean NEES (6 where covariances are right)",
+        *with_interval(summary["nees"], summary["nees_interval"], "{:.2f}"),
+    )
+
+
+def _breakdown_table(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """One line for each bin or group, recall as a bar."""
+    unit = {"viewpoint_distance_m": " m", "viewpoint_angle_deg": "°"}.get(name, "")
+    lines = []
+    for row in rows:
+        span = row["group"] or "-" if "group" in row else _span(row["from"], row["to"], unit)
+        figures = (
+            span,
+            str(row["queries"]),
+            str(row["answered"]),
+            str(row["wrong_accepted"]),
+            figure(row["median_translation_error_m"], "{:.3g} m"),
+            figure(row["median_rotation_error_deg"], "{:.2g}°"),
+            " ".join(with_interval(row["recall"], row["recall_interval"], "{:.0%}")),
+        )
+        lines.append((*figures, Bar(row["recall"], good=True)))
+    heads = (
+        label(name.rpartition("_")[0] or name),
+        "queries",
+        "answered",
+        "wrong",
+        "median",
+        "",
+        "within 10 cm, 5°",
+        "",
+    )
+    return table(heads, lines)
+
+
+def _span(low: float, high: float, unit: str) -> str:
+    return f"over {low:g}{unit}" if math.isinf(high) else f"{low:g} to {high:g}{unit}"
 
 
 def _subtitle(evaluation: Evaluation) -> str:
@@ -114,31 +221,15 @@ def _headline(summary: dict[str, Any], has_truth: bool) -> list[Tile]:
     tiles: list[Tile] = [(share, f"localized: {answered} of {queries}", "")]
     if has_truth:
         wrong = summary["wrong_accepted"]
+        most = figure(summary["false_accepts_per_1000_interval"][1], "{:.2g}")
         error = summary["median_translation_error_m"]
         tiles += [
-            (f"{100 * error:.1f} cm" if math.isfinite(error) else "-", "median position error", ""),
-            (_figure(summary["median_rotation_error_deg"], "{:.2f}°"), "median rotation error", ""),
-            (_figure(summary["recall"]["0.10m_5deg"], "{:.1%}"), "within 10 cm and 5°", ""),
-            (str(wrong), "wrong poses accepted", "bad" if wrong else "good"),
+            (length(error) if math.isfinite(error) else "-", "median position error", ""),
+            (figure(summary["median_rotation_error_deg"], "{:.2f}°"), "median rotation error", ""),
+            (figure(summary["recall"]["0.10m_5deg"], "{:.1%}"), "within 10 cm and 5°", ""),
+            (str(wrong), f"wrong poses accepted; at most {most} in 1000", "bad" if wrong else "good"),
         ]
-    return [*tiles, (_figure(latency["p50"], "{:.0f} ms"), f"latency; p95 {_figure(latency['p95'], '{:.0f} ms')}", "")]
-
-
-def _figure(value: float, form: str) -> str:
-    return form.format(value) if math.isfinite(value) else "-"
-
-
-def _tiles(tiles: Sequence[Tile]) -> str:
-    cells = (
-        f'<div class="tile {kind}"><b>{html.escape(figure)}</b><span>{html.escape(label)}</span></div>'
-        for figure, label, kind in tiles
-    )
-    return f'<div class="tiles">{"".join(cells)}</div>'
-
-
-def _section(title: str, content: str, text: str = "") -> str:
-    words = f"<p>{html.escape(text)}</p>" if text else ""
-    return f"<section><h2>{html.escape(title)}</h2>{words}{content}</section>"
+    return [*tiles, (figure(latency["p50"], "{:.0f} ms"), f"latency; p95 {figure(latency['p95'], '{:.0f} ms')}", "")]
 
 
 def _plan_view(evaluation: Evaluation, keyframe_map: KeyframeMap) -> str:
@@ -157,8 +248,8 @@ def _plan_view(evaluation: Evaluation, keyframe_map: KeyframeMap) -> str:
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "plan.png"
         draw_plan_view(keyframe_map, picture, ways)
-        image = np.asarray(cv2.imread(str(picture), cv2.IMREAD_COLOR), dtype=np.uint8)
-    return _image(image[..., ::-1], "map from above")
+        rgb = np.asarray(cv2.imread(str(picture), cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
+    return image(rgb, "map from above")
 
 
 def _positions(poses: Sequence[tuple[int, NDArray[np.float64]]]) -> NDArray[np.float64]:
@@ -178,65 +269,7 @@ def _rejections(summary: dict[str, Any]) -> str:
     if not rejected:
         return "<p>None: every frame was localized.</p>"
     most = max(rejected.values())
-    rows = "".join(
-        f"<tr><th>{html.escape(reason.replace('_', ' '))}</th><td>{count}</td>"
-        f'<td class="bar"><i style="width:{100 * count / most:.0f}%"></i></td></tr>'
-        for reason, count in rejected.items()
+    return table(
+        ("reason", "queries", ""),
+        [(label(reason), str(count), Bar(count / most)) for reason, count in rejected.items()],
     )
-    return f"<table>{rows}</table>"
-
-
-def _gallery(pictures: Sequence[Picture]) -> str:
-    figures = (
-        f'<figure class="{"" if picture.accepted else "no"}">{_image(picture.image, picture.title)}'
-        f"<figcaption><b>{html.escape(picture.title)}</b> {html.escape(picture.caption)}</figcaption></figure>"
-        for picture in pictures
-    )
-    return f'<div class="gallery">{"".join(figures)}</div>'
-
-
-def _image(rgb: NDArray[np.uint8], alt: str) -> str:
-    """An image in the page itself; JPEG, because these are photographs with lines on them."""
-    scale = min(1.0, PICTURE_SIDE / max(rgb.shape))
-    if scale < 1:
-        size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
-        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    ok, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert ok
-    text = base64.b64encode(data.tobytes()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{text}">'
-
-
-def _details(summary: dict[str, Any]) -> str:
-    """Every figure, setting and version, grouped."""
-    groups: dict[str, dict[str, Any]] = {"results": {}}
-    for name, value in summary.items():
-        if isinstance(value, dict):
-            groups[name] = value
-        else:
-            groups["results"][name] = value
-    tables = (_table(name, values) for name, values in groups.items() if values)
-    return f'<div class="details">{"".join(tables)}</div>'
-
-
-def _table(name: str, values: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><th>{html.escape(_label(key))}</th><td>{html.escape(_text(value))}</td></tr>"
-        for key, value in values.items()
-    )
-    return f"<table><caption>{html.escape(_label(name))}</caption>{rows}</table>"
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else "-"
-    if isinstance(value, (list, tuple)):
-        return " to ".join(_text(item) for item in value)
-    return str(value)
-
-
-PAGE = (Path(__file__).with_name("report.html")).read_text(encoding="utf-8")
