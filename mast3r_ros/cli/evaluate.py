@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mast3r_ros.cli import evaluate_mapfree, evaluate_pairs
 from mast3r_ros.cli.common import (
     CheckpointOption,
     DeviceOption,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 app = typer.Typer(help="Measure accuracy on data whose truth is known.", no_args_is_help=True)
+app.command()(evaluate_mapfree.mapfree)
+app.command()(evaluate_pairs.pairs)
 
 ReportOption = Annotated[
     Path | None, typer.Option(help="Folder for report.html, summary.json, records.jsonl and trajectories.")

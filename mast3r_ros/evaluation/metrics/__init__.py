@@ -30,6 +30,14 @@ from mast3r_ros.evaluation.metrics.relative_pose import (
     pose_errors,
     rotation_angle,
 )
+from mast3r_ros.evaluation.metrics.reprojection import (
+    average_precision,
+    centre_distance,
+    precision_by_confidence,
+    turn,
+    vcre,
+    virtual_points,
+)
 from mast3r_ros.evaluation.metrics.risk import FalseAccepts, RiskCoverage, false_accepts, risk_coverage
 from mast3r_ros.evaluation.metrics.statistics import finite, mean, median, percentiles, rmse
 
@@ -43,9 +51,11 @@ __all__ = [
     "Interval",
     "RiskCoverage",
     "accuracy_at",
+    "average_precision",
     "bootstrap_interval",
     "calibration",
     "calibration_intervals",
+    "centre_distance",
     "consistency",
     "coverage",
     "direction_angle",
@@ -60,10 +70,14 @@ __all__ = [
     "percentiles",
     "pose_auc",
     "pose_errors",
+    "precision_by_confidence",
     "recall",
     "risk_coverage",
     "rmse",
     "rotation_angle",
     "share_interval",
     "threshold_name",
+    "turn",
+    "vcre",
+    "virtual_points",
 ]

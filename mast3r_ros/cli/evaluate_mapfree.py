@@ -1,0 +1,116 @@
+"""`mast3r_ros evaluate mapfree`: write a submission to the Map-free benchmark, and score one as the benchmark does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
+    FeatureOption,
+    JsonOption,
+    MatcherOption,
+    NetworkSizeOption,
+    make_matcher,
+    note,
+    print_facts,
+    print_json,
+    stages,
+    warn,
+)
+
+
+def mapfree(
+    dataset: Annotated[Path, typer.Argument(help="Folder with val/ and test/ in it, as distributed.")],
+    submission: Annotated[
+        Path,
+        typer.Option(help="Zip that is scored if it exists; else the matcher runs and writes it first.", metavar="ZIP"),
+    ],
+    split: Annotated[
+        str, typer.Option(help="val, or test, whose ground truth only the benchmark's server has.")
+    ] = "val",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run the matcher though ZIP exists.")] = False,
+    rejected: Annotated[
+        bool,
+        typer.Option(
+            "--rejected", help="Write poses that verification rejected too, with confidence 0, below all others."
+        ),
+    ] = False,
+    reference_depth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the reference's depth as <scene>/seq0/frame_00000[.word].png (16-bit, mm); without it "
+            "the scale is the network's own."
+        ),
+    ] = None,
+    matcher: MatcherOption = "auto",
+    feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Metric poses relative to one photo: the Map-free benchmark (Arnold et al., ECCV 2022).
+
+    Every query of a scene is localized against the scene's one reference. The zip can be uploaded to the benchmark's
+    server as it is.
+    """
+    from mast3r_ros.datasets.mapfree import MapFree
+    from mast3r_ros.evaluation.localization import Evaluation
+    from mast3r_ros.evaluation.mapfree import benchmark_summary, run_mapfree
+    from mast3r_ros.evaluation.mapfree_score import score_submission
+    from mast3r_ros.evaluation.mapfree_submission import read_submission, write_submission
+
+    data = MapFree(dataset, split)
+    settings: dict[str, Any] = {"data": str(dataset), "split": split, "submission": str(submission)}
+    records = None
+    if overwrite or not submission.exists():
+        chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+        with stages() as show:
+            by_scene = run_mapfree(data, chosen, reference_depth, show)
+        write_submission(submission, by_scene, rejected)
+        note(f"submission: {submission}")
+        records = [record for scene in by_scene.values() for record in scene]
+        depth = None if reference_depth is None else str(reference_depth)
+        settings |= {"matcher": chosen.name, "features": chosen.signature, "depth": depth, "rejected": rejected}
+    else:
+        note(f"scoring {submission} as it is; --overwrite runs the matcher anew")
+    score = None
+    if records is None or data.has_truth:
+        score = score_submission(data, read_submission(submission))
+        records = score.records if records is None else records
+    else:
+        note(f"the ground truth of split '{split}' is not public: upload the zip to the benchmark's server")
+    evaluation = Evaluation(f"Map-free {split}", records, settings, benchmark_summary(score))
+    summary = evaluation.summary()
+    _warn_of(summary["complaints"])
+    if json:
+        print_json(summary)
+    else:
+        _print_people(summary)
+
+
+def _warn_of(complaints: Sequence[str], most: int = 20) -> None:
+    for complaint in complaints[:most]:
+        warn(complaint)
+    if len(complaints) > most:
+        warn(f"... and {len(complaints) - most} more: see --json")
+
+
+def _print_people(summary: dict[str, Any]) -> None:
+    facts: dict[str, Any] = {
+        "frames": summary["queries"],
+        "answered": summary["answered"],
+        "wrong accepted": f"{summary['wrong_accepted']}  (off by more than 25 cm or 10 deg)",
+    }
+    for name, figure in (summary["metrics"] or {}).items():
+        low, high = summary["metrics_interval"][name]
+        facts[name] = f"{figure:.4g}  ({low:.4g} to {high:.4g})"
+    facts |= {name: f"{figure:.4g}" for name, figure in (summary["metrics_at_45px"] or {}).items()}
+    print_facts(f"{summary['evaluation']}: figures with 95 % intervals over scenes", facts)
