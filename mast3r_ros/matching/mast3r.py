@@ -65,7 +65,7 @@ class Mast3rMatcher(NetworkMatcher):
         for view in (1, 2):
             head = self.network.head(view)
             assert isinstance(head, DescriptorHead)
-            head.head_local_features.to(self.dtype)
+            head.descriptor_part().to(self.dtype)
 
     @property
     def signature(self) -> str:

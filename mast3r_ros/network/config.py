@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-#: Heads by name, as the official model strings call them.
-HEADS = ("linear", "dpt", "catmlp+dpt", "catconv")
+#: Heads by name, as the official model strings call them; the last is this package's own, for small networks.
+HEADS = ("linear", "dpt", "catmlp+dpt", "catconv", "catskip")
 DEPTH_MODES = ("exp", "square", "linear")
 CONFIDENCE_MODES = ("exp", "sigmoid")
 
@@ -34,12 +34,14 @@ class NetworkConfig:
     Attributes:
         enc_embed_dim, enc_depth, enc_num_heads: the ViT encoder, shared by both views.
         dec_embed_dim, dec_depth, dec_num_heads: each of the two decoders.
-        head_type: one of ``HEADS``; the last two are MASt3R's and give descriptors.
+        head_type: one of ``HEADS``; those with ``cat`` give descriptors.
         desc_dim: length of a descriptor, 0 without descriptors.
         patch_size: side of a token's patch in pixels.
         rope_base: lowest frequency of the rotary position embedding.
         img_size: (height, width) the network was trained for; no weight depends on it.
         depth, conf, desc_conf: output activations.
+        stem_dim: channels of a convolutional stem and of the detail that skips the transformer to a ``catskip`` head;
+            0 embeds patches linearly, as the published networks do.
         two_confs: descriptors have a confidence of their own, rather than a copy of the points'.
 
     Raises:
@@ -61,6 +63,7 @@ class NetworkConfig:
     conf: Activation = Activation("exp", 1.0)
     desc_conf: Activation = Activation("exp", 0.0)
     two_confs: bool = False
+    stem_dim: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -78,6 +81,10 @@ class NetworkConfig:
             raise ValueError(
                 f"a DPT head needs dec_depth > 9 and patch_size 16, not {self.dec_depth}, {self.patch_size}"
             )
+        if (self.stem_dim > 0) != (self.head_type == "catskip") or self.stem_dim % 2:
+            raise ValueError(f"head_type '{self.head_type}' does not go with stem_dim = {self.stem_dim}")
+        if self.stem_dim and (self.patch_size != 16 or not self.two_confs):
+            raise ValueError("a convolutional stem needs patch_size 16 and two_confs")
         if self.patch_size % 2:
             raise ValueError(f"patch_size = {self.patch_size} must be even")
         if self.depth.kind not in DEPTH_MODES or not (math.isinf(self.depth.low) and math.isinf(self.depth.high)):
@@ -122,6 +129,7 @@ _RANGES = (
     ("dec_num_heads", 1, 64),
     ("patch_size", 2, 64),
     ("desc_dim", 0, 512),
+    ("stem_dim", 0, 512),
     ("rope_base", 1.0, 1e6),
 )
 

@@ -14,6 +14,7 @@ from mast3r_ros.network import postprocess
 from mast3r_ros.network.config import NetworkConfig
 from mast3r_ros.network.dpt import Dpt
 from mast3r_ros.network.layers import Mlp
+from mast3r_ros.network.stem import DETAIL_STRIDE, ResidualConv
 
 #: x, y, z and their confidence.
 POINT_CHANNELS = 4
@@ -47,6 +48,10 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation: x, y, z, confidence."""
+
+    def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """All maps before activation: points as :meth:`raw_points`, and descriptors where the head has them."""
+        return self.raw_points(layers, size), None
 
     def points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Pointmap:
         """The view's pointmap."""
@@ -93,6 +98,30 @@ class DptHead(Head):
 
 
 class DescriptorHead(Head):
+    """A head that gives descriptors as well."""
+
+    @abstractmethod
+    def raw_descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, D, H, W) before activation; with ``two_confs`` one channel more, their confidence."""
+
+    @abstractmethod
+    def descriptor_part(self) -> nn.Module:
+        """What may run in the type of encoder and decoders, as descriptors are robust to it."""
+
+    def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Points and descriptors before activation."""
+        return self.raw_points(layers, size), self.raw_descriptors(layers, size)
+
+    def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Descriptors:
+        """The view's descriptors; without a confidence of their own the points' confidence is computed for them."""
+        raw = self.raw_descriptors(layers, size).float().movedim(1, -1)
+        desc = postprocess.descriptors(raw[..., : self.config.desc_dim])
+        if not self.config.two_confs:
+            return Descriptors(desc, self.points(layers, size).conf)
+        return Descriptors(desc, postprocess.confidence(raw[..., -1], self.config.desc_conf))
+
+
+class MlpDescriptorHead(DescriptorHead):
     """MASt3R's local features: an MLP on every token's representation by the encoder and by the last layer."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -101,18 +130,17 @@ class DescriptorHead(Head):
         dim = config.enc_embed_dim + config.dec_embed_dim
         self.head_local_features = Mlp(dim, channels * config.patch_size**2)
 
-    def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Descriptors:
-        """The view's descriptors; without a confidence of their own the points' confidence is computed for them."""
+    def raw_descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, D, H, W) or (B, D + 1, H, W) before activation."""
         tokens = torch.cat(self._typed(self.head_local_features, layers[0], layers[-1]), dim=-1)
-        raw = unpatch(self.head_local_features(tokens), self._grid(size), self.config.patch_size)
-        raw = raw.float().movedim(1, -1)
-        desc = postprocess.descriptors(raw[..., : self.config.desc_dim])
-        if not self.config.two_confs:
-            return Descriptors(desc, self.points(layers, size).conf)
-        return Descriptors(desc, postprocess.confidence(raw[..., -1], self.config.desc_conf))
+        return unpatch(self.head_local_features(tokens), self._grid(size), self.config.patch_size)
+
+    def descriptor_part(self) -> nn.Module:
+        """The MLP."""
+        return self.head_local_features
 
 
-class CatMlpDptHead(DptHead, DescriptorHead):
+class CatMlpDptHead(DptHead, MlpDescriptorHead):
     """MASt3R's published head: DPT for points, an MLP for descriptors."""
 
 
@@ -137,7 +165,7 @@ class HalfResolutionPoints(nn.Module):
         return self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
 
 
-class CatConvHead(DescriptorHead):
+class CatConvHead(MlpDescriptorHead):
     """MASt3R's lighter head: MLP and convolutions for points, an MLP for descriptors."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -148,6 +176,55 @@ class CatConvHead(DescriptorHead):
         """(B, 4, H, W) before activation."""
         tokens = torch.cat(self._typed(self.head_pts3d, layers[0], layers[-1]), dim=-1)
         return self.head_pts3d(tokens, self._grid(size))
+
+
+class CatSkipHead(DescriptorHead):
+    """The head of small networks: tokens spread over a quarter of the resolution, joined by the stem's detail there.
+
+    What lies where comes from the detail, which has not been through the transformer; what it belongs to comes from
+    the tokens. Points and descriptors share all but the last layer.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.width = 3 * config.stem_dim // 2
+        self.cells = config.patch_size // DETAIL_STRIDE
+        tokens = config.enc_embed_dim + config.dec_embed_dim
+        self.spread = nn.Linear(tokens, self.width * self.cells**2)
+        self.join = nn.Conv2d(self.width + config.stem_dim, self.width, 3, padding=1)
+        self.refine = ResidualConv(self.width)
+        self.to_points = nn.Conv2d(self.width, POINT_CHANNELS * DETAIL_STRIDE**2, 1)
+        self.to_descriptors = nn.Conv2d(self.width, (config.desc_dim + 1) * DETAIL_STRIDE**2, 1)
+
+    def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Points and descriptors before activation, from one pass."""
+        shared = self._shared(layers, size)
+        return (
+            F.pixel_shuffle(self.to_points(shared), DETAIL_STRIDE),
+            F.pixel_shuffle(self.to_descriptors(shared), DETAIL_STRIDE),
+        )
+
+    def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, 4, H, W) before activation."""
+        return F.pixel_shuffle(self.to_points(self._shared(layers, size)), DETAIL_STRIDE)
+
+    def raw_descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, D + 1, H, W) before activation."""
+        return F.pixel_shuffle(self.to_descriptors(self._shared(layers, size)), DETAIL_STRIDE)
+
+    def descriptor_part(self) -> nn.Module:
+        """All of it."""
+        return self
+
+    def _shared(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(B, width, H / 4, W / 4)."""
+        first, last = self._typed(self, layers[0], layers[-1])
+        encoded, detail = first.tensor_split((self.config.enc_embed_dim,), dim=-1)
+        grid = self._grid(size)
+        coarse = unpatch(self.spread(torch.cat((encoded, last), dim=-1)), grid, self.cells)
+        return F.relu(
+            self.refine(self.join(torch.cat((F.relu(coarse), F.relu(unpatch(detail, grid, self.cells))), dim=1)))
+        )
 
 
 def unpatch(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
@@ -162,5 +239,6 @@ def build_head(config: NetworkConfig) -> Head:
         "dpt": DptHead,
         "catmlp+dpt": CatMlpDptHead,
         "catconv": CatConvHead,
+        "catskip": CatSkipHead,
     }
     return heads[config.head_type](config)

@@ -21,6 +21,7 @@ from mast3r_ros.network.encoder import EncoderBlock, PatchEmbed
 from mast3r_ros.network.heads import DescriptorHead, Descriptors, Head, Pointmap, build_head
 from mast3r_ros.network.layers import layer_norm
 from mast3r_ros.network.rope import Rotation, grid_positions, rotation
+from mast3r_ros.network.stem import ConvStem
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Tokens:
     """A batch of encoded images.
 
     Attributes:
-        features: (B, N, C) tokens of the upright images, row-major.
+        features: (B, N, C) tokens of the upright images, row-major; with a convolutional stem C counts its detail.
         positions: (B, N, 2) int64 (y, x) on the token grid.
         size: (height, width) in pixels of the image arrays.
         portrait: (B,) bool for batches of mixed orientation: those images are stored transposed, in landscape.
@@ -71,7 +72,7 @@ class PointmapNetwork(nn.Module):
         self.config = config
         enc, dec = config.enc_embed_dim, config.dec_embed_dim
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dec))  # of CroCo's pre-training; unused, but in every file
-        self.patch_embed = PatchEmbed(enc, config.patch_size)
+        self.patch_embed = ConvStem(enc, config.stem_dim) if config.stem_dim else PatchEmbed(enc, config.patch_size)
         self.enc_blocks = nn.ModuleList(EncoderBlock(enc, config.enc_num_heads) for _ in range(config.enc_depth))
         self.enc_norm = layer_norm(enc)
         self.decoder_embed = nn.Linear(enc, dec)
@@ -97,11 +98,13 @@ class PointmapNetwork(nn.Module):
             raise ValueError(f"image size {size[1]}x{size[0]} must be a multiple of {self.config.patch_size}")
         images = images.to(self.patch_embed.proj.weight.dtype)
         portrait = None if true_shape is None else _portrait(true_shape.to(images.device), size)
-        x, positions = self._embed(images, portrait)
+        embedded, positions = self._embed(images, portrait)
+        x, detail = embedded.tensor_split((self.config.enc_embed_dim,), dim=-1)
         rope = self._rotation(positions, portrait, self.config.enc_embed_dim // self.config.enc_num_heads)
         for block in self.enc_blocks:
             x = block(x, rope)
-        return Tokens(self.enc_norm(x), positions, size, portrait)
+        x = self.enc_norm(x)
+        return Tokens(torch.cat((x, detail.to(x.dtype)), dim=-1) if detail.shape[-1] else x, positions, size, portrait)
 
     def decode(self, tokens1: Tokens, tokens2: Tokens) -> tuple[list[Tensor], list[Tensor]]:
         """Decode a batch of pairs.
@@ -115,7 +118,8 @@ class PointmapNetwork(nn.Module):
         """
         head_dim = self.config.dec_embed_dim // self.config.dec_num_heads
         dtype = self.decoder_embed.weight.dtype
-        x1, x2 = (self.decoder_embed(tokens.features.to(dtype)) for tokens in (tokens1, tokens2))
+        encoded = slice(None, self.config.enc_embed_dim)  # without the detail of a convolutional stem
+        x1, x2 = (self.decoder_embed(tokens.features[..., encoded].to(dtype)) for tokens in (tokens1, tokens2))
         rope1 = self._rotation(tokens1.positions, tokens1.portrait, head_dim)
         rope2 = self._rotation(tokens2.positions, tokens2.portrait, head_dim)
         layers1, layers2 = decode_in_lock_step(self.dec_blocks, self.dec_blocks2, x1, x2, rope1, rope2)
