@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import beta
 
 from mast3r_ros.evaluation import metrics
+from mast3r_ros.geometry import se3
 
 GOLDEN = COMPACT / "mapfree"
 NAN = math.nan
@@ -192,3 +193,124 @@ def test_areas_are_the_golden_ones() -> None:
         assert {f"auc@{t}": area for t, area in areas.items()} == pytest.approx(expected[name], abs=1e-4)
     within = metrics.recall(metres, rotation, thresholds=((0.25, 5), (0.5, 10)))
     assert list(within.values()) == [0.13, 0.34]
+
+
+# Trajectories
+
+
+def circle(poses: int = 40) -> np.ndarray:
+    """(N, 4, 4) once around, climbing."""
+    turns = np.linspace(0, 2 * np.pi, poses)
+    return np.array([se3.exp([2 * np.cos(a), 2 * np.sin(a), 0.3 * a, 0, 0, a]) for a in turns])
+
+
+def test_errors_of_a_trajectory_that_is_offset() -> None:
+    truth = circle()
+    estimate = se3.exp([0.3, 0, 0.4, 0, 0, 0]) @ truth
+    metres, degrees = metrics.absolute_errors(estimate, truth)
+    assert metrics.rmse(metres) == pytest.approx(0.5) and degrees == pytest.approx(0, abs=1e-5)
+    assert metrics.relative_errors(estimate, truth)[0] == pytest.approx(0, abs=1e-9)
+    assert metrics.align_trajectory(estimate, truth) is estimate  # by default errors of the frame are errors
+
+
+@pytest.mark.parametrize(("alignment", "scale"), [("se3", 1.0), ("sim3", 2.5)])
+def test_alignment_removes_frame_and_scale_and_nothing_else(alignment: str, scale: float) -> None:
+    truth = circle()
+    estimate = se3.exp([5, -3, 1, 0.4, -1, 2]) @ truth
+    estimate[:, :3, 3] *= scale
+    estimate[7] = NAN
+    metres, degrees = metrics.absolute_errors(metrics.align_trajectory(estimate, truth, alignment), truth)
+    assert np.isnan(metres[7]) and np.isnan(degrees[7]) and np.isfinite(metres).sum() == 39
+    assert np.nanmax(metres) < 1e-9 and np.nanmax(degrees) < 1e-5
+
+
+def test_a_wrong_scale_is_left_by_se3_and_found_by_relative_errors() -> None:
+    truth = circle()
+    estimate = truth.copy()
+    estimate[:, :3, 3] *= 1.1
+    metres, _ = metrics.absolute_errors(metrics.align_trajectory(estimate, truth, "se3"), truth)
+    centred = truth[:, :3, 3] - truth[:, :3, 3].mean(axis=0)
+    assert metres == pytest.approx(0.1 * np.linalg.norm(centred, axis=1))
+    step, _ = metrics.relative_errors(estimate, truth, 2)
+    lengths = np.linalg.norm(truth[2:, :3, 3] - truth[:-2, :3, 3], axis=1)
+    assert len(step) == 38 and step == pytest.approx(0.1 * lengths)
+
+
+def test_relative_errors_are_those_of_the_definition() -> None:
+    truth, estimate = circle(5), circle(5) @ se3.exp([0.1, 0, 0, 0, 0.2, 0])
+    estimate[3] = estimate[3] @ se3.exp([0, 0.2, 0, 0.1, 0, 0])
+    metres, degrees = metrics.relative_errors(estimate, truth)
+    for i in range(4):
+        true = np.linalg.inv(truth[i]) @ truth[i + 1]
+        error = np.linalg.inv(true) @ np.linalg.inv(estimate[i]) @ estimate[i + 1]
+        assert metres[i] == pytest.approx(np.linalg.norm(error[:3, 3]))
+        assert degrees[i] == pytest.approx(np.degrees(se3.angle(error)))
+
+
+def test_trajectories_that_cannot_be_aligned_are_refused() -> None:
+    one = circle(1)
+    assert metrics.absolute_errors(one, one)[0].tolist() == [0] and metrics.relative_errors(one, one)[0].size == 0
+    with pytest.raises(ValueError, match="three poses at different places"):
+        metrics.align_trajectory(np.repeat(one, 5, axis=0), circle(5), "sim3")
+    with pytest.raises(ValueError, match="'affine' is not one of none, se3, sim3"):
+        metrics.align_trajectory(one, one, "affine")
+    with pytest.raises(ValueError, match="step"):
+        metrics.relative_errors(one, one, 0)
+
+
+# Clouds
+
+
+def test_clouds_by_hand() -> None:
+    truth = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [NAN, 0, 0]])
+    estimate = np.array([[0, 0, 0.1], [1, 0, 0.3]])
+    found = metrics.cloud_distances(estimate, truth)
+    assert found.to_truth == pytest.approx([0.1, 0.3])
+    assert found.to_estimate == pytest.approx([0.1, 0.3, np.hypot(1, 0.3)])
+    assert found.accuracy == pytest.approx(0.2)
+    assert found.completeness == pytest.approx((0.4 + np.hypot(1, 0.3)) / 3)
+    assert found.chamfer == pytest.approx((found.accuracy + found.completeness) / 2)
+    assert (found.precision(0.2), found.recall(0.2)) == (0.5, pytest.approx(1 / 3))
+    assert metrics.cloud_figures(found, 0.2)["f_score"] == pytest.approx(2 * 0.5 / 3 / (0.5 + 1 / 3))
+    assert "f_score" not in metrics.cloud_figures(found)
+
+
+def test_points_beyond_the_largest_distance_are_left_out_of_means_and_missed_in_shares() -> None:
+    found = metrics.cloud_distances(np.zeros((1, 3)), np.array([[0, 0, 0.1], [0, 0, 0.5], [0, 0, 9]]), 0.5)
+    assert found.completeness == pytest.approx(0.3) and found.left_out == (0, pytest.approx(1 / 3))
+    assert found.recall(100) == pytest.approx(2 / 3)
+
+
+def test_an_empty_cloud_is_infinitely_far() -> None:
+    found = metrics.cloud_distances(np.zeros((0, 3)), np.zeros((2, 3)))
+    assert found.recall(1) == 0 and math.isnan(found.accuracy) and math.isnan(found.completeness)
+    assert math.isnan(found.precision(1)) and math.isnan(found.f_score(1))
+
+
+# Depth
+
+
+def test_depth_by_hand() -> None:
+    truth = [1.0, 2.0, 4.0, 0.0, 5.0, 2.0]
+    predicted = [1.2, 2.0, 8.0, 3.0, NAN, 0.0]
+    assert metrics.abs_rel(predicted, truth) == pytest.approx((0.2 + 0 + 1) / 3)
+    shares = metrics.delta(predicted, truth, (1, 3, 4))
+    assert shares == {"1.25^1": pytest.approx(2 / 3), "1.25^3": pytest.approx(2 / 3), "1.25^4": 1.0}
+    figures = metrics.depth_figures(predicted, truth)
+    assert figures["predicted"] == pytest.approx(3 / 5) and "scale" not in figures
+    assert all(math.isnan(figure) for figure in metrics.depth_figures([1.0], [0.0]).values())
+
+
+def test_the_median_takes_the_scale_away() -> None:
+    truth = np.linspace(1, 5, 101).reshape(1, 101)
+    figures = metrics.depth_figures(truth / 3, truth, scaled=True)
+    assert figures["scale"] == pytest.approx(3) and figures["abs_rel"] == pytest.approx(0, abs=1e-12)
+    assert figures["delta_1.25^1"] == 1 and metrics.delta(truth / 3, truth)["1.25^3"] == 0
+
+
+def test_scales_of_translations_are_the_golden_ones() -> None:
+    golden = case(GOLDEN / "relative_pose.npz")
+    expected = json.loads((GOLDEN / "relative_pose.json").read_text())["lib_A_metrics"]
+    lengths = [np.linalg.norm(golden[name], axis=1) for name in ("t_est", "t_gt")]
+    # A translation of zero has no scale: that pair takes no part.
+    assert list(metrics.delta(*lengths).values()) == pytest.approx(expected, abs=1e-9)

@@ -13,6 +13,8 @@ from mast3r_ros.evaluation.metrics.calibration import (
     coverage,
     normalised_error,
 )
+from mast3r_ros.evaluation.metrics.clouds import CloudDistances, cloud_distances, cloud_figures
+from mast3r_ros.evaluation.metrics.depth import abs_rel, delta, depth_figures, median_scale
 from mast3r_ros.evaluation.metrics.intervals import Interval, bootstrap_interval, intervals, share_interval
 from mast3r_ros.evaluation.metrics.pose_recall import (
     THRESHOLDS,
@@ -40,24 +42,34 @@ from mast3r_ros.evaluation.metrics.reprojection import (
 )
 from mast3r_ros.evaluation.metrics.risk import FalseAccepts, RiskCoverage, false_accepts, risk_coverage
 from mast3r_ros.evaluation.metrics.statistics import finite, mean, median, percentiles, rmse
+from mast3r_ros.evaluation.metrics.trajectories import ALIGNMENTS, absolute_errors, align_trajectory, relative_errors
 
 __all__ = [
+    "ALIGNMENTS",
     "ELLIPSOIDS",
     "THRESHOLDS",
     "WRONG_DEG",
     "WRONG_M",
+    "CloudDistances",
     "Consistency",
     "FalseAccepts",
     "Interval",
     "RiskCoverage",
+    "abs_rel",
+    "absolute_errors",
     "accuracy_at",
+    "align_trajectory",
     "average_precision",
     "bootstrap_interval",
     "calibration",
     "calibration_intervals",
     "centre_distance",
+    "cloud_distances",
+    "cloud_figures",
     "consistency",
     "coverage",
+    "delta",
+    "depth_figures",
     "direction_angle",
     "false_accepts",
     "finite",
@@ -66,12 +78,14 @@ __all__ = [
     "mean",
     "mean_average_accuracy",
     "median",
+    "median_scale",
     "normalised_error",
     "percentiles",
     "pose_auc",
     "pose_errors",
     "precision_by_confidence",
     "recall",
+    "relative_errors",
     "risk_coverage",
     "rmse",
     "rotation_angle",
