@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mast3r_ros.cli import evaluate_mapfree, evaluate_pairs
+from mast3r_ros.cli import evaluate_bag, evaluate_mapfree, evaluate_pairs
 from mast3r_ros.cli.common import (
     CheckpointOption,
     DeviceOption,
@@ -24,24 +24,14 @@ from mast3r_ros.cli.common import (
     NetworkSizeOption,
     load_map,
     make_matcher,
-    note,
-    print_facts,
-    print_json,
     stages,
 )
-
-if TYPE_CHECKING:
-    from mast3r_ros.evaluation.gallery import Picture
-    from mast3r_ros.evaluation.localization import Evaluation
-    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.cli.summary import ReportOption, finish
 
 app = typer.Typer(help="Measure accuracy on data whose truth is known.", no_args_is_help=True)
 app.command()(evaluate_mapfree.mapfree)
 app.command()(evaluate_pairs.pairs)
-
-ReportOption = Annotated[
-    Path | None, typer.Option(help="Folder for report.html, summary.json, records.jsonl and trajectories.")
-]
+app.command()(evaluate_bag.bag)
 
 
 @app.callback()
@@ -80,39 +70,3 @@ def sevenscenes(
     ):
         evaluation, pictures = evaluate_sevenscenes(path, keyframe_map, chosen, settings, show)
         finish(evaluation, keyframe_map, pictures, report, json)
-
-
-def finish(
-    evaluation: Evaluation, keyframe_map: KeyframeMap, pictures: list[Picture], report: Path | None, json: bool
-) -> None:
-    """Write the report where one is wanted, and print the figures."""
-    written = None
-    if report is not None:
-        from mast3r_ros.evaluation.report import write_run
-
-        written = write_run(report, evaluation, keyframe_map, pictures)
-    print_summary(evaluation, written, json)
-
-
-def print_summary(evaluation: Evaluation, report: Path | None, json: bool) -> None:
-    """The figures of a run, for people or as JSON."""
-    summary = evaluation.summary()
-    if report is not None:
-        note(f"report: {report}")
-    if json:
-        print_json(summary)
-        return
-    facts = {
-        "frames": summary["queries"],
-        "localized": summary["answered"],
-        "rejected": ", ".join(f"{count} {reason}" for reason, count in summary["rejected"].items()) or "none",
-    }
-    if any(record.truth is not None for record in evaluation.records):
-        metres, degrees = summary["median_translation_error_m"], summary["median_rotation_error_deg"]
-        facts |= {
-            "wrong accepted": f"{summary['wrong_accepted']}  (off by more than 25 cm or 10 deg)",
-            "median error": f"{100 * metres:.1f} cm, {degrees:.2f} deg",
-            **{f"within {name.replace('_', ', ')}": f"{share:.1%}" for name, share in summary["recall"].items()},
-        }
-    facts["latency"] = f"{summary['latency_ms']['p50']:.0f} ms median, {summary['latency_ms']['p95']:.0f} ms p95"
-    print_facts(evaluation.name, facts)

@@ -21,7 +21,7 @@ from mast3r_ros.cli.common import (
     make_matcher,
     progress,
 )
-from mast3r_ros.cli.evaluate import print_summary
+from mast3r_ros.cli.summary import print_summary
 
 if TYPE_CHECKING:
     from mast3r_ros.evaluation.localization import Record
@@ -57,7 +57,7 @@ def replay(
     report.html.
     """
     from mast3r_ros.evaluation.gallery import Gallery
-    from mast3r_ros.evaluation.replay import ReplaySettings, count_frames, replay_bag, write_result_bag
+    from mast3r_ros.evaluation.replay import ReplaySettings, count_frames, recorded_truth, replay_bag, write_result_bag
     from mast3r_ros.evaluation.report import write_run
     from mast3r_ros.localization import Tracker
 
@@ -85,7 +85,7 @@ def replay(
             gallery.offer(record, frame, estimate)
             show(done, None, record.reason or "localized")
 
-        run = replay_bag(bag, tracker, settings, watch, about)
+        run = replay_bag(bag, tracker, settings, watch, about, recorded_truth(bag, settings))
     write_result_bag(output / "result.mcap", run, settings, keyframe_map.frame_id)
     report = write_run(output, run.evaluation, keyframe_map, gallery.pictures())
     print_summary(run.evaluation, report, json)

@@ -66,12 +66,14 @@ class Replay:
         camera_frame: optical frame of the camera.
         base_T_camera: (4, 4), or None where the recording does not tell.
         corrections: (stamp_ns, map_T_odom) after each accepted pose that had odometry.
+        map_in_tf: whether the recording's own TF says where the robot is in the map.
     """
 
     evaluation: Evaluation
     camera_frame: str
     base_T_camera: Array | None = None
     corrections: list[tuple[int, Array]] = field(default_factory=list)
+    map_in_tf: bool = False
 
 
 def replay_bag(
@@ -80,17 +82,18 @@ def replay_bag(
     settings: ReplaySettings = ReplaySettings(),
     watch: Watch | None = None,
     about: dict[str, Any] | None = None,
+    truth: RecordedPoses | None = None,
 ) -> Replay:
     """Localize the frames of a recording in their order.
 
     Args:
         watch: is shown every result.
         about: goes into the evaluation's settings.
+        truth: reference poses, of :func:`recorded_truth`.
 
     Raises:
         BagError: if the recording cannot be read or has no frames.
     """
-    truth_at = reference_poses(path, settings)
     with open_bag(path) as bag:
         topics = find_topics(
             bag.topics,
@@ -110,8 +113,9 @@ def replay_bag(
             ),
             camera_frame,
             _lookup(transforms, settings.base_frame, camera_frame, None),
+            map_in_tf=transforms.can_transform(tracker.map.frame_id, camera_frame),
         )
-        _localize_all(bag, tracker, settings, transforms, truth_at, run, watch)
+        _localize_all(bag, tracker, settings, transforms, truth, run, watch)
     records = run.evaluation.records
     if not records:
         raise BagError(f"{path}: no readable frame on {topics.image}")
@@ -131,7 +135,7 @@ def _localize_all(
     tracker: Tracker,
     settings: ReplaySettings,
     transforms: TransformBuffer,
-    truth_at: Callable[[int], Array | None],
+    truth: RecordedPoses | None,
     run: Replay,
     watch: Watch | None,
 ) -> None:
@@ -144,9 +148,9 @@ def _localize_all(
             continue
         odom_T_camera = _lookup(transforms, settings.odom_frame, run.camera_frame, frame.stamp_ns)
         estimate = tracker.localize(frame, odom_T_camera)
-        truth = truth_at(frame.stamp_ns)
-        name = f"{number:06d}"
-        record = Record.of(name, frame.stamp_ns, estimate, truth, viewpoint=viewpoints.nearest(truth))
+        true_pose = pose_at(truth, frame.stamp_ns)
+        viewpoint = viewpoints.nearest(true_pose)
+        record = Record.of(f"{number:06d}", frame.stamp_ns, estimate, true_pose, viewpoint=viewpoint)
         run.evaluation.records.append(record)
         if estimate.localized and tracker.map_T_odom is not None:
             run.corrections.append((frame.stamp_ns, tracker.map_T_odom))
@@ -162,15 +166,19 @@ def count_frames(path: Path, settings: ReplaySettings = ReplaySettings()) -> int
 
 
 def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_frame: str) -> None:
-    """Write the poses as the node publishes them: ~/pose and ~/path of the robot (of the camera where the recording
-    does not relate the two), and map -> odom, or map -> robot where there is no odometry.
+    """Write the poses as the node publishes them, to be opened beside the recording.
+
+    ~/pose and ~/path of the robot (of the camera where the recording does not relate the two), ~/ground_truth as a
+    path where it is known, and map -> odom, or map -> robot where there is no odometry. Where the recording's own TF
+    has the map, the robot hangs from it a second time as relocalizer/<robot>: two parents of one frame would fight.
 
     Raises:
         BagError: if the recording cannot be written.
     """
     body = settings.base_frame if run.base_T_camera is not None else run.camera_frame
     camera_T_body = np.eye(4) if run.base_T_camera is None else se3.inverse(run.base_T_camera)
-    corrections = dict(run.corrections)
+    corrections = {} if run.map_in_tf else dict(run.corrections)
+    leaf = f"relocalizer/{body}" if run.map_in_tf else body
     way: list[tuple[int, Array]] = []
     with BagWriter(path, overwrite=True) as bag:
         for record in run.evaluation.accepted:
@@ -182,9 +190,12 @@ def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_fram
             if record.stamp_ns in corrections:
                 bag.transform(map_frame, settings.odom_frame, corrections[record.stamp_ns], record.stamp_ns)
             else:
-                bag.transform(map_frame, body, pose, record.stamp_ns)
+                bag.transform(map_frame, leaf, pose, record.stamp_ns)
         if way:
             bag.trajectory("/relocalizer/path", way, way[-1][0], map_frame)
+        truth = [(r.stamp_ns, r.truth @ camera_T_body) for r in run.evaluation.records if r.truth is not None]
+        if truth:
+            bag.trajectory("/relocalizer/ground_truth", truth, truth[-1][0], map_frame)
 
 
 def recorded_truth(path: Path, settings: ReplaySettings) -> RecordedPoses | None:
@@ -214,14 +225,15 @@ def recorded_truth(path: Path, settings: ReplaySettings) -> RecordedPoses | None
 def reference_poses(path: Path, settings: ReplaySettings) -> Callable[[int], Array | None]:
     """The reference pose at a time, None where it is unknown. Raises as :func:`recorded_truth`."""
     truth = recorded_truth(path, settings)
+    return lambda stamp_ns: pose_at(truth, stamp_ns)
 
-    def truth_at(stamp_ns: int) -> Array | None:
-        try:
-            return None if truth is None else truth.at(stamp_ns)
-        except TransformUnavailable:
-            return None
 
-    return truth_at
+def pose_at(truth: RecordedPoses | None, stamp_ns: int) -> Array | None:
+    """The reference pose (4, 4) at a time, None where it is unknown."""
+    try:
+        return None if truth is None else truth.at(stamp_ns)
+    except TransformUnavailable:
+        return None
 
 
 def _lookup(transforms: TransformBuffer, target: str, source: str, stamp_ns: int | None) -> Array | None:

@@ -1,0 +1,124 @@
+"""`mast3r_ros evaluate bag`: a recording whose true poses are known, against a map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+
+from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
+    FeatureOption,
+    JsonOption,
+    KeyframesOption,
+    MatcherOption,
+    NetworkSizeOption,
+    load_map,
+    make_localizer,
+    make_matcher,
+    progress,
+)
+from mast3r_ros.cli.summary import ReportOption, finish
+
+if TYPE_CHECKING:
+    from mast3r_ros.evaluation.localization import Record
+    from mast3r_ros.frames import Frame
+    from mast3r_ros.localization import PoseEstimate
+
+
+def bag(
+    bag: Annotated[Path, typer.Argument(help="Recording: folder, .mcap, .db3 or .bag.")],
+    map: Annotated[Path, typer.Option(help="Folder of the map.")],
+    ground_truth: Annotated[
+        str, typer.Option(help="/tf, a pose topic of the recording, or a TUM trajectory.", metavar="/tf|TOPIC|FILE")
+    ],
+    align: Annotated[
+        str,
+        typer.Option(
+            help="none: metric errors in the map. se3, sim3: the truth is in another frame; fit it first.",
+            click_type=click.Choice(["none", "se3", "sim3"]),
+        ),
+    ] = "none",
+    truth_frame: Annotated[
+        str | None, typer.Option(help="Frame that the truth is in, by default the map's; it must be the same place.")
+    ] = None,
+    truth_body: Annotated[
+        str | None,
+        typer.Option(help="Frame that it is the pose of; by default what the messages say, else the camera."),
+    ] = None,
+    max_gap: Annotated[float, typer.Option(min=0, help="True poses further apart are not interpolated, s.")] = 0.5,
+    max_difference: Annotated[
+        float, typer.Option(min=0, help="How near a lone true pose must be, where nothing can be interpolated, s.")
+    ] = 0.02,
+    time_offset: Annotated[float, typer.Option(help="The truth's clock minus the images' clock, s.")] = 0.0,
+    matcher: MatcherOption = "auto",
+    feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
+    keyframes: KeyframesOption = 5,
+    image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
+    camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
+    depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
+    depth: Annotated[bool, typer.Option(help="Check poses against recorded depth, where there is any.")] = True,
+    odom_frame: Annotated[str, typer.Option(help="TF frame of odometry.")] = "odom",
+    base_frame: Annotated[str, typer.Option(help="TF frame of the robot.")] = "base_link",
+    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame only.")] = 1,
+    report: ReportOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Localize a recording in a map and measure against its true poses.
+
+    Frames go through the tracker in their order, as in the live node. With --report the folder also gets result.mcap:
+    poses, path, truth and TF, to be opened in RViz or Foxglove beside the recording.
+    """
+    from mast3r_ros.evaluation.bag import Align, evaluate_bag
+    from mast3r_ros.evaluation.gallery import Gallery
+    from mast3r_ros.evaluation.replay import ReplaySettings, count_frames, write_result_bag
+    from mast3r_ros.localization import Tracker
+
+    settings = ReplaySettings(
+        image_topic,
+        camera_info_topic,
+        depth_topic,
+        depth,
+        odom_frame,
+        base_frame,
+        truth_frame=truth_frame,
+        every=every,
+        truth_body=truth_body,
+        truth_gap_s=max_gap,
+        truth_difference_s=max_difference,
+        truth_offset_s=time_offset,
+    )
+    keyframe_map, chosen = load_map(map), make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    frames = count_frames(bag, settings)
+    tracker = Tracker(make_localizer(keyframe_map, chosen, keyframes))
+    gallery = Gallery(keyframe_map)
+    about = {
+        "bag": str(bag),
+        "map": str(map),
+        "map_keyframes": len(keyframe_map),
+        "matcher": chosen.name,
+        "features": chosen.signature,
+        "keyframes": keyframes,
+        "depth_checked": depth,
+    }
+    with progress("localizing", frames) as show:
+        done = 0
+
+        def watch(record: Record, frame: Frame, estimate: PoseEstimate) -> None:
+            nonlocal done
+            done += 1
+            gallery.offer(record, frame, estimate)
+            show(done, None, record.reason or "localized")
+
+        run = evaluate_bag(bag, tracker, ground_truth, Align(align), settings, watch, about)
+    if report is not None:
+        write_result_bag(report / "result.mcap", run, settings, keyframe_map.frame_id)
+    finish(run.evaluation, keyframe_map, gallery.pictures(), report, json)
