@@ -59,7 +59,7 @@ def build_map(folder: Path, keyframes: int = 4) -> Path:
     return folder
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """The first true value of ``condition``; fails after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -117,11 +117,11 @@ class Robot(Node):
             setattr(message, name, array("B", value) if name == "data" else value)
         self.images.publish(message)
 
-    def call(self, kind: type, name: str, request: Any = None, timeout_s: float = 15.0) -> Any:
+    def call(self, kind: type, name: str, request: Any = None, timeout_s: float = 60.0) -> Any:
         """Call a service from the test's thread and wait for the answer."""
         client = self.create_client(kind, name)
         try:
-            assert client.wait_for_service(10.0), f"no service {name}"
+            assert client.wait_for_service(60.0), f"no service {name}"
             done = threading.Event()
             future = client.call_async(request or kind.Request())
             future.add_done_callback(lambda _: done.set())

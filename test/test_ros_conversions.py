@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from array import array
 
 import numpy as np
 import pytest
@@ -67,10 +67,9 @@ def test_covariance_keeps_ros_order() -> None:
     assert message.header.frame_id == "map"
 
 
-def test_images_round_trip_and_fast(picture: np.ndarray) -> None:
-    started = time.perf_counter()
+def test_images_round_trip_and_the_data_is_handed_over_as_it_is(picture: np.ndarray) -> None:
     message = conversions.to_image(picture, "camera", 12)
-    assert time.perf_counter() - started < 0.02  # numpy or a list in .data takes 36 ms and more
+    assert isinstance(message.data, array)  # rclpy copies anything else byte by byte
     np.testing.assert_array_equal(conversions.rgb_from_image(message), picture)
 
 
@@ -111,13 +110,12 @@ def test_an_all_zero_calibration_means_uncalibrated() -> None:
     assert conversions.camera_for_image(CameraInfo(width=640, height=480), 640, 480) is None
 
 
-def test_clouds_round_trip_and_fast() -> None:
+def test_clouds_round_trip() -> None:
     rng = np.random.default_rng(0)
     xyz, rgb = rng.normal(size=(300_000, 3)), rng.integers(0, 256, (300_000, 3), dtype=np.uint8)
     confidence = rng.uniform(size=300_000)
-    started = time.perf_counter()
     message = conversions.to_point_cloud(xyz, rgb, "map", 0, confidence)
-    assert time.perf_counter() - started < 0.15
+    assert isinstance(message.data, array)
     fields = [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
     back, colours, trust = codec.unpack_points(fields, message.point_step, message.data)
     np.testing.assert_allclose(back, xyz, atol=1e-6)

@@ -61,7 +61,7 @@ def test_poses_of_random_networks_are_rejected_with_the_reason(matcher: str, che
             threading.Event().wait(0.1)
             return bool(answers)
 
-        wait_until(lambda: shown(1), 40)
+        wait_until(lambda: shown(1), 90)
         asking.join()
         assert not answers[0].success and answers[0].message.startswith("not localized: ")
         rejected = sum(n for name, n in node._statistics.counts().items() if name.startswith("rejected"))
@@ -72,7 +72,7 @@ def test_poses_of_random_networks_are_rejected_with_the_reason(matcher: str, che
             counts = node._statistics.counts()
             return sum(n for name, n in counts.items() if name.startswith("rejected")) >= rejected + 2
 
-        wait_until(more, 40)  # the node lives on
+        wait_until(more, 90)  # the node lives on
         assert state(node) == "active" and not poses
         expected = "mast3r" if matcher == "auto" else matcher
         wait_until(lambda: any(_value(message, "matcher").startswith(f"{expected}-") for message in health))

@@ -73,9 +73,9 @@ def visit(robot: Robot, number: int, depth: bool = True) -> int:
 
 def visit_until(robot: Robot, number: int, condition: Any, depth: bool = True) -> None:
     """A camera keeps showing what is in front of it."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "not within 15 s"
+        assert time.monotonic() < deadline, "not within 60 s"
         visit(robot, number, depth)
         time.sleep(0.1)
 
@@ -165,7 +165,7 @@ def test_depth_of_another_camera_is_registered_or_refused(tmp_path: Path) -> Non
             robot.images.publish(conversions.to_image(view(number)[0], CAMERA_FRAME, stamp))
 
         def look_until(number: int, with_info: bool) -> None:
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 60
             while len(mapper.session.map) < number + 1:
                 assert time.monotonic() < deadline
                 look(number, with_info)
@@ -253,7 +253,7 @@ def test_a_signal_in_the_middle_of_saving_leaves_the_old_map_or_the_new_one(
         client = robot.create_client(Trigger, "/mapper/save_map")
         assert client.wait_for_service(10.0)
         client.call_async(Trigger.Request())
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not list(tmp_path.glob(".map.saving-*")):  # the new map takes shape beside the old one
             assert time.monotonic() < deadline
         process.send_signal(number)
@@ -305,7 +305,7 @@ def test_bad_images_and_a_time_reset_are_survived(tmp_path: Path) -> None:
         robot.raw(encoding="nonsense8")
         robot.images.publish(Image())
         past = robot.now() - 3600 * 10**9
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while len(mapper.session.map) < 2:
             assert time.monotonic() < deadline
             past += 10**8

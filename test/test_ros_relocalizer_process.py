@@ -55,7 +55,7 @@ def _state(robot: Robot) -> str | None:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and log; a process that hangs is killed and fails the test."""
     try:
-        _, log = process.communicate(timeout=40)
+        _, log = process.communicate(timeout=90)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
@@ -68,7 +68,7 @@ def test_it_localizes_across_processes_and_ends_cleanly_on_sigint(map_folder: Pa
         robot = Robot()
         with spinning(robot):
             poses = robot.listen(PoseWithCovarianceStamped, "/relocalizer/pose")
-            wait_until(lambda: _state(robot) == "active", 40)
+            wait_until(lambda: _state(robot) == "active", 90)
 
             def shown() -> bool:
                 robot.show(1)
@@ -76,7 +76,7 @@ def test_it_localizes_across_processes_and_ends_cleanly_on_sigint(map_folder: Pa
                 return bool(poses)
 
             robot.mount_camera()
-            wait_until(shown, 30)
+            wait_until(shown)
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)  # an impatient user
             code, log = finish(process)
@@ -87,7 +87,7 @@ def test_it_localizes_across_processes_and_ends_cleanly_on_sigint(map_folder: Pa
 def test_sigint_during_start_up_ends_it_cleanly(map_folder: Path, after_s: float) -> None:
     process = start(map_folder)
     # From here on our handlers are in place: Python itself is up, the imports are not over.
-    wait_until(lambda: _catches_sigint(process.pid), 30)
+    wait_until(lambda: _catches_sigint(process.pid))
     time.sleep(after_s - 0.6)
     process.send_signal(signal.SIGINT)
     code, log = finish(process)
