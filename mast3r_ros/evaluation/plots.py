@@ -70,7 +70,7 @@ def errors_over_time(records: Sequence[Record]) -> str:
         _rejections(above, times, records)
         below.set_xlabel("time (s)")
         above.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=5)
-        return _svg(figure)
+        return svg(figure)
 
 
 def latency(records: Sequence[Record]) -> str:
@@ -90,7 +90,7 @@ def latency(records: Sequence[Record]) -> str:
         left.set_xlabel("latency (ms)")
         left.set_ylabel("queries")
         _stage_bars(right, {k: v for k, v in stage_medians(records).items() if k != "total"})
-        return _svg(figure)
+        return svg(figure)
 
 
 def error_curve(records: Sequence[Record], other: Sequence[Record] = (), labels: tuple[str, str] = ("", "")) -> str:
@@ -110,7 +110,7 @@ def error_curve(records: Sequence[Record], other: Sequence[Record] = (), labels:
         left.yaxis.set_major_formatter(PERCENT)
         if other:
             left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=2)
-        return _svg(figure)
+        return svg(figure)
 
 
 def trust(records: Sequence[Record]) -> str:
@@ -120,7 +120,7 @@ def trust(records: Sequence[Record]) -> str:
         left, right = figure.subplots(1, 2)
         _risk_coverage(left, [record for record in records if record.judged])
         _calibration(right, metrics.finite([record.normalised_error for record in records if record.accepted]))
-        return _svg(figure)
+        return svg(figure)
 
 
 def reason_colours(records: Sequence[Record]) -> dict[str, str]:
@@ -269,7 +269,7 @@ def _seconds(records: Sequence[Record]) -> Array:
     return (stamps - stamps.min()) * 1e-9
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an <svg> element without fixed size, text as text, in the colour of the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
