@@ -15,6 +15,8 @@ from mast3r_ros.synthetic.world import Material, WorldBuilder
 WALLS = {"south": 0.0, "east": np.pi / 2, "north": np.pi, "west": -np.pi / 2}
 
 Image = NDArray[np.uint8]
+#: Textures of what people bring in, and of the view outside: every room has its own, also among those of one make.
+OWN = ("picture", "mural", "board", "window", "spines", "screen", "label", "page", "note", "rug", "shirt")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Layout:
         Args:
             rng: decides where things stand and, without a ``make``, how they look.
             plain: no textures.
-            make: rooms of one make have the same colours, wallpapers, fronts and pictures, at other places.
+            make: rooms of one make have the same colours, wallpapers, floors, doors and furniture, at other places;
+                what people bring in is their own.
         """
         self.rng, self.size, self.plain, self.make = rng, size, plain, make
         self.style = Style.random(rng if make is None else np.random.default_rng([make, 1]))
@@ -81,8 +84,8 @@ class Layout:
     def texture(self, key: str, make: Callable[[np.random.Generator], Image]) -> int:
         """The texture called ``key``, made when first asked for. A plain room gets its mean colour only."""
         if key not in self._materials:
-            own = self.rng if self.make is None else np.random.default_rng([self.make, 2, *key.encode()])
-            image = make(own)
+            own = self.make is None or key.startswith(OWN)
+            image = make(self.rng if own else np.random.default_rng([self.make, 2, *key.encode()]))
             if self.plain:
                 image = textures.flat(image.reshape(-1, 3).mean(axis=0))
             self._materials[key] = self.builder.atlas.add(image)

@@ -29,7 +29,8 @@ class RoomSettings:
         lighting: how its light is computed.
         light: brightness of the lamps against the light of a usual evening; below 0.2 it is night.
         device: where the light maps are computed; the room itself comes back on the CPU.
-        make: rooms of one make share colours, wallpapers, fronts and pictures; None: every seed has its own.
+        make: rooms of one make share colours, wallpapers, floors, doors and furniture, but not what people bring
+            in; None: every seed has its own.
         visitors: people in the middle of the room, named ``visitor 1`` ..., there to be moved or carried away.
     """
 
