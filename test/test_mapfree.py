@@ -356,6 +356,18 @@ class TestCommand:
         assert first["settings"]["matcher"] == "sift" and "matcher" not in again["settings"]
         assert first["latency_ms"]["p50"] > 0 and again["latency_ms"]["p50"] is None
 
+    def test_a_report_of_a_run_and_of_a_zip(self, wall: Path) -> None:
+        options = [wall, "--submission", wall / "s.zip", "--reference-depth", wall / "depth", "--matcher", "sift"]
+        mapfree(*options, "--report", wall / "run")
+        mapfree(GOLDEN / "dataset", "--submission", GOLDEN / "submission_good.zip", "--report", wall / "zip")
+        run, scored = ((wall / name / "report.html").read_text() for name in ("run", "zip"))
+        assert "AUC @ VCRE &lt; 90px" in run and "AUC @ VCRE &lt; 90px" in scored and "s00461" in scored
+        assert "<img" in run and "<img" not in scored  # only a run has pictures
+        assert json.loads((wall / "zip" / "summary.json").read_text())["metrics"] == pytest.approx(
+            EXPECTED["good"]["metrics"], rel=1e-6
+        )
+        assert len((wall / "zip" / "records.jsonl").read_text().splitlines()) == 38
+
     def test_an_existing_zip_is_only_replaced_when_told_so(self, wall: Path) -> None:
         submission = zipped(wall / "s.zip", {"pose_s1.txt": "seq1/frame_00000.jpg 1 0 0 0 9 0 0 1"})
         options = [wall, "--submission", submission, "--reference-depth", wall / "depth", "--matcher", "sift"]

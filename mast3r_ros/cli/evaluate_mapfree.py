@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,15 @@ from mast3r_ros.cli.common import (
     stages,
     warn,
 )
+
+if TYPE_CHECKING:
+    from mast3r_ros.datasets.mapfree import MapFree
+    from mast3r_ros.evaluation.gallery import Picture
+    from mast3r_ros.evaluation.localization import Record
+    from mast3r_ros.frames import Frame
+    from mast3r_ros.localization import PoseEstimate
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+    from mast3r_ros.matching.base import Matcher
 
 
 def mapfree(
@@ -54,6 +63,7 @@ def mapfree(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     network_size: NetworkSizeOption = 0,
+    report: Annotated[Path | None, typer.Option(help="Folder for report.html, summary.json and records.jsonl.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Metric poses relative to one photo: the Map-free benchmark (Arnold et al., ECCV 2022).
@@ -63,17 +73,17 @@ def mapfree(
     """
     from mast3r_ros.datasets.mapfree import MapFree
     from mast3r_ros.evaluation.localization import Evaluation
-    from mast3r_ros.evaluation.mapfree import benchmark_summary, run_mapfree
+    from mast3r_ros.evaluation.mapfree_report import benchmark_summary, write_mapfree_run
     from mast3r_ros.evaluation.mapfree_score import score_submission
     from mast3r_ros.evaluation.mapfree_submission import read_submission, write_submission
 
     data = MapFree(dataset, split)
     settings: dict[str, Any] = {"data": str(dataset), "split": split, "submission": str(submission)}
-    records = None
+    records: list[Record] | None = None
+    pictures: list[Picture] = []
     if overwrite or not submission.exists():
         chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
-        with stages() as show:
-            by_scene = run_mapfree(data, chosen, reference_depth, show)
+        by_scene, pictures = _run(data, chosen, reference_depth)
         write_submission(submission, by_scene, rejected)
         note(f"submission: {submission}")
         records = [record for scene in by_scene.values() for record in scene]
@@ -88,12 +98,29 @@ def mapfree(
     else:
         note(f"the ground truth of split '{split}' is not public: upload the zip to the benchmark's server")
     evaluation = Evaluation(f"Map-free {split}", records, settings, benchmark_summary(score))
+    if report is not None:
+        note(f"report: {write_mapfree_run(report, evaluation, pictures)}")
     summary = evaluation.summary()
     _warn_of(summary["complaints"])
-    if json:
-        print_json(summary)
-    else:
-        _print_people(summary)
+    print_json(summary) if json else _print_people(summary)
+
+
+def _run(
+    data: MapFree, matcher: Matcher, reference_depth: Path | None
+) -> tuple[dict[str, list[Record]], list[Picture]]:
+    """Records by scene, and pictures for a report."""
+    from mast3r_ros.evaluation.gallery import Gallery
+    from mast3r_ros.evaluation.mapfree import run_mapfree
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+
+    gallery = Gallery(KeyframeMap())
+
+    def watch(keyframe_map: KeyframeMap, record: Record, frame: Frame, estimate: PoseEstimate) -> None:
+        gallery.map = keyframe_map
+        gallery.offer(record, frame, estimate)
+
+    with stages() as show:
+        return run_mapfree(data, matcher, reference_depth, show, watch), gallery.pictures()
 
 
 def _warn_of(complaints: Sequence[str], most: int = 20) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, numbers, read_depth, read_image, read_table, read_text
+from mast3r_ros.datasets.base import FrameList, numbers, read_image, read_table, read_text
 from mast3r_ros.errors import CalibrationError, DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
@@ -154,11 +154,11 @@ class MapFreeScene(FrameList):
         pose = self.poses[index]
         return PosedFrame(self.frame(pose.name), pose.world_T_camera)
 
-    def frame(self, name: str, depth: Path | None = None) -> Frame:
+    def frame(self, name: str, depth: NDArray[np.float32] | None = None) -> Frame:
         """A frame by its name, e.g. ``seq1/frame_00005.jpg``, with its own intrinsics.
 
         Args:
-            depth: 16-bit image with its depth in millimetres; the data set itself has none.
+            depth: (H, W) metres from elsewhere; the data set itself has none.
 
         Raises:
             DatasetError: if the image or its line in intrinsics.txt is missing, or does not fit the other.
@@ -170,7 +170,7 @@ class MapFreeScene(FrameList):
         try:
             camera = fit_camera_to_image(self._cameras[name], image.shape[1], image.shape[0])
             stamp_ns = frame_stamp_ns(frame_number(name))
-            return Frame(image, camera, stamp_ns, None if depth is None else read_depth(depth), f"{self.name}/{name}")
+            return Frame(image, camera, stamp_ns, depth, f"{self.name}/{name}")
         except CalibrationError as error:
             raise DatasetError(f"{file} does not fit its line in intrinsics.txt: {error}") from error
 

@@ -50,12 +50,12 @@ class Gallery:
     shared by rejected positives, each reason in turn, and the right answers with the largest errors.
 
     Args:
-        keyframe_map: whose keyframes stand beside the queries.
+        keyframe_map: whose keyframes stand beside the queries; ``map`` may be set to another between two offers.
         good, worst, rejected: how many of each; ``rejected`` counts for each reason.
     """
 
     def __init__(self, keyframe_map: KeyframeMap, good: int = 3, worst: int = 10, rejected: int = 3) -> None:
-        self._map = keyframe_map
+        self.map = keyframe_map
         self._good, self._worst, self._rejected = good, worst, rejected
         # By group: (order, number of the query, picture); the smallest orders stay.
         self._kept: dict[str, list[_Kept]] = defaultdict(list)
@@ -107,7 +107,7 @@ class Gallery:
         kept = self._kept[group]
         if len(kept) >= limit and (not kept or order >= kept[-1][0]):
             return
-        drawn = draw_matches(frame.image, estimate, self._map)
+        drawn = draw_matches(frame.image, estimate, self.map)
         good = record.negative if not record.accepted else not record.wrong
         picture = Picture(drawn, *_words(record), accepted=good)
         kept.append((order, self._seen, picture))

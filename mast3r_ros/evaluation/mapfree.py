@@ -6,21 +6,25 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mast3r_ros.datasets.base import read_depth
 from mast3r_ros.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
 from mast3r_ros.errors import DatasetError, MatcherError
 from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.mapfree_score import MapFreeScore
+from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization import Localizer, LocalizerSettings
+from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
 from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, reference_map
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import DepthPredictor, Matcher
 
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
+#: Called after each query with the map of its scene's reference, the record, the query and the full estimate.
+Watch = Callable[[KeyframeMap, Record, Frame, PoseEstimate], None]
 
 
 def run_mapfree(
@@ -28,12 +32,14 @@ def run_mapfree(
     matcher: Matcher,
     reference_depth: Path | None = None,
     progress: Progress = lambda stage, done, total: None,
+    watch: Watch = lambda keyframe_map, record, frame, estimate: None,
 ) -> dict[str, list[Record]]:
     """Localize the frames of a split that the benchmark evaluates.
 
     Args:
         reference_depth: folder with the depth of each scene's reference: ``<scene>/seq0/frame_00000.png``, or
             with any word before the ending as the benchmark's predicted depth has; 16 bits, millimetres.
+        watch: is shown every result, for pictures.
 
     Returns:
         records by scene, in the frames' order; without truth where it is not public.
@@ -47,14 +53,21 @@ def run_mapfree(
             f"Map-free has no depth, and without it matcher '{matcher.name}' knows no metres: give the --checkpoint of "
             "a metric network (mast3r), or --reference-depth with a depth image of each scene's reference"
         )
-    return {scene.name: _run_scene(scene, matcher, reference_depth, partial(progress, scene.name)) for scene in dataset}
+    records = {}
+    for scene in dataset:
+        depth = None if reference_depth is None else read_depth(_depth_file(reference_depth, scene.name))
+        records[scene.name] = _run_scene(scene, matcher, depth, partial(progress, scene.name), watch)
+    return records
 
 
 def _run_scene(
-    scene: MapFreeScene, matcher: Matcher, depth: Path | None, progress: Callable[[int, int], None]
+    scene: MapFreeScene,
+    matcher: Matcher,
+    depth: NDArray[np.float32] | None,
+    progress: Callable[[int, int], None],
+    watch: Watch,
 ) -> list[Record]:
-    reference = scene.frame(REFERENCE, None if depth is None else _depth_file(depth, scene.name))
-    keyframe_map = reference_map(reference, matcher)
+    keyframe_map = reference_map(scene.frame(REFERENCE, depth), matcher)
     keyframe_map.prepare(matcher)
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=1, gates=SINGLE_REFERENCE_GATES))
     truth = {pose.name: pose.world_T_camera for pose in scene.poses}
@@ -66,6 +79,7 @@ def _run_scene(
         viewpoint = (math.nan, math.nan) if pose is None else se3.pose_error(pose, np.eye(4))
         estimate = localizer.localize(frame)
         records.append(Record.of(frame.name, frame.stamp_ns, estimate, pose, group=scene.name, viewpoint=viewpoint))
+        watch(keyframe_map, records[-1], frame, estimate)
         progress(done, len(names))
     return records
 
@@ -78,18 +92,3 @@ def _depth_file(folder: Path, scene: str) -> Path:
         names = ", ".join(file.name for file in found) or "nothing"
         raise DatasetError(f"{folder / scene / stem.parent} has {names}: {expected}")
     return found[0]
-
-
-def benchmark_summary(score: MapFreeScore | None) -> dict[str, Any]:
-    """Figures for :class:`Evaluation`: ``metrics`` are the benchmark's own by its names, None where there are none.
-
-    Args:
-        score: of the submission; None where the ground truth is not public.
-    """
-    figures = None if score is None else score.figures()
-    return {
-        "metrics": figures,
-        "metrics_interval": None if score is None or figures is None else score.intervals(),
-        "metrics_at_45px": None if score is None or figures is None else score.strict_figures(),
-        "complaints": [] if score is None else score.complaints,
-    }
