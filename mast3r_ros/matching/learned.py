@@ -25,6 +25,7 @@ from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
 from mast3r_ros.matching.device_tokens import KEPT_BYTES, DeviceTokens
 from mast3r_ros.matching.fine import sampled
+from mast3r_ros.matching.half_precision import has_amx
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
@@ -274,9 +275,3 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if DTYPES[name] is torch.float16 and device.type == "cpu":
         raise MatcherError("dtype float16 is for GPUs: use bfloat16 or float32 on a CPU")
     return DTYPES[name]
-
-
-def has_amx() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", None)
-    return bool(capabilities is not None and capabilities().get("amx_bf16", False))
