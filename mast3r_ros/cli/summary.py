@@ -69,6 +69,9 @@ def _accuracy(summary: dict[str, Any]) -> dict[str, str]:
         )
     inside = (f"{share:.0%} of the {float(name):.0%} ones" for name, share in summary["calibration"].items())
     facts["in the ellipsoids"] = ", ".join(inside)
+    if "trajectory" in summary:
+        ate, rpe = summary["trajectory"]["ate_rmse_m"], summary["trajectory"].get("rpe_second_rmse_m", math.nan)
+        facts["trajectory (RMSE)"] = f"ATE {length(ate)}, RPE {length(rpe)} in a second"
     return facts
 
 

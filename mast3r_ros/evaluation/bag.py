@@ -5,7 +5,9 @@ Truth comes from TF, from a pose topic, or from a TUM trajectory; of the camera,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,11 @@ from numpy.typing import NDArray
 from mast3r_ros.bags import open_bag
 from mast3r_ros.datasets.recorded_poses import POSE_TYPES, RecordedPoses
 from mast3r_ros.errors import DatasetError, UserError
-from mast3r_ros.evaluation.localization import Watch
+from mast3r_ros.evaluation import metrics
+from mast3r_ros.evaluation.localization import Record, Watch
 from mast3r_ros.evaluation.replay import Replay, ReplaySettings, pose_at, recorded_truth, replay_bag
 from mast3r_ros.evaluation.viewpoint import Viewpoints
 from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.scale import fit_similarity
 from mast3r_ros.localization import Tracker
 
 Array = NDArray[np.float64]
@@ -35,24 +37,6 @@ class Align(str, Enum):
     NONE = "none"
     SE3 = "se3"
     SIM3 = "sim3"
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """Similarity that brings positions of the truth into the map: ``scale * R @ truth + t``.
-
-    Attributes:
-        map_T_truth: (4, 4) rotation and translation.
-        scale: metres of the map for each metre of the truth.
-    """
-
-    map_T_truth: Array
-    scale: float = 1.0
-
-    def apply(self, truth_T_camera: Array) -> Array:
-        """A pose of the truth in the map."""
-        scaled = se3.make(truth_T_camera[:3, :3], self.scale * truth_T_camera[:3, 3])
-        return self.map_T_truth @ scaled
 
 
 def evaluate_bag(
@@ -85,16 +69,15 @@ def evaluate_bag(
     run = replay_bag(path, tracker, settings, watch, about, truth=truth if align is Align.NONE else None)
     evaluation = run.evaluation
     evaluation.name = f"Replay of {path.resolve().name} against {ground_truth}"
-    if align is not Align.NONE:
-        found = _align(run, truth, align, Viewpoints(tracker.map))
-        evaluation.figures["alignment"] = {"scale": found.scale, "map_T_truth": found.map_T_truth.tolist()}
-    known = sum(record.truth is not None for record in evaluation.records)
+    known = sum(pose_at(truth, record.stamp_ns) is not None for record in evaluation.records)
     if not known:
         raise DatasetError(
             f"{ground_truth}: none of {len(evaluation.records)} frames has a pose at its time (longest gap "
             f"{settings.truth_gap_s:g} s, largest difference {settings.truth_difference_s:g} s, offset "
             f"{settings.truth_offset_s:g} s): do both share one clock?"
         )
+    if align is not Align.NONE:
+        evaluation.figures["alignment"] = _align(run, truth, align, Viewpoints(tracker.map))
     evaluation.settings |= {
         "ground_truth": ground_truth,
         "ground_truth_frame": truth.fixed_frame,
@@ -105,7 +88,7 @@ def evaluate_bag(
         "time_offset_s": settings.truth_offset_s,
         "every": settings.every,
     }
-    evaluation.figures["frames_with_truth"] = known
+    evaluation.figures |= {"frames_with_truth": known, "trajectory": trajectory_figures(evaluation.records)}
     return run
 
 
@@ -138,41 +121,64 @@ def _check_frames(truth: RecordedPoses, settings: ReplaySettings, map_frame: str
         )
 
 
-def _align(run: Replay, truth: RecordedPoses, align: Align, viewpoints: Viewpoints) -> Alignment:
-    """Give the records their truth, brought into the map."""
+def _align(run: Replay, truth: RecordedPoses, align: Align, viewpoints: Viewpoints) -> dict[str, Any]:
+    """Give the records their truth, brought into the map; tell the similarity that did it."""
     records = run.evaluation.records
     poses = [pose_at(truth, record.stamp_ns) for record in records]
-    pairs = [
-        (pose[:3, 3], record.map_T_camera[:3, 3])
-        for pose, record in zip(poses, records, strict=True)
-        if pose is not None and record.accepted and record.map_T_camera is not None
-    ]
-    found = fit_alignment(np.array(pairs).reshape(-1, 2, 3), with_scale=align is Align.SIM3)
-    for number, (record, pose) in enumerate(zip(records, poses, strict=True)):
-        if pose is not None:
-            aligned = found.apply(pose)
-            metres, degrees = viewpoints.nearest(aligned)
-            records[number] = replace(record, truth=aligned, viewpoint_m=metres, viewpoint_deg=degrees)
+    true, found = _stacked(poses), _stacked([r.map_T_camera if r.accepted else None for r in records])
+    _check_shape(true[np.isfinite(true + found).all(axis=(1, 2))])
+    aligned = metrics.align_trajectory(true, found, align.value)
+    for number in np.flatnonzero(np.isfinite(aligned).all(axis=(1, 2))):
+        metres, degrees = viewpoints.nearest(aligned[number])
+        records[number] = replace(records[number], truth=aligned[number], viewpoint_m=metres, viewpoint_deg=degrees)
+    scale = _extents(aligned)[0] / _extents(true)[0]
+    first = next(number for number, pose in enumerate(poses) if pose is not None)
+    R = aligned[first, :3, :3] @ true[first, :3, :3].T
+    map_T_truth = se3.make(R, aligned[first, :3, 3] - scale * R @ true[first, :3, 3])
+    return {"scale": float(scale), "map_T_truth": map_T_truth.tolist()}
+
+
+def _check_shape(poses: Array) -> None:
+    """An alignment of positions needs three that are not on one line: else any turn around it fits as well."""
+    way = "take --align none, with the truth in the map's frame"
+    if len(poses) < 3:
+        raise UserError(f"an alignment needs 3 accepted poses with a truth, there are {len(poses)}: {way}")
+    extents = _extents(poses)
+    if extents[1] <= LEAST_EXTENT * extents[0]:
+        raise UserError(f"an alignment needs a way that is not a straight line: {way}")
+
+
+def _extents(poses: Array) -> Array:
+    """Extents (3,) of positions along their principal axes, largest first; of the known ones."""
+    positions = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
+    found: Array = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
     return found
 
 
-def fit_alignment(pairs: Array, with_scale: bool) -> Alignment:
-    """The rigid motion or similarity that brings positions closest (Umeyama, PAMI 1991).
+def _stacked(poses: Sequence[Array | None]) -> Array:
+    """(N, 4, 4), NaN where a pose is unknown."""
+    return np.array([np.full((4, 4), np.nan) if pose is None else pose for pose in poses])
 
-    Args:
-        pairs: (N, 2, 3) positions of the truth and in the map, metres.
 
-    Raises:
-        UserError: for fewer than three positions, or positions on one line: any turn around it would fit as well.
-    """
-    way = "take --align none, with the truth in the map's frame"
-    if len(pairs) < 3:
-        raise UserError(f"an alignment needs 3 accepted poses with a truth, there are {len(pairs)}: {way}")
-    truth, found = pairs[:, 0], pairs[:, 1]
-    extent = np.linalg.svd(truth - truth.mean(axis=0), compute_uv=False)
-    if extent[1] < LEAST_EXTENT * extent[0] or extent[0] == 0:
-        raise UserError(f"an alignment needs a way that is not a straight line: {way}")
-    scale, R, t = fit_similarity(truth, found)
-    if not with_scale:
-        scale, t = 1.0, found.mean(axis=0) - R @ truth.mean(axis=0)
-    return Alignment(se3.make(R, t), scale)
+def trajectory_figures(records: Sequence[Record]) -> dict[str, Any]:
+    """ATE and RPE of the accepted poses, as RMSE with 95 % intervals; RPE between neighbours and over a second."""
+    truth = _stacked([record.truth for record in records])
+    found = _stacked([record.map_T_camera if record.accepted else None for record in records])
+    metres, degrees = metrics.absolute_errors(found, truth)
+    stamps = np.array([record.stamp_ns for record in records])
+    spacing_s = float(np.median(np.diff(stamps))) * 1e-9 if len(stamps) > 1 else math.nan
+    figures: dict[str, Any] = {"poses": int(np.isfinite(metres).sum()), **_rmse("ate", metres, degrees)}
+    if spacing_s > 0:
+        for name, step in (("rpe_frame", 1), ("rpe_second", max(round(1 / spacing_s), 1))):
+            figures[f"{name}_s"] = step * spacing_s
+            figures |= _rmse(name, *metrics.relative_errors(found, truth, step))
+    return figures
+
+
+def _rmse(name: str, metres: Array, degrees: Array) -> dict[str, Any]:
+    return {
+        f"{name}_rmse_m": metrics.rmse(metres),
+        f"{name}_rmse_interval_m": metrics.bootstrap_interval(metres, metrics.rmse),
+        f"{name}_rmse_deg": metrics.rmse(degrees),
+        f"{name}_rmse_interval_deg": metrics.bootstrap_interval(degrees, metrics.rmse),
+    }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.bags import BagReader, BagWriter, find_topics, open_bag
 from mast3r_ros.datasets.recorded_poses import RecordedPoses
-from mast3r_ros.errors import BagError
+from mast3r_ros.errors import BagError, DatasetError
 from mast3r_ros.evaluation.localization import Evaluation, Record, Watch
 from mast3r_ros.evaluation.viewpoint import Viewpoints
 from mast3r_ros.geometry import se3
@@ -217,6 +217,13 @@ def recorded_truth(path: Path, settings: ReplaySettings) -> RecordedPoses | None
             truth = RecordedPoses.of_topic(bag, settings.truth_topic, camera, body, fixed_frame)
         else:
             truth = RecordedPoses.of_tf(bag, camera, settings.truth_frame)
+            transforms = bag.transforms()
+            if not transforms.can_transform(truth.fixed_frame, camera):
+                known = ", ".join(transforms.frames) or "nothing"
+                raise DatasetError(
+                    f"{path}: TF (it has {known}) does not lead from '{truth.fixed_frame}' to the camera '{camera}': "
+                    "name the frame of the truth (--truth-frame), or take the truth from a topic or a file"
+                )
     truth.longest_gap_s, truth.max_difference_s = settings.truth_gap_s, settings.truth_difference_s
     truth.offset_s = settings.truth_offset_s
     return truth
