@@ -379,6 +379,11 @@ class TestCommand:
         found = mapfree(GOLDEN / "dataset", "--submission", GOLDEN / "submission_empty.zip")
         assert found["metrics"] is None and found["answered"] == 0 and found["complaints"]
 
+    def test_a_split_that_is_not_evaluated_is_wrong_usage(self, wall: Path) -> None:
+        files = [str(wall), "--submission", str(wall / "s.zip"), "--split", "train"]
+        result = CliRunner().invoke(app, ["evaluate", "mapfree", *files])
+        assert result.exit_code == 2 and "val and test" in result.stderr
+
     def test_for_people(self) -> None:
         files = [str(GOLDEN / "dataset"), "--submission", str(GOLDEN / "submission_drop_scene.zip")]
         result = CliRunner().invoke(app, ["evaluate", "mapfree", *files])

@@ -77,6 +77,8 @@ def mapfree(
     from mast3r_ros.evaluation.mapfree_score import score_submission
     from mast3r_ros.evaluation.mapfree_submission import read_submission, write_submission
 
+    if split not in ("val", "test"):
+        raise typer.BadParameter(f"the benchmark evaluates val and test, not '{split}'", param_hint="--split")
     data = MapFree(dataset, split)
     settings: dict[str, Any] = {"data": str(dataset), "split": split, "submission": str(submission)}
     records: list[Record] | None = None
