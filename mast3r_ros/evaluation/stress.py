@@ -118,16 +118,25 @@ class StressRun:
     Attributes:
         settings: of the run.
         attempts: in the order they were made.
-        examples: a picture of each condition with its level, for people.
+        examples: condition or kind of negative, level, and a picture of it, for people.
     """
 
     settings: StressSettings
     attempts: list[Attempt] = field(default_factory=list)
-    examples: dict[str, tuple[str, NDArray[np.uint8]]] = field(default_factory=dict)
+    examples: list[tuple[str, str, NDArray[np.uint8]]] = field(default_factory=list)
+
+    def show(self, name: str, level: str, frame: Frame) -> None:
+        """Keep a picture as the example of its kind unless there is one."""
+        if name not in (known for known, _, _ in self.examples):
+            self.examples.append((name, level, frame.image))
 
 
 #: Is shown every attempt with its query, the full estimate, and the map that was asked.
 Watch = Callable[[Attempt, Frame, PoseEstimate, KeyframeMap], None]
+
+
+def ignore(attempt: Attempt, frame: Frame, estimate: PoseEstimate, keyframe_map: KeyframeMap) -> None:
+    """Watches nothing."""
 
 
 def run_stress(
@@ -135,7 +144,7 @@ def run_stress(
     settings: StressSettings | None = None,
     *,
     progress: Progress = lambda stage, done, total: None,
-    watch: Watch = lambda attempt, frame, estimate, keyframe_map: None,
+    watch: Watch = ignore,
 ) -> StressRun:
     """Try every condition and the negatives with every matcher; all see the same pictures.
 
@@ -187,6 +196,8 @@ class _Block:
         asked = [(self._scenes[q.scene].place, q.posed.frame) for q in (*self._queries, *self._others)]
         places = [scene.place for scene in self._scenes]
         wrong = negatives(asked, places, self._settings.camera, count, np.random.default_rng([self._seeds[0], 4]))
+        for negative in wrong:
+            self._run.show(negative.kind, "(negative)", negative.frame)
         for matcher in matchers:
             remembering = DescribedOnce(matcher)
             localizers = [self._localizer(number, remembering) for number in range(len(self._maps))]
@@ -232,7 +243,7 @@ class _Block:
             name = " ".join(part for part in (self._scenes[scene].name, condition.name, shot.name, str(k)) if part)
             frame = Frame(posed.frame.image, posed.frame.camera, name=name)
             if k == len(shots) // 2:
-                self._run.examples.setdefault(condition.name, (shot.name, frame.image))
+                self._run.show(condition.name, shot.name, frame)
             yield Query(condition.name, shot.name, scene, PosedFrame(frame, posed.map_T_camera))
 
     def _localizer(self, number: int, matcher: Matcher) -> Localizer:
