@@ -232,7 +232,7 @@ def test_tum_pairs_by_time_and_interpolates_the_truth(tmp_path: Path) -> None:
 
 def test_tum_names_what_is_wrong(tmp_path: Path) -> None:
     root = write_tum(tmp_path / "my_desk")
-    with pytest.raises(DatasetError, match="give the option camera"):
+    with pytest.raises(DatasetError, match=r"give its calibration .--intrinsics"):
         open_source(root)
     camera = Camera.pinhole(640, 480, 500, 500, 320, 240)
     assert len(opened(root, camera=camera)) == 3

@@ -15,7 +15,8 @@ from mast3r_ros.evaluation.baseline import Baseline
 from mast3r_ros.evaluation.benchmark import benchmark_large_map, benchmark_localization
 from mast3r_ros.evaluation.localization import Evaluation, Record, evaluate_localization
 from mast3r_ros.evaluation.results import pose_dict, to_json, write_tum
-from mast3r_ros.evaluation.sevenscenes import SevenScenesSettings, evaluate_sevenscenes, map_of_train_split
+from mast3r_ros.evaluation.scenes import evaluate_scene, map_of_train_split
+from mast3r_ros.evaluation.splits import QuerySettings
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Localizer, Tracker
@@ -98,8 +99,8 @@ def test_sevenscenes_protocol(tmp_path):
     scene, matcher = walls.write_scene(tmp_path / "scene"), create("sift")
     with map_of_train_split(scene, matcher) as keyframe_map:
         assert len(keyframe_map) == 3
-        evaluation, pictures = evaluate_sevenscenes(scene, keyframe_map, matcher)
-        tracked, _ = evaluate_sevenscenes(scene, keyframe_map, matcher, SevenScenesSettings(tracking=True))
+        evaluation, pictures = evaluate_scene(scene, keyframe_map, matcher)
+        tracked, _ = evaluate_scene(scene, keyframe_map, matcher, QuerySettings(tracking=True))
     folder = keyframe_map.path
     assert folder is not None and not folder.exists()
     summary = evaluation.summary()

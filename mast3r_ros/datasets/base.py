@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -52,6 +52,21 @@ class FrameList(Source):
 
     def __iter__(self) -> Iterator[PosedFrame]:
         return (self.read(index) for index in range(len(self)))
+
+
+class Part(FrameList):
+    """Some frames of a list, by their places in it."""
+
+    def __init__(self, whole: FrameList, places: Sequence[int], name: str) -> None:
+        super().__init__(name)
+        self.layout, self._whole, self._places = whole.layout, whole, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def read(self, index: int) -> PosedFrame:
+        """One of them."""
+        return self._whole.read(self._places[index])
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

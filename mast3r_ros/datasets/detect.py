@@ -10,20 +10,23 @@ from typing import Any
 from mast3r_ros.bags.reader import is_bag
 from mast3r_ros.datasets.base import Source
 from mast3r_ros.datasets.colmap import Colmap, find_model
+from mast3r_ros.datasets.frame_files import holds_frames
 from mast3r_ros.datasets.posed_images import PosedImages
 from mast3r_ros.datasets.rosbag import RosBag
-from mast3r_ros.datasets.sevenscenes import SevenScenes, is_sequence
+from mast3r_ros.datasets.sevenscenes import SevenScenes
 from mast3r_ros.datasets.tum import TumRgbd
+from mast3r_ros.datasets.twelvescenes import TwelveScenes, is_twelvescenes
 from mast3r_ros.errors import DatasetError
 
 #: Layout name -> reader.
 LAYOUTS: dict[str, Callable[..., Source]] = {
-    reader.layout: reader for reader in (RosBag, SevenScenes, TumRgbd, Colmap, PosedImages)
+    reader.layout: reader for reader in (RosBag, SevenScenes, TwelveScenes, TumRgbd, Colmap, PosedImages)
 }
 
 EXPECTED = """expected one of
   a rosbag: a folder with metadata.yaml, or a .bag, .mcap or .db3 file
   7-Scenes: frame-*.color.png or .jpg with .pose.txt, in seq-* folders or directly
+  12-Scenes: info.txt and data/frame-*.color.jpg with .pose.txt
   TUM RGB-D: rgb.txt and groundtruth.txt
   COLMAP: cameras, images and points3D (.txt or .bin) in it, in sparse/ or in sparse/0/
   images and poses: images/ and poses.txt"""
@@ -33,7 +36,7 @@ def open_source(path: Path | str, layout: str | None = None, **options: Any) -> 
     """Open a data set or recording of posed frames.
 
     Args:
-        layout: "rosbag", "sevenscenes", "tum", "colmap" or "posed_images"; None finds out.
+        layout: "rosbag", "sevenscenes", "twelvescenes", "tum", "colmap" or "posed_images"; None finds out.
         options: keyword arguments of the layout's reader.
 
     Raises:
@@ -56,8 +59,10 @@ def detect(path: Path) -> str:
     if is_bag(path):
         return RosBag.layout
     if path.is_dir():
-        if is_sequence(path) or any(is_sequence(folder) for folder in path.glob("seq-*")):
+        if holds_frames(path) or any(holds_frames(folder) for folder in path.glob("seq-*")):
             return SevenScenes.layout
+        if is_twelvescenes(path):
+            return TwelveScenes.layout
         if (path / "rgb.txt").exists():
             return TumRgbd.layout
         if find_model(path) is not None:

@@ -18,21 +18,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, read_depth, read_image, read_pose, read_table
+from mast3r_ros.datasets.base import read_table
+from mast3r_ros.datasets.frame_files import FrameFiles, RgbdRig, colour_files, holds_frames
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.frames import Camera, Frame, PosedFrame, register_depth
+from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
 
 DEPTH_CAMERA = Camera.pinhole(640, 480, 585, 585, 320, 240)
 COLOUR_CAMERA = Camera.pinhole(640, 480, 525, 525, 320, 240)
 COLOUR_T_DEPTH = se3.make(np.eye(3), [-0.025, 0, 0])
-FRAME_RATE = 30
-
-_COLOUR_FILE = re.compile(r"frame-(\d+)\.color\.(png|jpg|jpeg)")
 
 
-class SevenScenes(FrameList):
+class SevenScenes(FrameFiles):
     """A scene (folder with seq-* folders) or one sequence (folder with frame-* files).
 
     Args:
@@ -55,57 +52,16 @@ class SevenScenes(FrameList):
         depth_camera: Camera = DEPTH_CAMERA,
         colour_T_depth: NDArray[np.float64] = COLOUR_T_DEPTH,
     ) -> None:
-        super().__init__(path.name if split is None else f"{path.name} ({split})")
-        self._use_depth = use_depth
-        self._colour_camera, self._depth_camera, self._colour_T_depth = colour_camera, depth_camera, colour_T_depth
-        self._files: list[Path] = []
-        for folder in _sequences(path, split):
-            # Numbers have gaps: the files are the list.
-            found = [(number, file) for file in folder.iterdir() if (number := _number(file)) is not None]
-            self._files += [file for _, file in sorted(found)]
-        if not self._files:
+        files = [file for folder in _sequences(path, split) for file in colour_files(folder)]
+        if not files:
             raise DatasetError(f"{path} has no frames: expected frame-000000.color.png or .jpg, ...")
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, index: int) -> PosedFrame:
-        """One frame: colour, depth registered to it, and the colour camera's pose."""
-        file = self._files[index]
-        stem = file.name.split(".")[0]
-        world_T_depth = read_pose(file.with_name(stem + ".pose.txt"))
-        image = read_image(file)
-        camera = fit_camera_to_image(self._colour_camera, image.shape[1], image.shape[0])
-        frame = Frame(
-            image,
-            camera,
-            stamp_ns=(_number(file) or 0) * 1_000_000_000 // FRAME_RATE,
-            depth=self._registered(file.with_name(stem + ".depth.png"), camera) if self._use_depth else None,
-            name=f"{file.parent.name}/{stem}",
-        )
-        return PosedFrame(frame, world_T_depth @ se3.inverse(self._colour_T_depth))
-
-    def _registered(self, file: Path, camera: Camera) -> NDArray[np.float32] | None:
-        if not file.exists():
-            return None
-        depth = read_depth(file)
-        depth_camera = fit_camera_to_image(self._depth_camera, depth.shape[1], depth.shape[0])
-        return register_depth(depth, depth_camera, camera, self._colour_T_depth)
-
-
-def is_sequence(folder: Path) -> bool:
-    """Whether a folder holds frames of this layout."""
-    return any(next(folder.glob(f"frame-*.color.{suffix}"), None) for suffix in ("png", "jpg", "jpeg"))
-
-
-def _number(file: Path) -> int | None:
-    match = _COLOUR_FILE.fullmatch(file.name)
-    return int(match[1]) if match else None
+        name = path.name if split is None else f"{path.name} ({split})"
+        super().__init__(name, files, RgbdRig(colour_camera, depth_camera, colour_T_depth), use_depth)
 
 
 def _sequences(path: Path, split: str | None) -> list[Path]:
     if split is None:
-        return [path] if is_sequence(path) else sorted(folder for folder in path.glob("seq-*") if folder.is_dir())
+        return [path] if holds_frames(path) else sorted(folder for folder in path.glob("seq-*") if folder.is_dir())
     names = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
     if split not in names:
         raise DatasetError(f"unknown split '{split}': use train or test")

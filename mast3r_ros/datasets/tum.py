@@ -78,6 +78,11 @@ class TumRgbd(FrameList):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def stamps_s(self) -> list[float]:
+        """Times of all frames in seconds."""
+        return [stamp for stamp, *_ in self._entries]
+
     def read(self, index: int) -> PosedFrame:
         """One frame with its ground-truth pose, interpolated to the image's time."""
         stamp, file, depth_file, pose = self._entries[index]
@@ -93,7 +98,8 @@ def _camera_of(name: str) -> Camera:
             K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
             return Camera(640, 480, K, "plumb_bob", np.array(D))
     raise DatasetError(
-        f"the camera of '{name}' is unknown (its name holds none of {', '.join(CAMERAS)}): give the option camera"
+        f"the camera of '{name}' is unknown (its name holds none of {', '.join(CAMERAS)}): "
+        "give its calibration (--intrinsics)"
     )
 
 

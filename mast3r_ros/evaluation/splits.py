@@ -1,4 +1,4 @@
-"""The 7-Scenes protocol: a map of the train split, queries of the test split (Shotton et al., CVPR 2013)."""
+"""A map of one part of a data set, queries from another: how single-scene benchmarks are run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from mast3r_ros.datasets.sevenscenes import SevenScenes
+from mast3r_ros.datasets import FrameList
 from mast3r_ros.evaluation.gallery import Gallery, Picture
 from mast3r_ros.evaluation.localization import Evaluation, Record, evaluate_localization
 from mast3r_ros.frames import Frame
@@ -19,15 +20,15 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 from mast3r_ros.matching.base import Matcher
 
-#: A train split of up to this many frames is taken as the list of keyframes; of a longer one keyframes are selected.
+#: A mapping part of up to this many frames is taken as the list of keyframes; of a longer one keyframes are selected.
 MOST_KEPT = 1000
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class SevenScenesSettings:
-    """How a scene is evaluated.
+class QuerySettings:
+    """How queries are localized.
 
     Attributes:
         keyframes: keyframes matched with every query.
@@ -40,19 +41,26 @@ class SevenScenesSettings:
     tracking: bool = False
 
 
-def evaluate_sevenscenes(
-    path: Path,
+def evaluate_split(
+    queries: FrameList,
     keyframe_map: KeyframeMap,
     matcher: Matcher,
-    settings: SevenScenesSettings = SevenScenesSettings(),
+    settings: QuerySettings = QuerySettings(),
     progress: Progress = lambda stage, done, total: None,
+    *,
+    name: str,
+    about: dict[str, Any] | None = None,
 ) -> tuple[Evaluation, list[Picture]]:
-    """Localize the test split in a map.
+    """Localize queries in a map.
+
+    Args:
+        queries: with their true poses; opened with depth only where ``settings.query_depth`` says so.
+        name: what is evaluated, for people.
+        about: goes into the evaluation's settings.
 
     Raises:
-        DatasetError: if the folder has no test split.
+        DatasetError: for a query that cannot be read.
     """
-    queries = SevenScenes(path, split="test", use_depth=settings.query_depth)
     keyframe_map.prepare(matcher, lambda done, total: progress("describing keyframes", done, total))
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=settings.keyframes))
     gallery = Gallery(keyframe_map)
@@ -67,9 +75,9 @@ def evaluate_sevenscenes(
     evaluation = evaluate_localization(
         Tracker(localizer) if settings.tracking else localizer,
         queries,
-        name=f"7-Scenes {path.resolve().name}",
+        name=name,
         settings={
-            "data": str(path),
+            **(about or {}),
             "map": keyframe_map.provenance.get("source") or str(keyframe_map.path),
             "map_keyframes": len(keyframe_map),
             "matcher": matcher.name,
@@ -82,20 +90,27 @@ def evaluate_sevenscenes(
 
 
 @contextmanager
-def map_of_train_split(
-    path: Path, matcher: Matcher, progress: Progress = lambda stage, done, total: None
+def temporary_map(
+    frames: FrameList,
+    matcher: Matcher,
+    source_name: str,
+    progress: Progress = lambda stage, done, total: None,
+    selection: SelectionSettings | None = None,
 ) -> Iterator[KeyframeMap]:
-    """A map of the train split on disk, its pose noise measured; removed again afterwards.
+    """A map of frames on disk, its pose noise measured; removed again afterwards.
+
+    Args:
+        selection: which frames become keyframes; None keeps all of up to MOST_KEPT.
 
     Raises:
-        DatasetError: if the folder has no train split.
+        DatasetError: for a frame that cannot be read.
     """
-    frames = SevenScenes(path, split="train")
-    selection = KEEP_ALL if len(frames) <= MOST_KEPT else SelectionSettings()
+    if selection is None:
+        selection = KEEP_ALL if len(frames) <= MOST_KEPT else SelectionSettings()
     keyframe_map, _ = build_map(
         frames,
         selection=selection,
-        source_name=f"{path} (train)",
+        source_name=source_name,
         progress=lambda seen, kept: progress("building the map", seen, len(frames)),
     )
     with TemporaryDirectory(prefix="mast3r_ros_") as folder:
