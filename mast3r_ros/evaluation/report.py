@@ -39,11 +39,16 @@ LONGEST_GAP_S = 1.0
 
 
 def write_run(
-    folder: Path, evaluation: Evaluation, keyframe_map: KeyframeMap, pictures: Sequence[Picture] = (), **report: Any
+    folder: Path,
+    evaluation: Evaluation,
+    keyframe_map: KeyframeMap | None,
+    pictures: Sequence[Picture] = (),
+    **report: Any,
 ) -> Path:
     """Write everything that a run leaves behind: report.html, summary.json, records.jsonl, trajectories.
 
     Args:
+        keyframe_map: drawn in the report; None where a run has many.
         report: more arguments of :func:`write_report`.
 
     Returns:
