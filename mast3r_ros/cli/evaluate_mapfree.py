@@ -138,8 +138,7 @@ def _print_people(summary: dict[str, Any]) -> None:
         "answered": summary["answered"],
         "wrong accepted": f"{summary['wrong_accepted']}  (off by more than 25 cm or 10 deg)",
     }
-    for name, figure in (summary["metrics"] or {}).items():
+    for name, figure in ((summary["metrics"] or {}) | (summary["metrics_at_45px"] or {})).items():
         low, high = summary["metrics_interval"][name]
         facts[name] = f"{figure:.4g}  ({low:.4g} to {high:.4g})"
-    facts |= {name: f"{figure:.4g}" for name, figure in (summary["metrics_at_45px"] or {}).items()}
     print_facts(f"{summary['evaluation']}: figures with 95 % intervals over scenes", facts)

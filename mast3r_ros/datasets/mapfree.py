@@ -163,16 +163,36 @@ class MapFreeScene(FrameList):
         Raises:
             DatasetError: if the image or its line in intrinsics.txt is missing, or does not fit the other.
         """
+        self.check([name])
         file = self._path / name
-        if name not in self._cameras:
-            raise DatasetError(f"{self._path / 'intrinsics.txt'} has no line '{name} {CAMERA_FIELDS}'")
         image = read_image(file)
         try:
             camera = fit_camera_to_image(self._cameras[name], image.shape[1], image.shape[0])
+        except CalibrationError as error:
+            raise DatasetError(f"{file} does not fit its line in intrinsics.txt: {error}") from error
+        try:
             stamp_ns = frame_stamp_ns(frame_number(name))
             return Frame(image, camera, stamp_ns, depth, f"{self.name}/{name}")
         except CalibrationError as error:
-            raise DatasetError(f"{file} does not fit its line in intrinsics.txt: {error}") from error
+            raise DatasetError(f"the depth given for {file} does not fit it: {error}") from error
+
+    def check(self, names: Iterable[str]) -> None:
+        """See to it that frames have an image file and a line in intrinsics.txt, before a long run rests on them.
+
+        Raises:
+            DatasetError: naming what is missing.
+        """
+        for name in names:
+            if name not in self._cameras:
+                raise DatasetError(f"{self._path / 'intrinsics.txt'} has no line '{name} {CAMERA_FIELDS}'")
+            if not (self._path / name).is_file():
+                raise DatasetError(f"{self._path / name} is missing: expected the image of that line in intrinsics.txt")
+
+    @property
+    def queries(self) -> list[str]:
+        """Names of the frames to localize: the evaluated ones without the reference, which has number 0 for itself
+        where no query has it."""
+        return [name for name in self.evaluated.values() if name != REFERENCE]
 
     @property
     def evaluated(self) -> dict[int, str]:

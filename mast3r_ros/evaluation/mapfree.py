@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mast3r_ros.datasets.base import read_depth
 from mast3r_ros.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
@@ -53,34 +52,31 @@ def run_mapfree(
             f"Map-free has no depth, and without it matcher '{matcher.name}' knows no metres: give the --checkpoint of "
             "a metric network (mast3r), or --reference-depth with a depth image of each scene's reference"
         )
-    records = {}
-    for scene in dataset:
-        depth = None if reference_depth is None else read_depth(_depth_file(reference_depth, scene.name))
-        records[scene.name] = _run_scene(scene, matcher, depth, partial(progress, scene.name), watch)
-    return records
+    depths = {}
+    for scene in dataset:  # what is missing is told before the long part
+        scene.check([REFERENCE, *scene.queries])
+        depths[scene.name] = None if reference_depth is None else _depth_file(reference_depth, scene.name)
+    return {
+        scene.name: _run_scene(scene, matcher, depths[scene.name], partial(progress, scene.name), watch)
+        for scene in dataset
+    }
 
 
 def _run_scene(
-    scene: MapFreeScene,
-    matcher: Matcher,
-    depth: NDArray[np.float32] | None,
-    progress: Callable[[int, int], None],
-    watch: Watch,
+    scene: MapFreeScene, matcher: Matcher, depth: Path | None, progress: Callable[[int, int], None], watch: Watch
 ) -> list[Record]:
-    keyframe_map = reference_map(scene.frame(REFERENCE, depth), matcher)
+    keyframe_map = reference_map(scene.frame(REFERENCE, None if depth is None else read_depth(depth)), matcher)
     keyframe_map.prepare(matcher)
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=1, gates=SINGLE_REFERENCE_GATES))
     truth = {pose.name: pose.world_T_camera for pose in scene.poses}
-    # Where no query has number 0 the reference has it alone, and it is no query.
-    names = [name for name in scene.evaluated.values() if name != REFERENCE]
     records = []
-    for done, name in enumerate(names, start=1):
+    for done, name in enumerate(scene.queries, start=1):
         frame, pose = scene.frame(name), truth.get(name)
         viewpoint = (math.nan, math.nan) if pose is None else se3.pose_error(pose, np.eye(4))
         estimate = localizer.localize(frame)
         records.append(Record.of(frame.name, frame.stamp_ns, estimate, pose, group=scene.name, viewpoint=viewpoint))
         watch(keyframe_map, records[-1], frame, estimate)
-        progress(done, len(names))
+        progress(done, len(scene.queries))
     return records
 
 

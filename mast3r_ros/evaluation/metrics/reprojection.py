@@ -47,7 +47,8 @@ def centre_distance(estimate: Array, truth: Array) -> float:
 def turn(estimate_xyzw: ArrayLike, truth_xyzw: ArrayLike) -> float:
     """Angle between two rotations given as quaternions of any norm, degrees 0 to 180.
 
-    ``2 asin |vec(q1 q2^-1)|``: exact for small angles, which a rotation matrix holds to 1e-6 degrees only.
+    ``2 asin |vec(q1 q2^-1)|``: exact for small angles, which a rotation matrix holds to 1e-6 degrees only. Where the
+    benchmark's sine is rounded to more than 1 it has no angle; here such a turn has 180 degrees.
     """
     between = Rotation.from_quat(np.asarray(estimate_xyzw)) * Rotation.from_quat(np.asarray(truth_xyzw)).inv()
     return float(np.degrees(between.magnitude()))
