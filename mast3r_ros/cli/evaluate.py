@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import typer
 
-from mast3r_ros.cli import evaluate_bag, evaluate_mapfree, evaluate_pairs, evaluate_scenes, evaluate_stress
+from mast3r_ros.cli import (
+    evaluate_bag,
+    evaluate_compare,
+    evaluate_mapfree,
+    evaluate_pairs,
+    evaluate_queries,
+    evaluate_scenes,
+    evaluate_stress,
+)
 
 app = typer.Typer(help="Measure accuracy on data whose truth is known.", no_args_is_help=True)
 app.command("sevenscenes")(evaluate_scenes.scene)
@@ -16,7 +24,9 @@ app.command("twelvescenes")(evaluate_scenes.scene)
 app.command()(evaluate_scenes.tum)
 app.command()(evaluate_mapfree.mapfree)
 app.command()(evaluate_pairs.pairs)
+app.command()(evaluate_queries.queries)
 app.command()(evaluate_bag.bag)
+app.command()(evaluate_compare.compare)
 app.command()(evaluate_stress.stress)
 
 

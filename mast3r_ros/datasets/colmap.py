@@ -100,6 +100,15 @@ class Colmap(FrameList):
         world_T_camera[:3, 3] *= self._scale
         return PosedFrame(Frame(image, camera, depth=depth, name=entry.name), world_T_camera)
 
+    def cameras_and_poses(self) -> dict[str, tuple[Camera, NDArray[np.float64]]]:
+        """Calibration and ``map_T_camera`` (4, 4) of every image by its name, without reading any image."""
+        found = {}
+        for entry in self._images:
+            world_T_camera = se3.inverse(entry.camera_T_world)
+            world_T_camera[:3, 3] *= self._scale
+            found[entry.name] = self._cameras[entry.camera_id], world_T_camera
+        return found
+
     def _sparse_depth(self, entry: _Image, calibrated: Camera, camera: Camera) -> NDArray[np.float32]:
         seen = np.array([point in self._points for point in entry.point_ids.tolist()], dtype=bool)
         xyz = np.array([self._points[point] for point in entry.point_ids[seen].tolist()]).reshape(-1, 3)
@@ -128,7 +137,12 @@ def _image_folder(path: Path, model: Path) -> Path:
     return path
 
 
-def _camera(where: str, model: str, width: int, height: int, parameters: list[float]) -> Camera:
+def camera_of_model(where: str, model: str, width: int, height: int, parameters: list[float]) -> Camera:
+    """A camera from the name and parameters of COLMAP's model; ``where`` names the file and line in errors.
+
+    Raises:
+        DatasetError: for a model that ROS has no name for, or wrong parameters.
+    """
     known = {name: (names, ros_model) for name, names, ros_model in MODELS.values()}
     if model not in known:
         raise DatasetError(f"{where}: camera model {model} has no ROS counterpart; undistort the images, or use OPENCV")
@@ -155,7 +169,7 @@ def _cameras_txt(model: Path) -> Iterator[tuple[int, Camera]]:
             raise DatasetError(f"{file}, line {line}: expected 'id model width height parameters'")
         number, width, height = numbers(file, line, [words[0], *words[2:4]], "id width height")
         parameters = numbers(file, line, words[4:], " ".join("x" * (len(words) - 4)))
-        yield int(number), _camera(f"{file}, line {line}", words[1], int(width), int(height), parameters)
+        yield int(number), camera_of_model(f"{file}, line {line}", words[1], int(width), int(height), parameters)
 
 
 def _images_txt(model: Path) -> Iterator[_Image]:
@@ -224,7 +238,7 @@ def _cameras_bin(model: Path) -> Iterator[tuple[int, Camera]]:
             raise DatasetError(f"{file.path}: camera {number} has model number {kind}, which has no ROS counterpart")
         name, names, _ = MODELS[kind]
         parameters = list(file.take(f"{len(names.split())}d"))
-        yield number, _camera(f"{file.path}, camera {number}", name, width, height, parameters)
+        yield number, camera_of_model(f"{file.path}, camera {number}", name, width, height, parameters)
 
 
 def _images_bin(model: Path) -> Iterator[_Image]:

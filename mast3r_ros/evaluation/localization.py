@@ -181,7 +181,7 @@ Watch = Callable[[Record, Frame, PoseEstimate], None]
 
 def evaluate_localization(
     localizer: LocalizesFrames,
-    queries: Iterable[PosedFrame],
+    queries: Iterable[PosedFrame | Frame],
     *,
     name: str = "localization",
     settings: dict[str, Any] | None = None,
@@ -191,20 +191,21 @@ def evaluate_localization(
 
     Args:
         localizer: each query on its own with a Localizer, in their order with a Tracker.
-        queries: frames with their true pose. Their depth is seen by verification: leave it out to test without.
+        queries: frames with their true pose, or without where nobody knows it. Their depth is seen by verification:
+            leave it out to test without.
         watch: is shown every result, for progress and pictures.
     """
     viewpoints = Viewpoints(localizer.map)
     evaluation = Evaluation(name, settings=dict(settings or {}), map_fingerprint=viewpoints.fingerprint)
     for number, query in enumerate(queries):
-        estimate = localizer.localize(query.frame)
-        frame = query.frame
+        frame, truth = (query.frame, query.map_T_camera) if isinstance(query, PosedFrame) else (query, None)
+        estimate = localizer.localize(frame)
         record = Record.of(
             frame.name or f"{number:06d}",
             frame.stamp_ns,
             estimate,
-            query.map_T_camera,
-            viewpoint=viewpoints.nearest(query.map_T_camera),
+            truth,
+            viewpoint=viewpoints.nearest(truth),
         )
         evaluation.records.append(record)
         if watch is not None:

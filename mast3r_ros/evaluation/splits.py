@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 from mast3r_ros.datasets import FrameList
 from mast3r_ros.evaluation.gallery import Gallery, Picture
 from mast3r_ros.evaluation.localization import Evaluation, Record, evaluate_localization
-from mast3r_ros.frames import Frame
+from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate, Tracker
 from mast3r_ros.localization.map_noise import save_ready
 from mast3r_ros.mapping.build import build_map
@@ -24,6 +24,14 @@ from mast3r_ros.matching.base import Matcher
 MOST_KEPT = 1000
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
+
+
+class Queries(Protocol):
+    """Frames to be localized: with their true pose, or without where nobody knows it."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[PosedFrame | Frame]: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class QuerySettings:
 
 
 def evaluate_split(
-    queries: FrameList,
+    queries: Queries,
     keyframe_map: KeyframeMap,
     matcher: Matcher,
     settings: QuerySettings = QuerySettings(),
@@ -54,7 +62,7 @@ def evaluate_split(
     """Localize queries in a map.
 
     Args:
-        queries: with their true poses; opened with depth only where ``settings.query_depth`` says so.
+        queries: opened with depth only where ``settings.query_depth`` says so.
         name: what is evaluated, for people.
         about: goes into the evaluation's settings.
 

@@ -1,0 +1,90 @@
+"""`mast3r_ros evaluate queries`: lists of query images against a map, as in long-term visual localization."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    DtypeOption,
+    FeatureOption,
+    JsonOption,
+    KeyframesOption,
+    MatcherOption,
+    NetworkSizeOption,
+    load_map,
+    make_matcher,
+    note,
+    stages,
+)
+from mast3r_ros.cli.summary import ReportOption, finish
+
+
+def queries(
+    queries: Annotated[
+        Path,
+        typer.Argument(
+            help="Lines 'name MODEL width height parameters' (Aachen), or names alone (Cambridge) with --cameras.",
+            metavar="LIST",
+        ),
+    ],
+    map: Annotated[Path, typer.Option(help="Folder of the map, e.g. built from a COLMAP model.")],
+    images: Annotated[Path, typer.Option(help="Folder that the names in LIST start from.")],
+    cameras: Annotated[
+        Path | None, typer.Option(help="COLMAP model that knows the cameras of queries listed by name alone.")
+    ] = None,
+    ground_truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="True poses: lines 'name qw qx qy qz tx ty tz' (world to camera), Cambridge's dataset_test.txt, or a "
+            "COLMAP model."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write poses as 'name qw qx qy qz tx ty tz' (visuallocalization.net)."),
+    ] = None,
+    base_names: Annotated[
+        bool,
+        typer.Option("--base-names", help="Names without folders in that file, as the benchmark wants for Aachen."),
+    ] = False,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="Write poses that verification rejected too: a benchmark forgives them.")
+    ] = False,
+    scale: Annotated[
+        float, typer.Option(min=1e-9, help="Metres for each unit of the pose files, where the map was built with one.")
+    ] = 1.0,
+    matcher: MatcherOption = "auto",
+    feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    network_size: NetworkSizeOption = 0,
+    keyframes: KeyframesOption = 20,
+    report: ReportOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Localize listed images in a map, write the poses as benchmarks take them, and score them where truth is known.
+
+    Recall is given at (0.25 m, 2 deg), (0.5 m, 5 deg) and (5 m, 10 deg) among others, as Aachen's server does.
+    """
+    from mast3r_ros.datasets.query_list import QueryList, write_poses
+    from mast3r_ros.evaluation.splits import QuerySettings, evaluate_split
+
+    asked = QueryList(queries, images, cameras, ground_truth, scale)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    keyframe_map = load_map(map)
+    about = {"data": str(queries), "ground_truth": None if ground_truth is None else str(ground_truth)}
+    with stages() as show:
+        evaluation, pictures = evaluate_split(
+            asked, keyframe_map, chosen, QuerySettings(keyframes), show, name=f"Queries of {asked.name}", about=about
+        )
+    if output is not None:
+        found = [r for r in evaluation.records if r.map_T_camera is not None and (r.accepted or rejected)]
+        write_poses(output, [(r.name, r.map_T_camera) for r in found if r.map_T_camera is not None], base_names, scale)
+        note(f"poses: {output} ({len(found)} of {len(asked)} queries)")
+    finish(evaluation, keyframe_map, pictures, report, json)
