@@ -188,9 +188,8 @@ def _stage_bars(axes: Axes, medians: dict[str, float]) -> None:
 def _cumulative(axes: Axes, errors: Array, queries: int, colour: str, label: str) -> None:
     errors = np.maximum(np.sort(metrics.finite(errors)), LEAST)
     share = np.arange(1, len(errors) + 1) / max(queries, 1)
-    axes.step(
-        [LEAST / 10, *errors, 1e9], [0.0, *share, *(share[-1:] or [0.0])], where="post", color=colour, label=label
-    )
+    rising = [0.0, *share]
+    axes.step([LEAST / 10, *errors, 1e9], [*rising, rising[-1]], where="post", color=colour, label=label)
 
 
 def _error_axis(axes: Axes, marks: Sequence[float], label: str) -> None:
@@ -232,7 +231,8 @@ def _risk_coverage(axes: Axes, records: Sequence[Record]) -> None:
             [coverage], [wrong / len(answers)], "o", color=ACCEPTED, label=f"{wrong} of {len(answers)} wrong (95 %)"
         )
     axes.set_xlim(0, 1.02)
-    axes.set_ylim(0, max(1.1 * top, 0.01))
+    # A little below zero, so that a curve at zero is seen.
+    axes.set_ylim(-0.02 * max(top, 0.01), max(1.1 * top, 0.01))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PERCENT)
     axes.set_xlabel("coverage: share of queries answered")
