@@ -23,14 +23,17 @@ def pack(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> bytes:
 def read(path: Path) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of a file.
 
+    The tensors are the mapped file itself: what is not used lately costs no memory. Writing to one does not change
+    the file, and replacing the file does not change them.
+
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged or cannot be read.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(path, framework="pt") as file:  # which maps; as "numpy" it would copy
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            tensors = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118  # not a dict
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError) as error:
