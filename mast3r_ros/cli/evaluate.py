@@ -1,6 +1,6 @@
 """`mast3r_ros evaluate`: how well does localization work on data whose truth is known?
 
-One sub-command for each kind of data. With --json each prints one object with at least queries, answered,
+One sub-command for each kind of data. With --json all but cloud print one object with at least queries, answered,
 wrong_accepted, median_translation_error_m, median_rotation_error_deg and recall.
 """
 
@@ -10,6 +10,7 @@ import typer
 
 from mast3r_ros.cli import (
     evaluate_bag,
+    evaluate_cloud,
     evaluate_compare,
     evaluate_mapfree,
     evaluate_pairs,
@@ -25,6 +26,7 @@ app.command()(evaluate_scenes.tum)
 app.command()(evaluate_mapfree.mapfree)
 app.command()(evaluate_pairs.pairs)
 app.command()(evaluate_queries.queries)
+app.command()(evaluate_cloud.cloud)
 app.command()(evaluate_bag.bag)
 app.command()(evaluate_compare.compare)
 app.command()(evaluate_stress.stress)
