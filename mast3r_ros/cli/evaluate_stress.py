@@ -24,7 +24,7 @@ from mast3r_ros.cli.common import (
 )
 
 #: What --quick takes instead of the defaults.
-QUICK = {"rooms": 1, "queries": 4, "negatives": 100, "keyframes": 24}
+QUICK = {"rooms": 1, "queries": 4, "negatives": 60, "keyframes": 16}
 
 
 def stress(
@@ -44,7 +44,7 @@ def stress(
     queries: Annotated[int, typer.Option(min=1, help="Queries of each condition in each room.")] = 12,
     conditions: Annotated[str, typer.Option(help="Only these, comma separated; by default all.")] = "",
     negatives: Annotated[int, typer.Option(min=0, help="Queries that the map cannot answer.")] = 3000,
-    quick: Annotated[bool, typer.Option("--quick", help="One room, few queries, 100 negatives: does it run?")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="One room, few queries, 60 negatives: does it run?")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.html, conditions.png, summary.json, records.jsonl.")
     ] = None,

@@ -197,7 +197,7 @@ class _Block:
         places = [scene.place for scene in self._scenes]
         wrong = negatives(asked, places, self._settings.camera, count, np.random.default_rng([self._seeds[0], 4]))
         for negative in wrong:
-            self._run.show(negative.kind, "(negative)", negative.frame)
+            self._run.show(negative.kind, "negative", negative.frame)
         for matcher in matchers:
             remembering = DescribedOnce(matcher)
             localizers = [self._localizer(number, remembering) for number in range(len(self._maps))]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import UserError
-from mast3r_ros.evaluation.stress_scenes import EYE_M, ORBIT_DEG, Place, Scene, turned, visitors
+from mast3r_ros.evaluation.stress_scenes import EYE_M, ORBIT_DEG, Place, Scene, looking_at, turned, visitors
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.synthetic import CameraNoise, Shot, World
@@ -195,6 +195,20 @@ def _shifted(world: World, names: list[str], rng: Rng) -> World:
     return world
 
 
+def _glass(scene: Scene, count: int, rng: Rng) -> list[Shot]:
+    """A third each of a mirror, of whatever is there, and of the pane."""
+    world, shots = scene.place.world, []
+    mirrors = [name for name in world.names if name.startswith("mirror")]
+    for k, shot in enumerate(_walk(scene, count)):
+        level = ("mirror", "around", "pane")[k % 3]
+        if level != "around":
+            name = str(rng.choice(mirrors)) if level == "mirror" else "pane 1"
+            target = world.centre[world.group == world.names.index(name)].mean(dim=0).double().numpy()
+            shot = replace(shot, map_T_camera=looking_at(shot.map_T_camera[:3, 3], target))
+        shots.append(replace(shot, name=level))
+    return shots
+
+
 def _focal(scene: Scene, count: int, rng: Rng) -> list[Shot]:
     def zoomed(shot: Shot, factor: float) -> Shot:
         K = shot.camera.K.copy()
@@ -205,7 +219,7 @@ def _focal(scene: Scene, count: int, rng: Rng) -> list[Shot]:
 
 
 def _fisheye(scene: Scene, count: int, rng: Rng) -> list[Shot]:
-    """A lens of 150 degrees and more, and one with strong barrel distortion."""
+    """A fisheye lens of 160 degrees, and one with strong barrel distortion."""
 
     def lens(camera: Camera, focal: float, model: str, D: list[float]) -> Camera:
         K = camera.K.copy()
@@ -214,7 +228,7 @@ def _fisheye(scene: Scene, count: int, rng: Rng) -> list[Shot]:
 
     usual = scene.mapping[0].camera
     lenses = {
-        "fisheye": lens(usual, 0.36, "equidistant", [0.01, -0.005, 0.001, 0.0]),
+        "160 deg": lens(usual, 0.36, "equidistant", [0.01, -0.005, 0.001, 0.0]),
         "barrel": lens(usual, 0.5, "plumb_bob", [-0.25, 0.06, 0.0, 0.0, -0.005]),
     }
     levels = list(lenses)
@@ -244,7 +258,7 @@ CONDITIONS: dict[str, Condition] = {
         Condition("exposure_night", "over and under exposed, night", "room", _exposure),
         Condition("moving_objects", "people in the way", "room", _moving_objects),
         Condition("changed_furniture", "furniture gone and moved", "room", _changed_furniture),
-        Condition("glass_mirrors", "mirrors and a pane of glass", "glass", _nominal),
+        Condition("glass_mirrors", "mirrors and a pane of glass", "glass", _glass),
         Condition("focal_length", "0.3 to 3 times the map's focal length", "room", _focal),
         Condition("fisheye", "fisheye and strong barrel distortion", "room", _fisheye),
         Condition("resolution", "resolution changes all the time", "room", _resolution),

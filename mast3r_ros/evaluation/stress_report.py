@@ -42,8 +42,8 @@ def write_stress(folder: Path, run: StressRun, pictures: StressPictures) -> list
     Returns:
         the reports.
     """
-    captions = [(" ".join(part for part in (name, level) if part), image) for name, level, image in run.examples]
-    sheet = contact_sheet([(caption.replace("_", " "), image) for caption, image in captions])
+    named = ((": ".join(part for part in (name, level) if part), image) for name, level, image in run.examples)
+    sheet = contact_sheet([(caption.replace("_", " "), image) for caption, image in named])
     folder.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(folder / "conditions.png"), sheet[..., ::-1]):
         raise UserError(f"cannot write {folder / 'conditions.png'}: is the disk full?")
