@@ -61,7 +61,7 @@ def _accuracy(summary: dict[str, Any]) -> dict[str, str]:
         "wrong accepted": f"{summary['wrong_accepted']}  (off by more than 25 cm or 10 deg)",
         "false accepts": f"{summary['false_accepts_per_1000']:.3g} in 1000"
         + _between(summary["false_accepts_per_1000_interval"], "{:.3g}"),
-        "median error": f"{length(metres)}, {degrees:.2f} deg" if math.isfinite(metres) else "-",
+        "median error": f"{length(metres)}, {degrees:.2f} deg",
     }
     for name, share in summary["recall"].items():
         facts[f"within {name.replace('_', ', ')}"] = f"{share:.1%}" + _between(

@@ -151,7 +151,9 @@ def _promise(record: Record) -> str:
 
 
 def length(metres: float) -> str:
-    """Metres for people: mm, cm or m."""
+    """Metres for people: mm, cm or m; a dash where they are unknown."""
+    if not math.isfinite(metres):
+        return "-"
     if metres < 0.01:
         return f"{1000 * metres:.1f} mm"
     return f"{100 * metres:.1f} cm" if metres < 1 else f"{metres:.2f} m"

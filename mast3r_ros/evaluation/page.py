@@ -58,20 +58,31 @@ class Bar:
     good: bool = False
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str | Bar]]) -> str:
-    """A table of texts and bars under its heads."""
+@dataclass(frozen=True)
+class Mark:
+    """A cell whose text is marked as "better", "worse", or not at all."""
+
+    text: str
+    kind: str = ""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str | Bar | Mark]]) -> str:
+    """A table of texts, bars and marks under its heads."""
     head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
     return f'<table class="figures"><tr>{head}</tr>{"".join(_line(row) for row in rows)}</table>'
 
 
-def _line(row: Sequence[str | Bar]) -> str:
-    cells = (
-        f"<td>{html.escape(cell)}</td>"
-        if isinstance(cell, str)
-        else f'<td class="bar"><i class="{"good" if cell.good else ""}" style="width:{_percent(cell.share)}%"></i></td>'
-        for cell in row
-    )
-    return f"<tr>{''.join(cells)}</tr>"
+def _line(row: Sequence[str | Bar | Mark]) -> str:
+    return f"<tr>{''.join(_cell(cell) for cell in row)}</tr>"
+
+
+def _cell(cell: str | Bar | Mark) -> str:
+    if isinstance(cell, Bar):
+        kind = "good" if cell.good else ""
+        return f'<td class="bar"><i class="{kind}" style="width:{_percent(cell.share)}%"></i></td>'
+    if isinstance(cell, Mark):
+        return f'<td class="{cell.kind}">{html.escape(cell.text)}</td>'
+    return f"<td>{html.escape(cell)}</td>"
 
 
 def _percent(share: float) -> str:

@@ -150,7 +150,7 @@ def summary_table(summary: dict[str, Any]) -> str:
 
 def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Name, value and interval of the figures that matter, as text."""
-    percent, metres, degrees = "{:.1%}", "{:.4g} m", "{:.3g}°"
+    percent = "{:.1%}"
     answered = f"answered: {summary['answered']} of {summary['queries']}"
     yield answered, *with_interval(summary["answered_fraction"], summary["answered_fraction_interval"], percent)
     for key, share in summary["recall"].items():
@@ -158,9 +158,10 @@ def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             f"recall within {key.replace('_', ', ')}",
             *with_interval(share, summary["recall_interval"][key], percent),
         )
-    for name, unit, form in (("translation", "m", metres), ("rotation", "deg", degrees)):
-        bounds = summary[f"median_{name}_error_interval_{unit}"]
-        yield f"median {name} error", *with_interval(summary[f"median_{name}_error_{unit}"], bounds, form)
+    metres, (low, high) = summary["median_translation_error_m"], summary["median_translation_error_interval_m"]
+    yield "median translation error", length(metres), f"{length(low)} to {length(high)}" if math.isfinite(low) else ""
+    degrees, bounds = summary["median_rotation_error_deg"], summary["median_rotation_error_interval_deg"]
+    yield "median rotation error", *with_interval(degrees, bounds, "{:.3g}°")
     for key in ("false_accepts_per_1000", "false_accepts_per_1000_negatives"):
         if key in summary:
             yield label(key), *with_interval(summary[key], summary[f"{key}_interval"], "{:.3g}")
@@ -180,15 +181,17 @@ def _breakdown_table(name: str, rows: Sequence[dict[str, Any]]) -> str:
     unit = {"viewpoint_distance_m": " m", "viewpoint_angle_deg": "°"}.get(name, "")
     lines = []
     for row in rows:
+        share, between = with_interval(row["recall"], row["recall_interval"], "{:.0%}")
         span = row["group"] or "-" if "group" in row else _span(row["from"], row["to"], unit)
         figures = (
             span,
             str(row["queries"]),
             str(row["answered"]),
             str(row["wrong_accepted"]),
-            figure(row["median_translation_error_m"], "{:.3g} m"),
+            length(row["median_translation_error_m"]),
             figure(row["median_rotation_error_deg"], "{:.2g}°"),
-            " ".join(with_interval(row["recall"], row["recall_interval"], "{:.0%}")),
+            share,
+            f"({between})" if between else "",
         )
         lines.append((*figures, Bar(row["recall"], good=True)))
     heads = (
@@ -199,6 +202,7 @@ def _breakdown_table(name: str, rows: Sequence[dict[str, Any]]) -> str:
         "median",
         "",
         "within 10 cm, 5°",
+        "",
         "",
     )
     return table(heads, lines)
@@ -229,7 +233,7 @@ def _headline(summary: dict[str, Any], has_truth: bool) -> list[Tile]:
         most = figure(summary["false_accepts_per_1000_interval"][1], "{:.2g}")
         error = summary["median_translation_error_m"]
         tiles += [
-            (length(error) if math.isfinite(error) else "-", "median position error", ""),
+            (length(error), "median position error", ""),
             (figure(summary["median_rotation_error_deg"], "{:.2f}°"), "median rotation error", ""),
             (figure(summary["recall"]["0.10m_5deg"], "{:.1%}"), "within 10 cm and 5°", ""),
             (str(wrong), f"wrong poses accepted; at most {most} in 1000", "bad" if wrong else "good"),
