@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
+import oracle
 import pytest
 
 from mast3r_ros.cli.main import main
@@ -30,7 +32,7 @@ from mast3r_ros.geometry.relative_pose import solve_relative_pose
 from mast3r_ros.matching import create
 from mast3r_ros.synthetic import Shot, make_room, take, with_depth
 
-CAMERA = Camera.pinhole(400, 300, 300, 310, 205, 145)
+CAMERA = Camera.pinhole(320, 240, 240, 248, 164, 116)
 TURNS = (0, 1, 2, 3)
 
 
@@ -157,6 +159,27 @@ def test_the_metric_route_needs_a_network():
         make_finder("metric", create("sift"))
     with pytest.raises(MatcherError, match="unknown pose route 'five': use essential or metric"):
         make_finder("five", create("sift"))
+
+
+def test_a_network_goes_both_routes():
+    """With exact pointmaps and descriptors: essential finds the direction, metric the length too."""
+    pose1, _, pose2 = oracle.keyframe_poses()
+    frames = [replace(oracle.see(pose), depth=None, name=str(n)) for n, pose in enumerate((pose1, pose2))]
+    truth = se3.inverse(pose1) @ pose2
+    matcher = create("mast3r", checkpoint=oracle.OracleNetwork(se3.inverse(pose1)), device="cpu", size=320)
+    found = {route: make_finder(route, matcher).find(*frames) for route in ("essential", "metric")}
+    for route, pose in found.items():
+        assert pose.accepted and pose.metric == (route == "metric") and pose.matches.inlier.sum() > 50, pose.detail
+        estimate = pose.camera1_T_camera2
+        assert estimate is not None
+        assert np.degrees(se3.angle(se3.inverse(truth) @ estimate)) < 0.5
+        cosine = estimate[:3, 3] @ truth[:3, 3] / np.linalg.norm(estimate[:3, 3]) / np.linalg.norm(truth[:3, 3])
+        assert cosine > np.cos(np.radians(2))
+    assert found["essential"].camera1_T_camera2 is not None and found["metric"].camera1_T_camera2 is not None
+    assert np.linalg.norm(found["essential"].camera1_T_camera2[:3, 3]) == pytest.approx(1)
+    assert np.linalg.norm(found["metric"].camera1_T_camera2[:3, 3]) == pytest.approx(
+        np.linalg.norm(truth[:3, 3]), rel=0.02
+    )
 
 
 # Figures
