@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -17,6 +18,7 @@ from mast3r_ros.synthetic import (
     FAMILIES,
     CameraNoise,
     DepthNoise,
+    LightingSettings,
     Material,
     OdometryNoise,
     Renderer,
@@ -306,6 +308,76 @@ def test_objects_can_be_carried_away(living: World) -> None:
     assert (after - before).max() > 0.1 and (after - before).min() > -1e-5
 
 
+def test_objects_can_be_moved() -> None:
+    def ball(builder: WorldBuilder, grey: Material) -> None:
+        builder.at(1.0, 0.0, name="ball").sphere((0, 0, 1.0), (0.4, 0.4, 0.4), grey)
+
+    world = bare_room(ball)
+    motion = se3.exp([0.0, 0.5, 0.0, 0.0, 0.0, np.pi / 2])
+    moved = world.moved("ball 1", motion)
+    assert moved.clearance([0.0, 1.5, 1.0]) < 0 < moved.clearance([1.0, 0.0, 1.0])
+    assert torch.equal(moved.centre[0], world.centre[0]), "the room stays where it is"
+    with pytest.raises(KeyError, match="no 'cube 1'"):
+        world.moved("cube 1", motion)
+
+
+def test_a_mirror_shows_the_room_as_the_mirrored_camera_sees_it() -> None:
+    def mirror(builder: WorldBuilder, grey: Material) -> None:
+        builder.at(0.0, 2.5, yaw=np.pi, name="mirror")
+        shiny = Material(grey.texture, grain=0.0, reflects=1.0)
+        builder.box((0, 0.005, 1.5), (4.0, 0.01, 2.8), grey, faces={"+y": shiny})
+
+    def posts(builder: WorldBuilder, grey: Material) -> None:
+        for k, x in enumerate((-1.0, 0.2, 1.3)):
+            builder.at(x, -1.5 + 0.4 * k, name="post").cylinder((0, 0, 0.8), 0.15, 1.6, grey)
+
+    pose = look_at((0.3, 0.5, 1.4), (0.4, 2.5, 1.3))
+    seen = Renderer(bare_room(mirror, posts)).render(pose, SMALL)
+    # The camera behind the mirror has the left hand of the one before it: its rays are mirrored, not turned.
+    flip = se3.make(np.diag([1.0, -1.0, 1.0]), [0, 2 * 2.49, 0])
+    rays = np.concatenate([SMALL.pixel_rays, np.ones((120, 160, 1))], axis=2)
+    points = se3.apply(flip @ pose, rays * seen.depth[0].numpy()[..., None].astype(float))
+    middle = (slice(30, 90), slice(30, 130))
+    world = bare_room(posts)
+    assert np.abs(world.clearance(points[middle])).max() < 0.08, "mirrored back, the picture's surface is the room's"
+    assert np.median(np.abs(world.clearance(points[middle]))) < 1e-3
+    assert float(seen.depth[0].min()) > 1.9 and float(seen.depth[0].max()) > 4
+
+
+def test_glass_shows_what_is_behind_it_and_a_little_of_what_is_before_it() -> None:
+    def pane(builder: WorldBuilder, grey: Material) -> None:
+        builder.at(0.0, 0.0, name="pane")
+        builder.box((0, 0, 1.5), (3.0, 0.01, 2.9), Material(grey.texture, reflects=0.25, transmits=0.7))
+
+    def sign(builder: WorldBuilder, grey: Material) -> None:
+        black = Material(builder.atlas.add(flat((5, 5, 5))), grain=0.0)
+        builder.at(0.0, 2.48).box((0, 0, 1.5), (1.0, 0.01, 1.0), black)
+
+    pose = look_at((0.0, -1.5, 1.5), (0.001, 2.5, 1.5))
+    without, through = (Renderer(bare_room(*fill)).render(pose, SMALL) for fill in ((sign,), (sign, pane)))
+    torch.testing.assert_close(through.depth, without.depth, rtol=1e-4, atol=1e-4)
+    contrast = [float(v.radiance[0, 60, 30].mean() - v.radiance[0, 60, 80].mean()) for v in (without, through)]
+    assert contrast[1] == pytest.approx(0.7 * contrast[0], rel=0.2)
+    assert through.radiance[0, 60, 80].mean() > 2 * without.radiance[0, 60, 80].mean(), "the pane mirrors the room"
+
+
+def test_rooms_of_one_make_differ_in_layout_and_pictures_only() -> None:
+    quick = RoomSettings(lighting=LightingSettings(light_samples=1, sky_samples=1))
+    one, other = (make_room("living", seed, replace(quick, make=7, visitors=1)) for seed in (1, 2))
+    assert one.size != other.size and "visitor 1" in one.names
+    pieces = [{t.numpy().tobytes() for t in _textures(world)} for world in (one, other)]
+    shared = len(pieces[0] & pieces[1])
+    assert shared >= 5 and len(pieces[0] - pieces[1]) >= 5
+    alone = [{t.numpy().tobytes() for t in _textures(make_room("living", seed, quick))} for seed in (1, 2)]
+    assert len(alone[0] & alone[1]) <= 2, "grain and white paint"
+
+
+def _textures(world: World) -> list[torch.Tensor]:
+    """The finest level of every texture."""
+    sides = (1 << world.atlas.log2_size).tolist()
+    return [world.atlas.texels[s : s + side * side] for s, side in zip(world.atlas.start.tolist(), sides, strict=True)]
+
+
 def test_a_family_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UserError, match="castle.*living"):
         make_room("castle", 0)
@@ -318,6 +390,7 @@ def test_a_family_that_does_not_exist_is_refused() -> None:
         "textureless",
         "repeated",
         "planar",
+        "glass",
     }
 
 
