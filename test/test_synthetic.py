@@ -368,8 +368,6 @@ def test_rooms_of_one_make_differ_in_layout_and_pictures_only() -> None:
     pieces = [{t.numpy().tobytes() for t in _textures(world)} for world in (one, other)]
     shared = len(pieces[0] & pieces[1])
     assert shared >= 5 and len(pieces[0] - pieces[1]) >= 5
-    alone = [{t.numpy().tobytes() for t in _textures(make_room("living", seed, quick))} for seed in (1, 2)]
-    assert len(alone[0] & alone[1]) <= 2, "grain and white paint"
 
 
 def _textures(world: World) -> list[torch.Tensor]:
