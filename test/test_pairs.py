@@ -119,6 +119,14 @@ def test_a_list_says_what_is_wrong_and_where(turned_list, tmp_path):
         PairList(tmp_path / "none.txt", tmp_path)
     with pytest.raises(DatasetError, match="nowhere is no folder"):
         PairList(turned_list, tmp_path / "nowhere")
+    small = PairList(turned_list, turned_list.parent)
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((100, 150, 3), np.uint8))
+    small.images = tmp_path
+    with pytest.raises(
+        DatasetError, match=r"0\.png is 150x100, but the list pairs has its principal point at .164, 116"
+    ):
+        small.frame(small.pairs[0].first)
+    (tmp_path / "0.png").unlink()
     (tmp_path / "pairs.txt").write_text(" ".join(good))
     missing = PairList(tmp_path / "pairs.txt", tmp_path)
     with pytest.raises(DatasetError, match=r"0\.png cannot be read"):

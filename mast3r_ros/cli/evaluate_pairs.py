@@ -76,17 +76,25 @@ def pairs(
     from mast3r_ros.evaluation.pair_report import PairGallery, write_pair_run
     from mast3r_ros.evaluation.pairs import evaluate_pairs
 
+    listed = _is_list(source)
+    if listed and write_pairs is not None:
+        raise typer.BadParameter(f"--write-pairs is for recordings, {source} is a list already")
+    if not listed and images is not None:
+        raise typer.BadParameter(f"--images belongs to a list of pairs, {source} is none")
     finder = make_finder(pose, make_matcher(matcher, feature, checkpoint, device, dtype, network_size), threshold)
     options = {} if pose_topic is None else {"pose_topic": pose_topic}
     with (
         stages() as show,
         TemporaryDirectory() if write_pairs is None else nullcontext(str(write_pairs)) as folder,
     ):
-        chosen = _pairs(source, images, (pairs, *overlap, frames), Path(folder), options, show)
+        if listed:
+            chosen = _listed(source, images or source.parent, pairs)
+        else:
+            chosen = _made(source, options, (pairs, *overlap, frames), Path(folder), show)
         gallery = PairGallery(lambda done: show("finding poses", done, len(chosen)))
         settings: dict[str, Any] = {"data": str(source), "pose": pose, "threshold_px": threshold}
         evaluation = evaluate_pairs(chosen, finder, settings=settings, watch=gallery.offer)
-    if write_pairs is not None and source.is_file() is False:
+    if write_pairs is not None:
         note(f"list: {write_pairs / 'pairs.txt'}   images: {write_pairs / 'images'}")
     if report is not None:
         note(f"report: {write_pair_run(report, evaluation, gallery.pictures())}")
@@ -94,28 +102,33 @@ def pairs(
     print_json(summary) if json else _print_people(summary)
 
 
-def _pairs(
+def _is_list(source: Path) -> bool:
+    from mast3r_ros.bags.reader import is_bag
+
+    return source.is_file() and not is_bag(source)
+
+
+def _listed(file: Path, images: Path, count: int) -> PairList:
+    """The first pairs of a list."""
+    from mast3r_ros.datasets.image_pairs import PairList
+
+    listed = PairList(file, images)
+    listed.pairs = listed.pairs[:count]
+    return listed
+
+
+def _made(
     source: Path,
-    images: Path | None,
+    options: dict[str, Any],
     limits: tuple[int, float, float, int],
     folder: Path,
-    options: dict[str, Any],
     show: Callable[[str, int, int], None],
 ) -> PairList:
-    """Those of a list, or made from a recording."""
-    from mast3r_ros.bags.reader import is_bag
+    """Pairs of views of a recording that overlap."""
     from mast3r_ros.datasets import open_source
-    from mast3r_ros.datasets.image_pairs import PairList
     from mast3r_ros.evaluation.overlapping_pairs import OverlapSettings, make_pairs
 
-    count, least, most, frames = limits
-    if source.is_file() and not is_bag(source):
-        listed = PairList(source, images or source.parent)
-        listed.pairs = listed.pairs[:count]
-        return listed
-    if images is not None:
-        raise typer.BadParameter(f"--images belongs to a list of pairs, {source} is none")
-    return make_pairs(open_source(source, **options), folder, OverlapSettings(count, least, most, frames), show)
+    return make_pairs(open_source(source, **options), folder, OverlapSettings(*limits), show)
 
 
 def _print_people(summary: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ class PairList:
         """The image turned upright, with its camera.
 
         Raises:
-            DatasetError: if it cannot be read, or its intrinsics are none.
+            DatasetError: if it cannot be read, or its intrinsics cannot be those of an image of its size.
         """
         image = read_image(self.images / stored.name)
         height, width = image.shape[:2]
@@ -92,6 +92,11 @@ class PairList:
             camera = Camera(width, height, stored.K)
         except CalibrationError as error:
             raise DatasetError(f"{stored.name} in the list {self.name}: {error}") from error
+        if not (0 < camera.cx < width and 0 < camera.cy < height):
+            raise DatasetError(
+                f"{stored.name} is {width}x{height}, but the list {self.name} has its principal point at "
+                f"({camera.cx:g}, {camera.cy:g}): use the images at the size that the list was made for"
+            )
         image = np.ascontiguousarray(np.rot90(image, stored.turns))
         return Frame(image, upright_camera(camera, stored.turns), name=stored.name)
 
