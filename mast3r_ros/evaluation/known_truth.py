@@ -20,7 +20,7 @@ from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.network import NetworkConfig, PointmapNetwork
 from mast3r_ros.network.encoder import EncoderBlock
-from mast3r_ros.network.heads import DescriptorHead
+from mast3r_ros.network.heads import MlpDescriptorHead
 from mast3r_ros.network.initialise import random_network
 
 Array = NDArray[np.float64]
@@ -94,7 +94,7 @@ def knowing_network(config: NetworkConfig, seed: int = 0) -> PointmapNetwork:
     network = random_network(config, seed)
     _carry_pixels(network)
     for head in (network.downstream_head1, network.downstream_head2):
-        assert isinstance(head, DescriptorHead)
+        assert isinstance(head, MlpDescriptorHead)
         _describe_colours(head, config)
     return network.eval().requires_grad_(False)
 
@@ -139,7 +139,7 @@ def _undo_norm(weight: Tensor) -> None:
     weight[PIXELS + SUMS : PIXELS + SUMS + CONSTANTS] = 0
 
 
-def _describe_colours(head: DescriptorHead, config: NetworkConfig) -> None:
+def _describe_colours(head: MlpDescriptorHead, config: NetworkConfig) -> None:
     """Every colour channel of every pixel as eight overlapping triangles: a soft one-hot code of a coordinate.
 
     Triangles are differences of hinges, which GELU units are when they are driven hard. Those left of the middle

@@ -74,7 +74,9 @@ class NetworkMatcher(ABC):
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.network = self._loaded(checkpoint)
-        self.size = size or (224 if max(self.network.config.img_size) == 224 else 512)
+        trained = max(self.network.config.img_size)
+        # Of published networks only 224 and 512 exist, whatever their files say.
+        self.size = size or (trained if self.network.config.stem_dim or trained == 224 else 512)
         patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
@@ -124,7 +126,8 @@ class NetworkMatcher(ABC):
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """Encoder tokens averaged over squares of 2 x 2 (32 x 32 pixels), (N / 4, C) of unit length. No training."""
         rows, columns = (int(side) // self.network.config.patch_size for side in features["size"])
-        tokens = torch.from_numpy(np.asarray(features["tokens"], np.float32)).T.reshape(1, -1, rows, columns)
+        encoded = np.asarray(features["tokens"][:, : self.network.config.enc_embed_dim], np.float32)
+        tokens = torch.from_numpy(encoded).T.reshape(1, -1, rows, columns)
         pooled = F.avg_pool2d(tokens, POOLED, ceil_mode=True)[0].flatten(1).T
         return np.ascontiguousarray(F.normalize(pooled, dim=1).numpy())
 

@@ -134,6 +134,19 @@ def convert_checkpoint(source: str | Path, destination: str | Path) -> Checkpoin
     return inspect_checkpoint(destination)
 
 
+def save_network(
+    network: PointmapNetwork, destination: Path, dtype: torch.dtype, extra: Mapping[str, Any] | None = None
+) -> None:
+    """A network in memory -> ``destination`` (.safetensors) and its ``.json``, with ``extra`` entries in the latter.
+
+    Raises:
+        CheckpointError: for weights that are not finite.
+    """
+    state = {name: p.detach().cpu().to(dtype) for name, p in network.named_parameters()}
+    record: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "network": network.config.to_json()}
+    _write(destination, _dense(state, destination.name), record | dict(extra or {}))
+
+
 def inspect_checkpoint(path: str | Path) -> CheckpointInfo:
     """What a checkpoint of any layout holds; its tensors are checked against its architecture.
 

@@ -71,7 +71,7 @@ def infonce_in_blocks(
 
 
 def padding_negatives(desc: Tensor, xy: Tensor, count: int) -> Tensor:
-    """Descriptors (B, count, D) of the first pixels of maps (B, H, W, D), row by row, that are not among xy (B, N, 2)."""
+    """Descriptors (B, count, D) of the first pixels of maps (B, H, W, D) that are not among xy (B, N, 2)."""
     batch, height, width, _ = desc.shape
     free = torch.ones(batch, height * width, dtype=torch.bool, device=desc.device)
     free[torch.arange(batch, device=desc.device)[:, None], xy[..., 1] * width + xy[..., 0]] = False

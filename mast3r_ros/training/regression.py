@@ -60,7 +60,7 @@ class PointmapLoss:
         in_log: compare p / |p| log(1 + |p|) instead of p.
         max_metric_m: samples with a point farther than this in either view do not count as metric.
         sky_value: constant error of sky pixels, which only lowers their confidence; 0 leaves them out.
-        invariance: align medians first: ``shift`` of depth, ``scale``, or both.
+        invariance: align medians first: ``shift`` of depth, ``scale``, or both. No gradient flows through medians.
     """
 
     normalisation: str = "avg_dis"
@@ -103,7 +103,7 @@ class PointmapLoss:
         )
 
     def _scaled(self, prediction: Points, truth: Points, is_metric: Tensor) -> tuple[Points, Points]:
-        own, size = normalised(prediction, self.normalisation)
+        own, _ = normalised(prediction, self.normalisation)
         if self.truth_scale:
             return (prediction.where(is_metric, own) if self.metric else own), truth
         true_own, true_size = normalised(truth, self.normalisation)
@@ -182,7 +182,7 @@ def _together(points: Points) -> tuple[Tensor, Tensor]:
 def _shifted(points: Points) -> Points:
     """Median depth of both views moved to zero."""
     both, valid = _together(points)
-    z = torch.where(valid, both[..., 2], torch.nan).nanmedian(dim=1).values
+    z = torch.where(valid, both[..., 2], torch.nan).nanmedian(dim=1).values.detach()
     shift = torch.stack((torch.zeros_like(z), torch.zeros_like(z), z), dim=-1)[:, None, None]
     return points.map(points.view1 - shift, points.view2 - shift)
 
@@ -198,5 +198,6 @@ def _rescaled(prediction: Points, truth: Points, truth_scale: bool) -> tuple[Poi
 
 def _spread(points: Points) -> Tensor:
     both, valid = _together(points)
+    both = both.detach()
     centre = torch.where(valid[..., None], both, torch.nan).nanmedian(dim=1, keepdim=True).values
     return torch.where(valid, (both - centre).norm(dim=-1), torch.nan).nanmedian(dim=1).values

@@ -69,7 +69,7 @@ class SceneFile:
 
 def save_scene(path: Path, views: list[View]) -> None:
     """Write views of one size, and how they overlap; a reader never finds half a file."""
-    tensors = {
+    tensors: dict[str, NDArray] = {
         "images": np.stack([view.image for view in views]),
         "depth": np.stack([view.depth for view in views]).astype(np.float16),
         "map_T_camera": np.stack([view.map_T_camera for view in views]).astype(np.float32),
