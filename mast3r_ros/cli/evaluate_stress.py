@@ -106,10 +106,16 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _facts(figures: dict[str, Any]) -> dict[str, str]:
     low, high = figures["false_accepts_per_1000_interval"]
+    rate = f"{figures['false_accepts_per_1000']:.2f} of 1000  (95 %: {low:.2f} to {high:.2f})"
+    kept = f"{_percent(figures['coverage_kept'])} of the poses within 10 cm and 5 deg pass the gates"
     return {
-        "negatives accepted": f"{figures['false_accepts_per_1000']:.2f} of 1000  (95 %: {low:.2f} to {high:.2f})",
-        "coverage kept": f"{figures['coverage_kept']:.1%} of the poses within 10 cm and 5 deg pass the gates",
-        "inside the ellipsoids": ", ".join(f"{float(k):.0%}: {v:.0%}" for k, v in figures["calibration"].items()),
+        "negatives accepted": rate if figures["negatives"] else "none asked",
+        "coverage kept": kept,
+        "inside the ellipsoids": ", ".join(f"{float(k):.0%}: {_percent(v)}" for k, v in figures["calibration"].items()),
         "answered": f"{figures['answered']} of {figures['queries']}",
         "wrong accepted": f"{figures['wrong_accepted']} of {figures['queries']}",
     }
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if math.isfinite(share) else "-"

@@ -45,6 +45,8 @@ def summarise_stress(run: StressRun) -> dict[str, Any]:
     of_each = {matcher: evaluation.summary() for matcher, evaluation in evaluations(run).items()}
     first = next(iter(of_each.values()))
     rows = [row for summary in of_each.values() for row in summary["conditions"]]
+    order = list(dict.fromkeys(row["condition"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["condition"]))  # matchers beside each other
     return {**first, "conditions": rows, "matchers": of_each if len(of_each) > 1 else {}}
 
 
