@@ -126,3 +126,22 @@ def test_wrong_poses_are_marked(run, tmp_path):
     page = Page((tmp_path / "r.html").read_text())
     assert any(tag == "div" and attributes.get("class") == "tile bad" for tag, attributes in page.tags)
     assert "localized wrongly" in page.text
+
+
+def test_the_worst_queries_are_wrong_answers_then_losses_and_large_errors(run):
+    keyframe_map = run[0]
+    estimate = Localizer(keyframe_map, create("sift")).localize(walls.posed(0).frame)
+    gallery = Gallery(keyframe_map, good=1, worst=6, rejected=3)
+    for number in range(20):
+        off = {3: 0.4, 8: 0.9}.get(number, 0.001 * number)
+        truth = estimate.map_T_camera @ se3.make(np.eye(3), [off, 0, 0])
+        record = Record.of(f"f{number}", number, estimate, truth, negative=number == 12)
+        if number in (5, 6, 13):
+            record = Record(f"f{number}", number, False, "no_pose", negative=number == 13)
+        gallery.offer(record, walls.posed(0).frame, estimate)
+    pictures = gallery.pictures()
+    worst = [picture.title.split(":")[0] for picture in pictures if picture.kind == "worst"]
+    assert worst[:3] == ["f12", "f8", "f3"] and sorted(worst[3:5]) == ["f5", "f6"] and worst[5] == "f19"
+    titles = {picture.title.split(":")[0]: picture for picture in pictures}
+    assert "WRONG, answered though" in titles["f12"].title and not titles["f12"].accepted
+    assert titles["f13"].kind == "rejected" and "rightly rejected" in titles["f13"].title and titles["f13"].accepted

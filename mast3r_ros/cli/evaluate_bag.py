@@ -50,7 +50,7 @@ def bag(
         str | None,
         typer.Option(help="Frame that it is the pose of; by default what the messages say, else the camera."),
     ] = None,
-    max_gap: Annotated[float, typer.Option(min=0, help="True poses further apart are not interpolated, s.")] = 0.5,
+    max_gap: Annotated[float, typer.Option(min=0, help="True poses further apart are not interpolated, s.")] = 0.2,
     max_difference: Annotated[
         float, typer.Option(min=0, help="How near a lone true pose must be, where nothing can be interpolated, s.")
     ] = 0.02,

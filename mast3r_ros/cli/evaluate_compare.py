@@ -51,5 +51,5 @@ def _print(comparison: dict[str, Any]) -> None:
         low, high = (figure(bound, "{:+.3g}") for bound in row["interval"])
         values = (figure(row["a"], "{:.4g}"), figure(row["b"], "{:.4g}"), figure(row["difference"], "{:+.3g}"))
         rows.append((label(row["figure"]), *values, f"{low} to {high}", words(row["verdict"])))
-    print_table(comparison["a"]["evaluation"] or "", ("figure", "A", "B", "B - A", "95 % interval", ""), rows)
+    print_table(comparison["a"]["evaluation"] or "", ("figure", "A", "B", "B - A", "95 % interval", "difference"), rows)
     note(how(comparison))

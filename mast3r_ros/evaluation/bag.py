@@ -5,6 +5,7 @@ Truth comes from TF, from a pose topic, or from a TUM trajectory; of the camera,
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from mast3r_ros.evaluation.replay import Replay, ReplaySettings, pose_at, record
 from mast3r_ros.evaluation.viewpoint import Viewpoints
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Tracker
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -75,6 +78,13 @@ def evaluate_bag(
             f"{ground_truth}: none of {len(evaluation.records)} frames has a pose at its time (longest gap "
             f"{settings.truth_gap_s:g} s, largest difference {settings.truth_difference_s:g} s, offset "
             f"{settings.truth_offset_s:g} s): do both share one clock?"
+        )
+    if known < len(evaluation.records):
+        log.warning(
+            "%s: %d of %d frames have no pose at their time: their answers are not judged",
+            ground_truth,
+            len(evaluation.records) - known,
+            len(evaluation.records),
         )
     if align is not Align.NONE:
         evaluation.figures["alignment"] = _align(run, truth, align, Viewpoints(tracker.map))

@@ -53,7 +53,7 @@ def figures_table(comparison: dict[str, Any]) -> str:
     """A line for each figure; the better value is marked where a difference is shown."""
     rows = []
     for row in comparison["figures"]:
-        low, high = (figure(bound, "{:+.4g}") for bound in row["interval"])
+        low, high = (figure(bound, "{:+.3g}") for bound in row["interval"])
         kind = {"a": ("better", "worse"), "b": ("worse", "better")}.get(row["verdict"], ("", ""))
         counts = "" if row["only_a"] is None else f"{row['only_a']} / {row['only_b']}"
         rows.append(
@@ -61,20 +61,20 @@ def figures_table(comparison: dict[str, Any]) -> str:
                 label(row["figure"]),
                 Mark(figure(row["a"], "{:.4g}"), kind[0]),
                 Mark(figure(row["b"], "{:.4g}"), kind[1]),
-                figure(row["difference"], "{:+.4g}"),
+                figure(row["difference"], "{:+.3g}"),
                 "" if low == high == "-" else f"{low} to {high}",
                 counts,
                 "" if row["p_mcnemar"] is None else f"{row['p_mcnemar']:.2g}",
                 words(row["verdict"]),
             )
         )
-    heads = ("", "A", "B", "B - A", "95 % interval", "only A / only B", "McNemar p", "")
+    heads = ("", "A", "B", "B - A", "95 % interval", "only A / only B", "McNemar p", "difference")
     return table(heads, rows)
 
 
 def words(verdict: str) -> str:
     """A verdict for people."""
-    return {"a": "A is better", "b": "B is better", "differs": "they differ"}.get(verdict, "no difference shown")
+    return {"a": "A is better", "b": "B is better", "differs": "they differ"}.get(verdict, "none shown")
 
 
 def _verdicts(comparison: dict[str, Any]) -> str:

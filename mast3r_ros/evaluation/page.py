@@ -18,6 +18,8 @@ from mast3r_ros.evaluation.gallery import Picture
 
 #: Longest side of pictures in the page, pixels.
 PICTURE_SIDE = 1200
+#: Texts in tables up to this many characters stay on one line.
+LONGEST_UNBROKEN = 48
 #: A tile of the head line: figure, what it is, and "good", "bad" or "".
 Tile = tuple[str, str, str]
 PAGE = (Path(__file__).with_name("report.html")).read_text(encoding="utf-8")
@@ -82,7 +84,8 @@ def _cell(cell: str | Bar | Mark) -> str:
         return f'<td class="bar"><i class="{kind}" style="width:{_percent(cell.share)}%"></i></td>'
     if isinstance(cell, Mark):
         return f'<td class="{cell.kind}">{html.escape(cell.text)}</td>'
-    return f"<td>{html.escape(cell)}</td>"
+    kind = ' class="text"' if len(cell) > LONGEST_UNBROKEN else ""
+    return f"<td{kind}>{html.escape(cell)}</td>"
 
 
 def _percent(share: float) -> str:

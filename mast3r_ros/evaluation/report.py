@@ -162,6 +162,8 @@ def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "median translation error", length(metres), f"{length(low)} to {length(high)}" if math.isfinite(low) else ""
     degrees, bounds = summary["median_rotation_error_deg"], summary["median_rotation_error_interval_deg"]
     yield "median rotation error", *with_interval(degrees, bounds, "{:.3g}°")
+    if trajectory := summary.get("trajectory"):
+        yield from _trajectory_figures(trajectory)
     for key in ("false_accepts_per_1000", "false_accepts_per_1000_negatives"):
         if key in summary:
             yield label(key), *with_interval(summary[key], summary[f"{key}_interval"], "{:.3g}")
@@ -174,6 +176,18 @@ def _figures(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         "mean NEES (6 where covariances are right)",
         *with_interval(summary["nees"], summary["nees_interval"], "{:.2f}"),
     )
+
+
+def _trajectory_figures(trajectory: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Absolute and relative errors of a whole way, with their intervals."""
+    names = {"ate": "ATE (RMSE)", "rpe_frame": "RPE between frames (RMSE)", "rpe_second": "RPE in a second (RMSE)"}
+    for key, name in names.items():
+        if f"{key}_rmse_m" in trajectory:
+            low, high = trajectory[f"{key}_rmse_interval_m"]
+            turn, bounds = trajectory[f"{key}_rmse_deg"], trajectory[f"{key}_rmse_interval_deg"]
+            degrees, between = with_interval(turn, bounds, "{:.2g}°")
+            lengths = f"{length(low)} to {length(high)}, " if math.isfinite(low) else ""
+            yield name, f"{length(trajectory[f'{key}_rmse_m'])}, {degrees}", lengths + between
 
 
 def _breakdown_table(name: str, rows: Sequence[dict[str, Any]]) -> str:
