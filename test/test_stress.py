@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Iterator
@@ -13,13 +14,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from mast3r_ros.cli.evaluate_stress import stress
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import UserError
 from mast3r_ros.evaluation import negatives
 from mast3r_ros.evaluation.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
 from mast3r_ros.evaluation.described_once import DescribedOnce
 from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.stress import Attempt, StressRun, StressSettings, run_stress
+from mast3r_ros.evaluation.stress import (
+    HELD_OUT_SEED,
+    TUNING_SEED,
+    Attempt,
+    StressRun,
+    StressSettings,
+    run_stress,
+)
 from mast3r_ros.evaluation.stress_conditions import CONDITIONS, chosen
 from mast3r_ros.evaluation.stress_scenes import KINDS, Place, Scene, scenes_of, visitors
 from mast3r_ros.evaluation.stress_summary import summarise_stress
@@ -273,6 +282,13 @@ def test_the_command_prints_the_contract_and_writes_a_report(tmp_path: Path) -> 
     assert (tmp_path / "conditions.png").stat().st_size > 10_000
     assert "What was asked" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert len((tmp_path / "records.jsonl").read_text(encoding="utf-8").splitlines()) == 4 + figures["negatives"]
+
+
+def test_the_command_has_the_defaults_of_the_settings() -> None:
+    options, settings = inspect.signature(stress).parameters, StressSettings()
+    for name in ("seed", "rooms", "queries", "negatives"):
+        assert options[name].default == getattr(settings, name), name
+    assert settings.seed == HELD_OUT_SEED > TUNING_SEED
 
 
 def test_a_contact_sheet_keeps_proportions() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,11 +112,11 @@ def scenes_of(seed: int, kinds: Sequence[str], camera: Camera, keyframes: int) -
     for kind in dict.fromkeys(kinds):
         if kind not in KINDS:
             raise UserError(f"there is no kind of scene called '{kind}': use one of {', '.join(KINDS)}")
-        make, mapping = KINDS[kind]
-        if make.__name__ not in places:
+        where, mapping = KINDS[kind]
+        if where not in places:
             with single_threaded():
-                places[make.__name__] = make(seed)
-        place = places[make.__name__]
+                places[where] = PLACES[where](seed)
+        place = places[where]
         name = f"{kind} {seed}"
         shots = [
             Shot(place.world, pose, camera, f"{name} keyframe {k}", depth_noise=DepthNoise())
@@ -176,21 +176,24 @@ def _same_make(seed: int) -> Place:
     return Place(f"{family} {seed} b", f"{family} {seed}", world, seed)
 
 
-def _stress_room(family: str) -> Callable[[int], Place]:
-    def make(seed: int) -> Place:
-        world = make_room(family, seed, RoomSettings(lighting=LIGHTING))
-        look_at = (0.0, 2.5, 1.4) if family == "planar" else None
-        return Place(f"{family} {seed}", f"{family} {seed}", world, seed, look_at)
-
-    make.__name__ = family
-    return make
+def _stress_room(family: str, seed: int) -> Place:
+    world = make_room(family, seed, RoomSettings(lighting=LIGHTING))
+    look_at = (0.0, 2.5, 1.4) if family == "planar" else None
+    return Place(f"{family} {seed}", f"{family} {seed}", world, seed, look_at)
 
 
-#: Kinds of scenes: the place, and how it is mapped.
-KINDS: dict[str, tuple[Callable[[int], Place], Callable[[Place, int], Array]]] = {
-    "room": (_room, _walked),
-    "spot": (_room, _on_the_spot),
-    "orbit": (_room, _from_one_side),
-    "same_make": (_same_make, _walked),
-    **{family: (_stress_room(family), _walked) for family in ("planar", "repeated", "textureless", "glass")},
+STRESS_FAMILIES = ("planar", "repeated", "textureless", "glass")
+#: What can be mapped, by seed.
+PLACES: dict[str, Callable[[int], Place]] = {
+    "furnished": _room,
+    "same_make": _same_make,
+    **{family: partial(_stress_room, family) for family in STRESS_FAMILIES},
+}
+#: Kinds of scenes: which place, and how it is mapped.
+KINDS: dict[str, tuple[str, Callable[[Place, int], Array]]] = {
+    "room": ("furnished", _walked),
+    "spot": ("furnished", _on_the_spot),
+    "orbit": ("furnished", _from_one_side),
+    "same_make": ("same_make", _walked),
+    **{family: (family, _walked) for family in STRESS_FAMILIES},
 }

@@ -14,7 +14,7 @@ from mast3r_ros.synthetic.render import Renderer, RenderSettings, Views
 from mast3r_ros.synthetic.rooms import FAMILIES, RoomSettings, make_room
 from mast3r_ros.synthetic.sensors import CameraNoise, DepthNoise, OdometryNoise, drifting, exposed, measured
 from mast3r_ros.synthetic.sequence import SequenceFrame, SequenceSettings, render_sequence
-from mast3r_ros.synthetic.shots import Shot, take, with_depth
+from mast3r_ros.synthetic.shots import Shot, take
 from mast3r_ros.synthetic.trajectory import TourSettings, Trajectory, mounted_camera, tour
 from mast3r_ros.synthetic.world import AreaLight, Material, World, WorldBuilder
 
@@ -45,5 +45,4 @@ __all__ = [
     "render_sequence",
     "take",
     "tour",
-    "with_depth",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -61,11 +61,6 @@ def take(shots: Sequence[Shot], seed: int) -> list[PosedFrame]:
 
     with single_threaded(), ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(one, range(len(shots))))
-
-
-def with_depth(shot: Shot) -> Shot:
-    """The same picture by a camera that also measures depth."""
-    return replace(shot, depth_noise=DepthNoise())
 
 
 def _taken(renderer: Renderer, shot: Shot, rng: np.random.Generator) -> PosedFrame:
