@@ -30,7 +30,7 @@ from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import solve_relative_pose
 from mast3r_ros.matching import create
-from mast3r_ros.synthetic import Shot, make_room, take, with_depth
+from mast3r_ros.synthetic import DepthNoise, Shot, make_room, take
 
 CAMERA = Camera.pinhole(320, 240, 240, 248, 164, 116)
 TURNS = (0, 1, 2, 3)
@@ -47,7 +47,7 @@ def views() -> list[PosedFrame]:
         )
         for k in range(4)
     ]
-    return take([with_depth(Shot(world, pose, CAMERA, f"{k}")) for k, pose in enumerate(poses)], seed=0)
+    return take([Shot(world, pose, CAMERA, f"{k}", depth_noise=DepthNoise()) for k, pose in enumerate(poses)], seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,8 @@ def test_figures_of_hand_made_errors():
     assert summary["rejected"] == {"too_few_inliers": 1}
     low, high = summary["auc_interval"]["5"]
     assert low <= summary["auc"]["5"] <= high
+    everything = PairEvaluation("e", [record(1, 1)] * 20).summary()
+    assert everything["rra"]["5"] == 1 and 0.8 < everything["rra_interval"]["5"][0] < 0.9
     assert 0 < summary["maa30"] < 0.75
 
 

@@ -238,9 +238,12 @@ def benchmark_figures(records: Sequence[PairRecord]) -> dict[str, Any]:
     """
     rotation = np.array([record.rotation_error_deg if record.accepted else math.nan for record in records])
     direction = np.array([record.direction_error_deg if record.accepted else math.nan for record in records])
+    figures = _flat(rotation, direction)
     drawn = metrics.intervals(_flat, rotation, direction, rounds=400) if records else {}
-    figures: dict[str, Any] = _nested(_flat(rotation, direction))
-    return figures | {f"{name}_interval": value for name, value in _nested(drawn).items()}
+    # Shares have exact intervals, which do not claim to be sure where all pairs are within a threshold.
+    shares = {name: share for name, share in figures.items() if name.startswith(("rra", "rta")) and records}
+    drawn |= {name: metrics.share_interval(round(s * len(records)), len(records)) for name, s in shares.items()}
+    return _nested(figures) | {f"{name}_interval": value for name, value in _nested(drawn).items()}
 
 
 def breakdown(records: Sequence[PairRecord]) -> dict[str, list[dict[str, Any]]]:
