@@ -52,7 +52,7 @@ class ReplaySettings:
     every: int = 1
     truth_file: Path | None = None
     truth_body: str | None = None
-    truth_gap_s: float = 0.2
+    truth_gap_s: float = 0.5
     truth_difference_s: float = 0.02
     truth_offset_s: float = 0.0
 
