@@ -24,7 +24,9 @@ class OptimiserSettings:
 
     Attributes:
         lr, least_lr: highest learning rate, and where its cosine ends.
-        warmup: part of the training in which it rises from zero.
+        warmup_pairs: pairs during which it rises from zero.
+        decay: part of the training, at its end, over which the cosine falls; before, the rate stays. Below 1 the length
+            of a training can still be changed before the fall begins.
         weight_decay: of matrices; vectors have none.
         betas: of AdamW.
         clip: gradients longer than this are shortened to it.
@@ -33,7 +35,8 @@ class OptimiserSettings:
 
     lr: float = 8e-4
     least_lr: float = 1e-6
-    warmup: float = 0.04
+    warmup_pairs: int = 2000
+    decay: float = 1.0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
@@ -49,13 +52,14 @@ class TrainConfig:
         pairs: how many to train on.
         batch: pairs per step, over all processes.
         rooms: what is rendered; count: how many different rooms there are at the end.
-        first_rooms: rooms that the first pairs come from; the others join evenly during the first pass.
-        joining: part of the training at whose end all rooms have joined.
+        first_rooms: rooms that the first pairs come from.
+        pairs_per_room: after so many pairs one more room joins.
         seed: of weights and data.
         amp: bfloat16 for what is robust to it.
         compile: fuse operations first; takes a minute or two.
         validate_every: pairs between validations on ``validation_rooms`` with ``validation_pairs`` pairs.
-        save_every_s: seconds between saved states.
+        log_every: steps whose losses one row of metrics averages.
+        save_every_s: seconds between saved states, which are saved after rows of metrics only.
         workers: processes that load pairs; renderers: processes that render rooms ahead.
         cache: folder of rendered rooms.
     """
@@ -66,13 +70,14 @@ class TrainConfig:
     rooms: RoomsConfig = RoomsConfig()
     count: int = 1000
     first_rooms: int = 64
-    joining: float = 0.8
+    pairs_per_room: int = 50
     seed: int = 0
     amp: bool = True
     compile: bool = False
     validate_every: int = 4000
     validation_rooms: int = 20
     validation_pairs: int = 60
+    log_every: int = 20
     save_every_s: float = 60.0
     workers: int = 1
     renderers: int = 1
@@ -108,16 +113,16 @@ class TrainConfig:
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to ``least_lr``."""
-        o, progress = self.optimiser, step / self.steps
-        if progress < o.warmup:
-            return o.lr * (step + 1) / max(math.ceil(o.warmup * self.steps), 1)
-        rest = (progress - o.warmup) / max(1 - o.warmup, 1e-9)
-        return o.least_lr + (o.lr - o.least_lr) / 2 * (1 + math.cos(math.pi * min(rest, 1.0)))
+        o, warmup = self.optimiser, min(self.optimiser.warmup_pairs / self.batch, self.steps)
+        if step < warmup:
+            return o.lr * (step + 1) / math.ceil(warmup)
+        begin = max(warmup, self.steps * (1 - o.decay))
+        fallen = max(step - begin, 0) / max(self.steps - begin, 1)
+        return o.least_lr + (o.lr - o.least_lr) / 2 * (1 + math.cos(math.pi * min(fallen, 1.0)))
 
     def rooms_at(self, position: int) -> int:
         """Number of rooms that the pair at this position may come from."""
-        joined = position / max(self.pairs * self.joining, 1)
-        return min(self.count, max(self.first_rooms, math.ceil(joined * self.count)))
+        return min(self.count, self.first_rooms + position // self.pairs_per_room)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as in the YAML file."""
@@ -196,5 +201,5 @@ def fine_tuning(checkpoint: Path) -> TrainConfig:
         rooms=RoomsConfig(width=width, height=height),
         validate_every=800,
         loss=LossSettings(attention=0.1),
-        optimiser=OptimiserSettings(lr=1e-4, warmup=0.1, ema=0.99),
+        optimiser=OptimiserSettings(lr=1e-4, warmup_pairs=400, ema=0.99),
     )

@@ -29,8 +29,6 @@ from mast3r_ros.training.pairs import Batch
 from mast3r_ros.training.state import Averaged, load_state, save_state
 from mast3r_ros.training.validation import HeldOutPair, validate
 
-#: Steps whose losses one row of metrics averages.
-LOG_EVERY = 20
 Watch = Callable[[int, int, str], None]
 
 
@@ -62,7 +60,7 @@ def train(
         data: training and held-out pairs; by default rendered rooms.
         init: checkpoint whose weights a new training starts from.
         watch: told (step, steps, a line about it).
-        stop_after: stop, resumable, when this many steps are done in all.
+        stop_after: stop, resumable, when this many steps are done in all (a multiple of ``log_every``).
 
     Returns:
         the exported checkpoint, or the state where it stopped early.
@@ -105,7 +103,7 @@ def begin(folder: Path, config: TrainConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     noted, values = folder / "config.json", json.loads(json.dumps(config.to_json()))
     #: What may change between slices of one training.
-    free = ("workers", "renderers", "save_every_s", "compile", "cache")
+    free = ("pairs", "workers", "renderers", "save_every_s", "compile", "cache")
     if (folder / "state.safetensors").exists() and noted.exists():
         before = json.loads(noted.read_text())
         different = [name for name in values if name not in free and before.get(name) != values[name]]
@@ -170,13 +168,16 @@ def _steps(
         validated = {}
         if metrics is not None and (run.step % max(config.validate_every // config.batch, 1) == 0 or last):
             validated = _validated(config, run, held_out)
-        if run.step % LOG_EVERY == 0 or validated or last:
-            row = log.row(processes.average(log.totals(), place[1]) if place[1] > 1 else log.totals()) | validated
-            if metrics is not None:
-                metrics.add(row)
-                if watch is not None:
-                    watch(run.step, config.steps, metrics.line())
-        if metrics is not None and (last or time.monotonic() - saved > config.save_every_s):
+        if not (run.step % config.log_every == 0 or validated or last):
+            continue
+        # States are saved after rows only: a resumed training averages over the same steps.
+        row = log.row(processes.average(log.totals(), place[1])) | validated
+        if metrics is None:
+            continue
+        metrics.add(row)
+        if watch is not None:
+            watch(run.step, config.steps, metrics.line())
+        if last or time.monotonic() - saved >= config.save_every_s:
             save(run, state)
             metrics.draw(state.with_name("metrics.png"))
             saved = time.monotonic()
@@ -196,7 +197,8 @@ def _batches(config: TrainConfig, data: TrainingData, first: int, end: int, plac
     batches = data.batches(*place)
     options: dict[str, Any] = {}
     if config.workers:
-        options = {"prefetch_factor": 6, "worker_init_fn": _single_threaded}
+        # A fresh interpreter: threads of this one, of OpenMP and OpenCV, do not survive being copied.
+        options = {"prefetch_factor": 6, "worker_init_fn": _single_threaded, "multiprocessing_context": "spawn"}
     loader = DataLoader(batches, batch_size=None, sampler=range(first, end), num_workers=config.workers, **options)
     return iter(loader)
 

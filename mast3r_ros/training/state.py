@@ -77,11 +77,15 @@ def load_state(
         raise CheckpointError(
             f"{path} does not continue this training ({error}): use another output folder, or delete this one"
         ) from error
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, number, kind = name.split(".")
-            moments.setdefault(int(number), {})[kind] = value
+            # The fused optimiser walks through memory: moments need the strides of their parameter.
+            like = parameters[int(number)]
+            aligned = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            moments.setdefault(int(number), {})[kind] = aligned
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     return record
 
