@@ -17,6 +17,7 @@ from mast3r_ros.cli import (
     evaluate_queries,
     evaluate_scenes,
     evaluate_stress,
+    evaluate_worlds,
 )
 
 app = typer.Typer(help="Measure accuracy on data whose truth is known.", no_args_is_help=True)
@@ -30,6 +31,7 @@ app.command()(evaluate_cloud.cloud)
 app.command()(evaluate_bag.bag)
 app.command()(evaluate_compare.compare)
 app.command()(evaluate_stress.stress)
+app.command()(evaluate_worlds.worlds)
 
 
 @app.callback()

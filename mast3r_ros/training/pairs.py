@@ -28,6 +28,16 @@ class Scenes(Protocol):
     def __getitem__(self, number: int) -> SceneFile: ...
 
 
+class Overlapping(Protocol):
+    """How views see each other, see :class:`SceneFile`."""
+
+    @property
+    def overlap(self) -> NDArray[np.floating]: ...
+
+    @property
+    def gap(self) -> NDArray[np.floating]: ...
+
+
 @dataclass(frozen=True)
 class PairSettings:
     """How pairs are made.
@@ -52,7 +62,7 @@ class PairSettings:
 GAP_DEG = 30.0
 
 
-def choose_pair(scene: SceneFile, rng: np.random.Generator, wide_share: float = 0.0) -> tuple[int, int]:
+def choose_pair(scene: Overlapping, rng: np.random.Generator, wide_share: float = 0.0) -> tuple[int, int]:
     """Two views by overlap class, those of a wide viewpoint gap first in a part of the draws."""
     overlap = np.minimum(scene.overlap, scene.overlap.T).astype(np.float32)
     allowed = np.ones_like(overlap, dtype=bool)

@@ -89,12 +89,12 @@ def render_room(seed: int, config: RoomsConfig) -> list[View]:
     world = make_room(family, seed, RoomSettings(clutter, LightingSettings(light_samples=2, sky_samples=12)))
     renderer = Renderer(world)
     shared = float(rng.uniform(*config.field_of_view_deg)) if rng.uniform() < 0.7 else None
-    noise = _noise(rng) if config.noise else CameraNoise.none()
+    noise = camera_noise(rng) if config.noise else CameraNoise.none()
     views: list[View] = []
-    places = _places(world, config, rng)
+    places = clear_places(world, config, rng)
     while len(views) < config.views:
-        camera = _camera(config, shared or float(rng.uniform(*config.field_of_view_deg)))
-        pose = _looking(places[int(rng.integers(len(places)))], rng)
+        camera = pinhole(config.width, config.height, shared or float(rng.uniform(*config.field_of_view_deg)))
+        pose = looking_about(places[int(rng.integers(len(places)))], rng)
         rendered = renderer.render(pose[None], camera)
         depth = rendered.depth[0].numpy()
         if np.median(depth) < 0.7:
@@ -103,7 +103,7 @@ def render_room(seed: int, config: RoomsConfig) -> list[View]:
     return views
 
 
-def _noise(rng: np.random.Generator) -> CameraNoise:
+def camera_noise(rng: np.random.Generator) -> CameraNoise:
     """A camera between good and poor, one per room."""
     return CameraNoise(
         exposure=float(np.exp(rng.uniform(-0.5, 0.3))),
@@ -116,13 +116,13 @@ def _noise(rng: np.random.Generator) -> CameraNoise:
     )
 
 
-def _camera(config: RoomsConfig, field_of_view_deg: float) -> Camera:
-    f = config.width / 2 / np.tan(np.radians(field_of_view_deg) / 2)
-    K = np.array([[f, 0, (config.width - 1) / 2], [0, f, (config.height - 1) / 2], [0, 0, 1]])
-    return Camera(config.width, config.height, K)
+def pinhole(width: int, height: int, field_of_view_deg: float) -> Camera:
+    """An ideal camera by the angle that its image is wide."""
+    f = width / 2 / np.tan(np.radians(field_of_view_deg) / 2)
+    return Camera.pinhole(width, height, f, f, (width - 1) / 2, (height - 1) / 2)
 
 
-def _places(world: World, config: RoomsConfig, rng: np.random.Generator) -> Array:
+def clear_places(world: World, config: RoomsConfig, rng: np.random.Generator) -> Array:
     """Camera centres (N, 3) clear of everything, in a few groups: views from one group overlap."""
     half = np.asarray(world.size[:2]) / 2
     low, high = config.camera_height_m
@@ -132,7 +132,7 @@ def _places(world: World, config: RoomsConfig, rng: np.random.Generator) -> Arra
     return clear if len(clear) else points
 
 
-def _looking(centre: Array, rng: np.random.Generator) -> Array:
+def looking_about(centre: Array, rng: np.random.Generator) -> Array:
     """``map_T_camera`` of a camera that looks about horizontally in any direction."""
     yaw, pitch, roll = rng.uniform(-np.pi, np.pi), rng.normal(0.08, 0.2), rng.normal(0, 0.07)
     turn = se3.exp(np.array([0, 0, 0, 0, 0, yaw])) @ se3.exp(np.array([0, 0, 0, 0, pitch, 0]))

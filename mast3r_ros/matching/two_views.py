@@ -1,0 +1,112 @@
+"""Points of a keyframe without depth from its matches with the query itself: triangulated, at the pointmap's scale.
+
+The matches decide rotation and direction of the motion (an essential matrix), which triangulates them up to one
+length. Only that length is taken from the network's pointmap, as a median over all matches: it averages out what is
+wrong with single points, while a pose solved against predicted points inherits it. Leroy et al., ECCV 2024, section
+4.4 (relative poses in metres from matches and a predicted depth map); Arnold et al., "Map-free", ECCV 2022, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.geometry.relative_pose import EssentialSettings, solve_relative_pose
+from mast3r_ros.geometry.scale import MetricScale, metric_scale_from_depth
+from mast3r_ros.matching.base import Features, Matches, PixelMatches
+from mast3r_ros.matching.learned import NetworkMatcher
+from mast3r_ros.matching.network_view import NetworkView
+from mast3r_ros.matching.reference_surface import OWN_SCALE, OWN_SCALE_SIGMA
+
+Array = NDArray[np.float64]
+
+#: Distance from its epipolar line up to which a match fits, in pixels of the images that were matched.
+EPIPOLAR_PX = 1.0
+NO_CAMERA = "two views without calibration cannot be triangulated"
+NO_MOTION = "the matches agree on no motion between the two views"
+NO_AGREEMENT = "the network's pointmap is too far from the triangulated points to give them a scale"
+
+
+class TwoViewMatcher:
+    """A network whose matches with keyframes are triangulated, one keyframe at a time.
+
+    For references whose depth nobody knows and that have no neighbours to be triangulated with, as one photo has
+    none. Features are those of the network: caches of either serve both.
+    """
+
+    def __init__(self, network: NetworkMatcher) -> None:
+        self._network = network
+        self.name = network.name
+
+    @property
+    def signature(self) -> str:
+        """Of the network."""
+        return self._network.signature
+
+    def describe(self, frame: Frame) -> Features:
+        """Of the network."""
+        return self._network.describe(frame)
+
+    def local_descriptors(self, features: Features) -> NDArray[np.float32]:
+        """Of the network."""
+        return self._network.local_descriptors(features)
+
+    def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
+        """Matches that fit one motion between the two views, and their points.
+
+        ``Matches.scale`` says how predicted and triangulated depth compare.
+        """
+        found = self._network.match_pixels(query, references)
+        return [self._lifted(query, reference, pixels) for reference, pixels in zip(references, found, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        # What a network can do beside matching, this can.
+        return getattr(self._network, name)
+
+    def _lifted(self, query: Features, reference: Features, found: PixelMatches) -> Matches:
+        camera1, camera2 = (NetworkView.from_features(features).camera for features in (reference, query))
+        if camera1 is None or camera2 is None:
+            return Matches.empty(NO_CAMERA)
+        xy1, xy2, points = triangulated(found, camera1, camera2)
+        if not len(points):
+            return Matches.empty(NO_MOTION)
+        scale = self._scale(reference, query, xy1, points[:, 2])
+        if scale is None:
+            return Matches.empty(NO_AGREEMENT)
+        return Matches(xy2, xy1, points * scale.factor, np.ones(len(xy1)), scale, OWN_SCALE_SIGMA, OWN_SCALE)
+
+    def _scale(self, reference: Features, query: Features, xy: Array, depth: Array) -> MetricScale | None:
+        """What triangulated depths (N,) at pixels (N, 2) of the reference must be multiplied with."""
+        predicted = self._network.predict_depth(reference, query)
+        _, nearest = cKDTree(predicted.xy).query(xy)
+        return metric_scale_from_depth(depth, predicted.depth[nearest], predicted.confidence[nearest])
+
+
+def triangulated(found: PixelMatches, camera1: Camera, camera2: Camera) -> tuple[Array, Array, Array]:
+    """Those matches that fit one motion, with their points in camera 1's frame; the cameras are 1 apart.
+
+    Returns:
+        (N, 2) pixels of the reference, (N, 2) of the query, (N, 3) points in front of both; nothing without a motion.
+    """
+    nothing = np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 3))
+    ideal1, ideal2 = camera1.rays(found.reference_xy), camera2.rays(found.query_xy)
+    seen = np.isfinite(ideal1).all(axis=1) & np.isfinite(ideal2).all(axis=1)
+    xy1, xy2, ideal1, ideal2 = found.reference_xy[seen], found.query_xy[seen], ideal1[seen], ideal2[seen]
+    settings = EssentialSettings(EPIPOLAR_PX * max(found.query_pixel, 1.0))
+    motion = solve_relative_pose(ideal1, ideal2, (camera1.focal, camera2.focal), settings)
+    if motion is None:
+        return nothing
+    xy1, xy2, ideal1, ideal2 = (values[motion.inlier] for values in (xy1, xy2, ideal1, ideal2))
+    camera2_T_camera1 = motion.camera2_T_camera1
+    homogeneous = cv2.triangulatePoints(np.eye(3, 4), camera2_T_camera1[:3], ideal1.T, ideal2.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        points = (homogeneous[:3] / homogeneous[3]).T
+    depth2 = points @ camera2_T_camera1[2, :3] + camera2_T_camera1[2, 3]
+    front = np.isfinite(points).all(axis=1) & (points[:, 2] > 0) & (depth2 > 0)
+    return xy1[front], xy2[front], points[front].astype(np.float64)
