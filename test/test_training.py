@@ -24,7 +24,7 @@ from mast3r_ros.network import NetworkConfig
 from mast3r_ros.network.initialise import random_network
 from mast3r_ros.training import correspondences
 from mast3r_ros.training.augmentation import mirrored
-from mast3r_ros.training.config import OptimiserSettings, TrainConfig
+from mast3r_ros.training.config import OptimiserSettings, TrainConfig, fine_tuning
 from mast3r_ros.training.data import TrainingData
 from mast3r_ros.training.loop import train
 from mast3r_ros.training.metrics import read_metrics
@@ -54,7 +54,7 @@ def config(tmp_path_factory) -> TrainConfig:
         TINY,
         pairs=48,
         batch=4,
-        rooms=RoomsConfig(families=("living",), views=20, width=96, height=64),
+        rooms=RoomsConfig(families=("living",), views=20, width=96, height=64, noise=False),
         count=2,
         first_rooms=2,
         validate_every=24,
@@ -78,16 +78,30 @@ def figures(path) -> list[dict[str, float]]:
 
 
 def test_learns_to_match(config, tmp_path):
+    """Far from done after 400 pairs, but reciprocal matches on an unseen room are right far more often than by chance.
+
+    A longer training, which has to get further: MAST3R_ROS_LONG_TESTS=1.
+    """
+    long = bool(os.environ.get("MAST3R_ROS_LONG_TESTS"))
+    pairs = 8000 if long else 400
     config = replace(
-        config, pairs=1200, validate_every=1200, log_every=50, optimiser=OptimiserSettings(lr=2e-3, ema=0.97)
+        config,
+        pairs=pairs,
+        count=60 if long else 2,
+        first_rooms=2,
+        validate_every=pairs,
+        validation_pairs=12,
+        log_every=20,
+        pair=PairSettings(correspondences=128, colours=0.0, mirror=False, wide_share=0.0),
+        optimiser=OptimiserSettings(lr=3e-3, warmup_pairs=80, ema=0.95),
     )
-    data = TrainingData.rendered(config)
-    train(replace(config, pairs=4), tmp_path / "before", data)
-    train(config, tmp_path / "after", data)
-    before, after = (read_metrics(tmp_path / name / "metrics.csv")[-1] for name in ("before", "after"))
-    print(before, after)
-    assert after["matching"] < before["matching"] - 2
-    assert after["val_precision_3px"] > 0.15 > 4 * before["val_precision_3px"]
+    train(config, tmp_path)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    # A match is right by chance when it falls into a disc of 3 pixels' radius.
+    chance = np.pi * 3**2 / (96 * 64)
+    assert rows[-1]["val_precision_3px"] > (30 if long else 8) * chance
+    assert rows[-1]["matching"] < rows[0]["matching"] - 1
+    assert rows[-1]["attention"] < rows[0]["attention"] - 0.3
 
 
 def test_goes_on_after_a_kill(config, tmp_path):
@@ -115,3 +129,123 @@ def test_goes_on_after_a_kill(config, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(UserError, match="other settings"):
         train(replace(config, seed=1), whole)
+
+
+def test_written_checkpoint_is_a_matcher(config, tmp_path):
+    """What training exports is loaded by the ordinary matcher, in its own image size."""
+    written = train(replace(config, pairs=8), tmp_path)
+    matcher = Mast3rMatcher(written, dtype="float32", min_confidence=0.0)
+    room = render_room(7, config.rooms)
+    camera = Camera(96, 64, room[0].K)
+    first, second = (matcher.describe(Frame(v.image, camera, depth=v.depth)) for v in room[:2])
+    assert first["tokens"].shape == (24, TINY.enc_embed_dim + 16 * TINY.stem_dim)
+    assert matcher.local_descriptors(first).shape == (6, TINY.enc_embed_dim)
+    (matches,) = matcher.match(second, [first])
+    assert len(matches) > 0 and np.isfinite(matches.points).all()
+
+
+def test_fine_tunes_on_a_recording(shared_dir, config, tmp_path):
+    """Real frames with depth and poses, from a checkpoint and without a config."""
+    written = train(replace(config, pairs=8), tmp_path / "begin")
+    recording = shared_dir / "data" / "sevenscenes_mini"
+    settings = replace(fine_tuning(written), pairs=16, batch=4, workers=0, renderers=0, validation_pairs=4)
+    data = TrainingData.recorded(replace(settings, cache=str(tmp_path)), [recording])
+    tuned = train(settings, tmp_path / "tuned", data, init=written)
+    row = read_metrics(tmp_path / "tuned" / "metrics.csv")[-1]
+    assert np.isfinite(row["val_precision_3px"]) and row["pairs"] == 16
+    before, after = load_file(written), load_file(tuned)
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 0.05
+    other = replace(settings, network=replace(TINY, enc_depth=2))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train(other, tmp_path / "other", data, init=written)
+
+
+def test_refuses_wrong_settings(tmp_path):
+    file = tmp_path / "config.yaml"
+    for text, message in (
+        ("pears: 3", "unknown setting pears"),
+        ("network: {enc_embed_dim: 64}\npairs: many", "pairs = 'many'"),
+        ("optimiser: fast", "settings of its own"),
+        ("[1, 2]", "holds no settings"),
+        ("network: {enc_depth: 1000}", "enc_depth = 1000"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            TrainConfig.load(file)
+    with pytest.raises(UserError, match="cannot be read"):
+        TrainConfig.load(tmp_path / "missing.yaml")
+
+
+def test_shipped_config_is_of_the_promised_size(repository):
+    config = TrainConfig.load(repository / "config" / "train" / "small.yaml")
+    parameters = sum(p.numel() for p in random_network(config.network).parameters())
+    assert parameters * 2 <= 25e6
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_learning_rate(config):
+    rising = replace(config, pairs=4000, optimiser=OptimiserSettings(lr=1.0, least_lr=0.1, warmup_pairs=400, decay=0.5))
+    rates = [rising.learning_rate(step) for step in range(rising.steps)]
+    assert rates[0] == pytest.approx(0.01) and rates[99] == pytest.approx(1.0)
+    assert (
+        rates[499] == 1.0 and rates[750] == pytest.approx(0.55, abs=0.01) and rates[-1] == pytest.approx(0.1, abs=1e-3)
+    )
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def wall(shift: float) -> View:
+    """A camera in front of a wall 2 m away, moved to the right."""
+    K = np.array([[50.0, 0, 23.5], [0, 50, 15.5], [0, 0, 1]])
+    image = np.zeros((32, 48, 3), np.uint8)
+    return View(image, np.full((32, 48), 2.0, np.float32), se3.make(np.eye(3), [shift, 0, 0]), K)
+
+
+def test_reciprocal_pixels_of_a_wall():
+    """0.4 m to the side of a wall 2 m away are 10 pixels; 38 of the 48 columns are seen by both."""
+    first, second = correspondences.reciprocal_pixels(wall(0.0), wall(0.4))
+    assert len(first) == 32 * 38
+    assert (first - second == 10).all()
+
+
+def test_occluded_and_unknown_pixels_correspond_to_nothing():
+    near, far = wall(0.0), wall(0.4)
+    near.depth[:, 20:28] = 1.0
+    far.depth[:16] = 0
+    first, _ = correspondences.reciprocal_pixels(near, far)
+    rows, columns = np.divmod(first, 48)
+    assert rows.min() == 16 and not np.isin(columns, range(20, 28)).any()
+
+
+def test_sampled_correspondences():
+    rng = np.random.default_rng(0)
+    pixels = correspondences.reciprocal_pixels(wall(0.0), wall(0.4))
+    sizes = ((32, 48), (32, 48))
+    xy1, xy2, true = correspondences.sample(*pixels, sizes, 100, rng, negative_share=0.4, clustered_share=0.5)
+    assert true.sum() == 60 and true[:60].all()
+    assert (xy1[true] - xy2[true] == [10, 0]).all()
+    assert len(np.unique(xy1[true], axis=0)) == 60
+    assert (xy1[~true, 0] < 10).all() and (xy2[~true, 0] >= 38).all()
+    few = correspondences.sample(pixels[0][:5], pixels[1][:5], sizes, 100, rng)
+    assert few[2].sum() == 5 and len(few[0]) == 100
+
+
+def test_overlap_of_a_wall():
+    views = [wall(0.0), wall(0.4), wall(5.0)]
+    overlap = overlaps(views)
+    assert overlap[0, 1] == pytest.approx(38 / 48, abs=0.1) and overlap[0, 2] == 0 and overlap[1, 1] == 1
+    turned = se3.exp(np.array([0, 0, 0, 0, np.radians(40), 0]))
+    assert axis_gaps(np.stack([np.eye(4), turned]))[0, 1] == pytest.approx(40)
+
+
+def test_mirrored_views_still_correspond(config):
+    """Points of both mirrored views still agree, and so do their pixels."""
+    room = render_room(3, config.rooms)
+    overlap = overlaps(room)
+    np.fill_diagonal(overlap, 0)
+    i, j = np.unravel_index(overlap.argmax(), overlap.shape)
+    plain = correspondences.reciprocal_pixels(room[i], room[j])
+    flipped = correspondences.reciprocal_pixels(mirrored(room[i]), mirrored(room[j]))
+    assert len(plain[0]) > 50 and len(flipped[0]) == pytest.approx(len(plain[0]), rel=0.02)

@@ -37,6 +37,7 @@ def train(
     """
     import torch
 
+    from mast3r_ros.training import processes
     from mast3r_ros.training.data import TrainingData
     from mast3r_ros.training.loop import train as run
 
@@ -52,10 +53,14 @@ def train(
 
         def watch(step: int, steps: int, line: str) -> None:
             show(step, steps, line)
-            if not json and step % 500 == 0:
+            if not json and step % 400 == 0:
                 note(f"step {step} of {steps}: {line}")
 
         written = run(settings, output, source, init, watch)
+    rank, _ = processes.join()
+    processes.leave()
+    if rank:
+        return
     facts = {"checkpoint": str(written), "metrics": str(output / "metrics.csv"), "picture": str(output / "metrics.png")}
     print_json(facts) if json else print_facts("Trained", facts)
 

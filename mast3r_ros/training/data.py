@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from mast3r_ros.training.pairs import PairBatches, Scenes
 from mast3r_ros.training.recordings import open_recordings
 from mast3r_ros.training.rooms import VALIDATION_SEEDS, RenderedRooms, render_ahead
 from mast3r_ros.training.validation import HeldOutPair, held_out_pairs
+
+#: Rooms that are rendered before they are needed.
+AHEAD = 24
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,27 @@ class TrainingData:
         return held_out_pairs(self.validation, self.validation_scenes, self.config.validation_pairs)
 
     @contextmanager
-    def rendering(self, wanted: bool) -> Iterator[None]:
-        """While inside, other processes render the rooms that will be asked for."""
-        started: list[multiprocessing.process.BaseProcess] = []
-        if wanted and isinstance(self.training, RenderedRooms):
-            # A fresh interpreter: threads of this one must not be copied.
-            context = multiprocessing.get_context("spawn")
+    def rendering(self, here: bool) -> Iterator[Callable[[int], None]]:
+        """While inside, other processes render the rooms that will soon be asked for.
+
+        Gives a function that is told the position that training has reached.
+        """
+        # A fresh interpreter: threads of this one do not survive being copied.
+        context = multiprocessing.get_context("spawn")
+        wanted = context.Value("l", 0)
+
+        def reached(position: int) -> None:
+            wanted.value = self.config.rooms_at(position) + AHEAD
+
+        started = []
+        if here and isinstance(self.training, RenderedRooms):
             for number in range(self.config.renderers):
-                arguments = (self.training, number, self.config.count, max(self.config.renderers, 1))
+                arguments = (self.training, number, self.config.count, self.config.renderers, wanted)
                 started.append(context.Process(target=render_ahead, args=arguments, daemon=True))
         for process in started:
             process.start()
         try:
-            yield
+            yield reached
         finally:
             for process in started:
                 process.terminate()

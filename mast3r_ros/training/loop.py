@@ -81,9 +81,10 @@ def train(
         run.step, run.seconds = record["step"], record["seconds"]
     end = min(config.steps, stop_after or config.steps)
     metrics = MetricsFile(folder / "metrics.csv", keep_below=run.step) if rank == 0 else None
-    with data.rendering(rank == 0):
+    with data.rendering(rank == 0) as reached:
+        reached(run.step * config.batch)
         held_out = data.held_out() if rank == 0 else []
-        _steps(config, run, data, metrics, held_out, end, state, watch, (rank, count))
+        _steps(config, run, data, metrics, held_out, end, state, watch, reached, (rank, count))
     if run.step < config.steps:
         return state
     if rank == 0:
@@ -152,6 +153,7 @@ def _steps(
     end: int,
     state: Path,
     watch: Watch | None,
+    reached: Callable[[int], None],
     place: tuple[int, int],
 ) -> None:
     """Steps up to ``end``, with rows of metrics, validation and saved states between them."""
@@ -175,6 +177,7 @@ def _steps(
         if metrics is None:
             continue
         metrics.add(row)
+        reached(run.step * config.batch)
         if watch is not None:
             watch(run.step, config.steps, metrics.line())
         if last or time.monotonic() - saved >= config.save_every_s:

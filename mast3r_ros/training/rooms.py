@@ -7,8 +7,10 @@ person would ask an evaluation for lies below both, so what is evaluated was nev
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.synthetic import CameraNoise, LightingSettings, Renderer, RoomSettings, World, exposed, make_room
 from mast3r_ros.synthetic.trajectory import OPTICAL
 from mast3r_ros.training.views import SceneFile, View, save_scene
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 Array = NDArray[np.float64]
 
@@ -140,11 +145,16 @@ def looking_about(centre: Array, rng: np.random.Generator) -> Array:
     return se3.make(turn[:3, :3] @ OPTICAL, centre)
 
 
-def render_ahead(rooms: RenderedRooms, first: int, last: int, step: int = 1) -> None:
-    """Render the rooms from ``first`` up to ``last``, in a process of its own that leaves others the right of way."""
+def render_ahead(rooms: RenderedRooms, first: int, count: int, step: int, wanted: Synchronized[int]) -> None:
+    """Render every ``step``-th room from ``first`` on, as far as ``wanted`` rooms, which may grow up to ``count``.
+
+    Meant for a process of its own: it leaves others the right of way.
+    """
     import torch
 
-    os.nice(5)
+    os.nice(10)
     torch.set_num_threads(1)
-    for number in range(first, last, step):
+    for number in range(first, count, step):
+        while number >= wanted.value:
+            time.sleep(0.5)
         rooms.ensure(number)
