@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 from test_matching import CAMERA, texture
 
 from mast3r_ros.frames import Frame, PosedFrame
@@ -18,7 +19,10 @@ from mast3r_ros.localization import (
     Tracker,
     TrackerSettings,
 )
-from mast3r_ros.localization.verification import Support, verify
+from mast3r_ros.localization.map_noise import fit_noise
+from mast3r_ros.localization.verification import Support, map_covariance, verify
+from mast3r_ros.localization.visibility import explained
+from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
 
@@ -255,3 +259,84 @@ def test_a_weak_start_can_be_made_to_wait_for_confirmation(sample):
     assert tracker.localize(at(0), np.eye(4)).reason is Reason.ODOMETRY_DISAGREES
     assert tracker.map_T_odom is None
     assert tracker.localize(at(0.1), np.eye(4)).localized
+
+
+class TestWhatTheMapExpects:
+    """A wall of landmarks two metres ahead fills the image."""
+
+    LANDMARKS = np.column_stack(
+        [*(axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, 41), np.linspace(-1, 1, 41)))]
+    )
+    WALL = np.column_stack([LANDMARKS, np.full(len(LANDMARKS), 2.0)])
+
+    def explained(self, found_xy: np.ndarray, camera_T_map: np.ndarray = np.eye(4), camera: object = CAMERA) -> float:
+        frame = Frame(np.zeros((240, 320, 3), np.uint8), camera)
+        return explained(found_xy, camera_T_map, 300.0, frame, self.WALL)
+
+    def test_everything_found_is_one_and_a_quarter_is_a_quarter(self) -> None:
+        everywhere = np.stack(np.meshgrid(np.arange(2, 320, 5), np.arange(2, 240, 5)), axis=-1).reshape(-1, 2) * 1.0
+        assert self.explained(everywhere) == 1
+        assert self.explained(everywhere, camera=None) == 1
+        corner = everywhere[(everywhere < [160, 120]).all(axis=1)]
+        assert self.explained(corner) == pytest.approx(0.25)
+        assert self.explained(np.zeros((0, 2))) == 0
+
+    def test_where_the_map_promises_nothing_there_is_no_verdict(self) -> None:
+        behind = se3.exp([0, 0, -5.0, 0, 0, 0])
+        assert np.isnan(self.explained(np.array([[10.0, 10.0]]), behind))
+        aside = se3.exp([10.0, 0, 0, 0, 0, 0])
+        assert np.isnan(self.explained(np.array([[300.0, 100.0]]), aside))
+
+    def test_a_copy_in_another_room_is_not_accepted(self, walls) -> None:
+        """A poster of the map on a wall of another room: exact geometry, many inliers, and nothing around it."""
+        image = texture(77)
+        image[60:200, 60:220] = texture(2)[60:200, 60:220]
+        lenient = Gates(min_agreeing_keyframes=1, min_explained=0.0)
+        fooled = Localizer(walls, create("sift"), LocalizerSettings(gates=lenient)).localize(Frame(image, CAMERA))
+        assert fooled.localized
+        gates = Gates(min_agreeing_keyframes=1, min_explained=0.6)
+        estimate = Localizer(walls, create("sift"), LocalizerSettings(gates=gates)).localize(Frame(image, CAMERA))
+        assert estimate.reason is Reason.EXPECTED_NOT_SEEN and "60% needed" in estimate.detail
+
+
+class TestAmbiguousMaps:
+    def test_a_map_that_mistakes_its_places_needs_a_belief(self, walls) -> None:
+        frame, truth = Frame(texture(2), CAMERA), keyframe(2).map_T_camera
+        localizer = Localizer(walls, create("sift"), LocalizerSettings(gates=Gates(min_agreeing_keyframes=1)))
+        walls.pose_noise = PoseNoise(0.01, 0.01, found_elsewhere=0.5)
+        try:
+            alone = localizer.localize(frame)
+            assert alone.reason is Reason.AMBIGUOUS_MAP and "50% of the map's own keyframes" in alone.detail
+            assert localizer.localize(frame, PosePrior(truth)).localized
+            elsewhere = PosePrior(se3.exp([5.0, 0, 0, 0, 0, 0]) @ truth)
+            assert localizer.localize(frame, elsewhere).reason is Reason.AMBIGUOUS_MAP
+        finally:
+            walls.pose_noise = None
+
+
+class TestNoiseOfAMap:
+    """The fit finds what errors were drawn from."""
+
+    @staticmethod
+    def drawn(count: int, scale: float, position: float, rotation: float) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(5)
+        sizes = np.exp(rng.normal(0, 0.7, count))
+        of_matches = np.stack([size**2 * np.diag([2.5e-5] * 3 + [1.6e-5] * 3) for size in sizes])
+        covariance = scale * of_matches + np.diag([position**2] * 3 + [rotation**2] * 3)
+        return np.stack([rng.multivariate_normal(np.zeros(6), C) for C in covariance]), of_matches
+
+    @pytest.mark.parametrize(
+        ("scale", "position", "rotation"), [(1.0, 0.02, 0.01), (0.1, 1e-4, 1e-4), (4.0, 0.001, 0.001)]
+    )
+    def test_errors_fill_the_ellipsoids(self, scale: float, position: float, rotation: float) -> None:
+        noise = fit_noise(*self.drawn(40, scale, position, rotation))
+        errors, of_matches = self.drawn(1000, scale, position, rotation)
+        covariance = noise.match_scale * of_matches + map_covariance(noise)
+        normalised = np.einsum("ni,ni->n", errors, np.linalg.solve(covariance, errors[..., None])[..., 0])
+        assert 0.8 < np.mean(normalised <= chi2.ppf(0.9, 6)) < 0.98
+
+    def test_shared_noise_is_told_from_that_of_matches(self) -> None:
+        shared = fit_noise(*self.drawn(400, 0.2, 0.03, 0.02))
+        assert shared.position_m == pytest.approx(0.03, rel=0.2) and shared.rotation_rad == pytest.approx(0.02, rel=0.2)
+        alone = fit_noise(*self.drawn(400, 3.0, 1e-5, 1e-5))
+        assert alone.match_scale == pytest.approx(3.0, rel=0.3) and alone.position_m < 0.003

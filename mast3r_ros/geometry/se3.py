@@ -80,6 +80,15 @@ def pose_error(estimate: Array, truth: Array) -> tuple[float, float]:
     return float(np.linalg.norm(between[:3, 3])), float(np.degrees(angle(between)))
 
 
+def difference(estimate: Array, truth: Array) -> Array:
+    """(6,) translation difference and rotation vector from ``truth`` to ``estimate`` (4, 4), both in fixed map axes.
+
+    What a pose's covariance in ROS order speaks of.
+    """
+    turn = Rotation.from_matrix(estimate[:3, :3] @ truth[:3, :3].T).as_rotvec()
+    return np.concatenate([estimate[:3, 3] - truth[:3, 3], turn])
+
+
 def skew(v: ArrayLike) -> Array:
     """(3,) -> (3, 3) with ``skew(v) @ w == cross(v, w)``."""
     x, y, z = np.asarray(v, dtype=np.float64)

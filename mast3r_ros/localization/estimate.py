@@ -33,10 +33,12 @@ class Reason(str, Enum):
     ILL_CONDITIONED = "ill_conditioned"
     LARGE_RESIDUALS = "large_residuals"
     KEYFRAMES_DISAGREE = "keyframes_disagree"
+    EXPECTED_NOT_SEEN = "expected_not_seen"
     DEPTH_DISAGREES = "depth_disagrees"
     ODOMETRY_DISAGREES = "odometry_disagrees"
     UNCERTAIN = "uncertain"
     OUTSIDE_MAP = "outside_map"
+    AMBIGUOUS_MAP = "ambiguous_map"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class Evidence:
         position_sigma_m: largest standard deviation of the position, metres.
         rotation_sigma_deg: largest standard deviation of the rotation, degrees.
         agreeing_keyframes: keyframes that support the pose on their own.
+        explained: of the image cells in which the map shows something, the share that shows it; NaN where unknown.
         depth_error: median relative difference to the query's own depth, NaN without depth.
     """
 
@@ -70,6 +73,7 @@ class Evidence:
     position_sigma_m: float = float("nan")
     rotation_sigma_deg: float = float("nan")
     agreeing_keyframes: int = 0
+    explained: float = float("nan")
     depth_error: float = float("nan")
 
 

@@ -23,6 +23,7 @@ from mast3r_ros.geometry.absolute_pose import (
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.verification import (
+    SUPPORT,
     USUAL_NOISE,
     Gates,
     Support,
@@ -33,12 +34,14 @@ from mast3r_ros.localization.verification import (
 )
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matcher, Matches
+from mast3r_ros.matching.base import Features, Matcher, Matches, landmarks
 
 Array = NDArray[np.float64]
 
 #: Images with fewer pixels on a side hold nothing to match.
 SMALLEST_IMAGE = 32
+#: Keyframes that are asked what should be seen from a pose.
+WITNESSES = 5
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,7 @@ class Localizer:
             return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
             support, found = solved
+            support = replace(support, landmarks=self._landmarks(found, support), believed=_agrees(support, prior))
             verdict = verify(support, frame, self.settings.gates, self._noise(found, support))
         if verdict.reason is Reason.NONE and frame.camera is None:
             self._remember_focal(frame, support.pose.focal_px)
@@ -225,6 +229,16 @@ class Localizer:
         balanced = refine_pose(pose.map_T_camera, ideal, found.points, weights, pose.focal_px, settings)
         return (_support(balanced, found), found) if balanced is not None else None
 
+    def _landmarks(self, found: _Correspondences, support: Support) -> Array:
+        """Map points (M, 3) that the matcher knows from the keyframes which support the pose most."""
+        counts = inliers_by_keyframe(support)
+        best = [int(k) for k in np.argsort(-counts, kind="stable")[:WITNESSES] if counts[k] >= SUPPORT]
+        known = [
+            se3.apply(self.map[id].map_T_camera, landmarks(self.matcher, self.map.features(self.matcher, id)))
+            for id in (found.ids[k] for k in best)
+        ]
+        return np.concatenate(known) if known else np.zeros((0, 3))
+
     def _noise(self, found: _Correspondences, support: Support) -> PoseNoise | None:
         """Noise of the map, and of a scale that nothing confirms: it moves the camera to and from a keyframe."""
         origin = support.pose.map_T_camera[:3, 3]
@@ -246,6 +260,14 @@ class Localizer:
 
     def _remember_focal(self, frame: Frame, focal_px: float) -> None:
         self._focals.setdefault((frame.width, frame.height), deque(maxlen=25)).append(focal_px)
+
+
+def _agrees(support: Support, prior: PosePrior | None) -> bool:
+    """Whether the camera was believed to be where it was found, to within three standard deviations."""
+    if prior is None:
+        return False
+    metres, degrees = se3.pose_error(support.pose.map_T_camera, prior.map_T_camera)
+    return metres <= 3 * prior.position_sigma_m and np.radians(degrees) <= 3 * prior.rotation_sigma_rad
 
 
 def rejected(reason: Reason, detail: str) -> PoseEstimate:

@@ -1,30 +1,44 @@
 """How well a map agrees with itself: its keyframes localized against the rest of it.
 
 A covariance from matches alone promises millimetres. The keyframes' own poses come from odometry, SLAM or
-KinectFusion and are off by centimetres, and every match of a query shares that error. Leaving keyframes out
-and localizing them measures it, without any ground truth.
+KinectFusion and are off by centimetres, and every match of a query shares that error; and how much a match is worth
+depends on the camera, the matcher and the place. Leaving keyframes out and localizing them measures both, without
+any ground truth.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import chi2
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.localizer import Localizer, LocalizerSettings
+from mast3r_ros.localization.verification import USUAL_NOISE, map_covariance
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
+
+Array = NDArray[np.float64]
 
 #: Keyframes on either side (in insertion order) that are left out too, as a share of the map: neighbours in
 #: time drift together, so they say nothing of the error that a later visit meets.
 LEFT_OUT = 0.1
 #: A map with fewer keyframes, or fewer of them found again, says nothing about its noise.
 FEWEST = 10
-#: Median length of a 3-vector whose entries have unit variance.
-CHI3_MEDIAN = 1.538
+#: A keyframe that is found further than this from its pose was found at another place.
+ELSEWHERE_M, ELSEWHERE_RAD = 0.25, float(np.radians(10))
+#: Degrees of freedom of the distribution that the parts of the covariance are fitted with: few, so that a keyframe
+#: that is found elsewhere does not decide.
+TAIL = 5.0
+#: The ellipsoids shall be right where it matters: this share of the left-out keyframes lies inside its own.
+CALIBRATED_AT = 0.9
 
 
 def measure_pose_noise(
@@ -33,7 +47,7 @@ def measure_pose_noise(
     samples: int = 40,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PoseNoise | None:
-    """Standard deviation per axis of the keyframes' poses against each other.
+    """How far poses in this map are off, and what its matches are worth.
 
     Args:
         samples: keyframes left out and localized, evenly chosen.
@@ -44,20 +58,72 @@ def measure_pose_noise(
     ids = [keyframe.id for keyframe in keyframe_map.keyframes]
     if len(ids) < FEWEST:
         return None
+    keyframe_map.pose_noise = None  # what was measured before is not believed while it is measured anew
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(second_look=0))
     reach = max(1, round(LEFT_OUT * len(ids)))
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(samples, len(ids))).round().astype(int))
-    errors = []
+    errors, of_matches, elsewhere = [], [], 0
     for done, index in enumerate(chosen, start=1):
         left_out = ids[max(0, index - reach) : index + reach + 1]
         estimate = localizer.localize(keyframe_map.frame(ids[index]), exclude=left_out)
-        if estimate.localized and estimate.map_T_camera is not None:
-            errors.append(se3.pose_error(estimate.map_T_camera, keyframe_map[ids[index]].map_T_camera))
         progress(done, len(chosen))
-    if len(errors) < FEWEST:
+        if not estimate.localized or estimate.map_T_camera is None or estimate.covariance is None:
+            continue
+        error = se3.difference(estimate.map_T_camera, keyframe_map[ids[index]].map_T_camera)
+        if np.linalg.norm(error[:3]) > ELSEWHERE_M or np.linalg.norm(error[3:]) > ELSEWHERE_RAD:
+            elsewhere += 1
+            continue
+        errors.append(error)
+        of_matches.append(estimate.covariance - map_covariance(USUAL_NOISE))
+    found = elsewhere + len(errors)
+    if found < FEWEST:
         return None
-    metres, degrees = np.median(errors, axis=0) / CHI3_MEDIAN
-    return PoseNoise(float(metres), float(np.radians(degrees)))
+    noise = fit_noise(np.array(errors), np.array(of_matches)) if len(errors) >= FEWEST else USUAL_NOISE
+    return replace(noise, found_elsewhere=elsewhere / found)
+
+
+def fit_noise(errors: Array, of_matches: Array) -> PoseNoise:
+    """The noise under which errors are as large as covariances say.
+
+    Maximum likelihood of the two parts' sizes under a multivariate t distribution (Lange, Little and Taylor, "Robust
+    Statistical Modeling Using the t Distribution", JASA 84, 1989), then scaled together such that the
+    :data:`CALIBRATED_AT` ellipsoids hold that share.
+
+    Args:
+        errors: (N, 6) differences of poses from the truth, metres and radians.
+        of_matches: (N, 6, 6) covariances that the matches leave.
+    """
+
+    def cost(logarithms: Array) -> float:
+        covariance = _published(_noise(logarithms), of_matches)
+        _, determinant = np.linalg.slogdet(covariance)
+        return float(np.sum(determinant / 2 + (TAIL + 6) / 2 * np.log1p(_normalised(errors, covariance) / TAIL)))
+
+    size = np.median(np.abs(errors), axis=0)
+    start = np.log([1.0, max(size[:3].mean(), 1e-4), max(size[3:].mean(), 1e-5)])
+    bounds = [tuple(np.log(limits)) for limits in ((0.01, 100.0), (1e-5, 50.0), (1e-6, 2.0))]
+    noise = _noise(minimize(cost, start, method="Nelder-Mead", bounds=bounds).x)
+    normalised = np.sort(_normalised(errors, _published(noise, of_matches)))
+    # The rank that the next error stays below with this probability, not the share of those that were seen.
+    rank = min(math.ceil(CALIBRATED_AT * (len(errors) + 1)), len(errors))
+    factor = float(normalised[rank - 1] / chi2.ppf(CALIBRATED_AT, 6))
+    root = math.sqrt(factor)
+    return PoseNoise(noise.position_m * root, noise.rotation_rad * root, noise.match_scale * factor)
+
+
+def _noise(logarithms: Array) -> PoseNoise:
+    """(match_scale, position_m, rotation_rad) from their logarithms."""
+    scale, position, rotation = (float(value) for value in np.exp(logarithms))
+    return PoseNoise(position, rotation, scale)
+
+
+def _published(noise: PoseNoise, of_matches: Array) -> Array:
+    return noise.match_scale * of_matches + map_covariance(noise)
+
+
+def _normalised(errors: Array, covariance: Array) -> Array:
+    """Squared Mahalanobis distances (N,)."""
+    return np.asarray(np.einsum("ni,ni->n", errors, np.linalg.solve(covariance, errors[..., None])[..., 0]))
 
 
 def save_ready(

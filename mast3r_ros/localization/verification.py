@@ -8,7 +8,7 @@ image, a geometry that fixes all six degrees of freedom, keyframes that agree wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import AbsolutePose
+from mast3r_ros.localization.cells import CELLS, cells_of, spread
 from mast3r_ros.localization.estimate import Evidence, Reason
+from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 
 Array = NDArray[np.float64]
-
-#: The image is cut into this many columns and rows to see how far inliers are spread.
-COLUMNS, ROWS = 8, 6
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,11 @@ class Gates:
             (``ill_conditioned``).
         min_agreeing_keyframes: keyframes that must support the pose, where the map offers as many
             (``keyframes_disagree``); a single keyframe is enough with ``strong_inliers`` and ``strong_spread``.
+        min_explained: of the image's cells in which the map has something to show, the share in which it was found
+            (``expected_not_seen``).
         max_depth_error: median relative difference to the query's own depth (``depth_disagrees``).
+        max_found_elsewhere: share of the map's own keyframes that are found where they are not; beyond it a pose needs
+            a belief that it agrees with (``ambiguous_map``).
     """
 
     min_inliers: int = 15
@@ -54,7 +57,9 @@ class Gates:
     min_agreeing_keyframes: int = 2
     strong_inliers: int = 30
     strong_spread: float = 0.2
+    min_explained: float = 0.35
     max_depth_error: float = 0.1
+    max_found_elsewhere: float = 0.15
 
 
 #: A keyframe supports a pose on its own with this many inliers.
@@ -73,6 +78,8 @@ class Support:
         points: (N, 3) map points, metres.
         keyframe: (N,) index of the keyframe each match comes from, 0 .. offered - 1.
         offered: number of keyframes that were matched.
+        landmarks: (M, 3) what the matcher knows of the map around here, metres; none where it cannot tell.
+        believed: whether somebody or odometry knew that the camera is about there.
     """
 
     pose: AbsolutePose
@@ -80,6 +87,8 @@ class Support:
     points: Array
     keyframe: NDArray[np.int64]
     offered: int
+    landmarks: Array = field(default_factory=lambda: np.zeros((0, 3)))
+    believed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +105,18 @@ def verify(support: Support, frame: Frame, gates: Gates = Gates(), noise: PoseNo
     """Judge a pose by evidence that a confident mistake does not produce.
 
     Args:
-        noise: of the keyframes' poses, where it was measured.
+        noise: of the map, where it was measured.
 
     Returns:
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
     """
+    noise = noise or USUAL_NOISE
     of_matches = match_covariance(support)
-    covariance = of_matches + map_covariance(noise or USUAL_NOISE)
+    covariance = noise.match_scale * of_matches + map_covariance(noise)
     evidence = gather(support, frame, covariance)
     # The map's own noise widens what is published. It is no fault of this frame, so it is not gated on.
-    for reason, passed, detail in _checks(evidence, of_matches, support.offered, frame, gates):
+    checks = (*_checks(evidence, of_matches, support.offered, frame, gates), _of_map(noise, support.believed, gates))
+    for reason, passed, detail in checks:
         if not passed:
             return Verdict(reason, detail, evidence, covariance)
     return Verdict(Reason.NONE, "", evidence, covariance)
@@ -123,6 +134,9 @@ def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
         position_sigma_m=position,
         rotation_sigma_deg=float(np.degrees(rotation)),
         agreeing_keyframes=int((inliers_by_keyframe(support) >= SUPPORT).sum()),
+        explained=explained(
+            support.query_xy[inlier], support.pose.camera_T_map, support.pose.focal_px, frame, support.landmarks
+        ),
         depth_error=depth_error(support, frame),
     )
 
@@ -172,10 +186,26 @@ def _checks(
             f"{e.agreeing_keyframes} of {offered} keyframes support the pose, {wanted} needed",
         ),
         (
+            Reason.EXPECTED_NOT_SEEN,
+            not e.explained < gates.min_explained,  # NaN (nothing is expected) passes
+            f"of the image's parts in which the map shows something {e.explained:.0%} show it, "
+            f"{gates.min_explained:.0%} needed",
+        ),
+        (
             Reason.DEPTH_DISAGREES,
             not e.depth_error > gates.max_depth_error,  # NaN (no depth) passes
             f"differs from the camera's depth by {e.depth_error:.0%}, at most {gates.max_depth_error:.0%}",
         ),
+    )
+
+
+def _of_map(noise: PoseNoise, believed: bool, gates: Gates) -> tuple[Reason, bool, str]:
+    """Whether the map can be trusted to tell its places apart, as in :func:`_checks`."""
+    return (
+        Reason.AMBIGUOUS_MAP,
+        believed or noise.found_elsewhere <= gates.max_found_elsewhere,
+        f"{noise.found_elsewhere:.0%} of the map's own keyframes are found where they are not: it has places that look "
+        "alike, or its poses are wrong; an initial pose helps",
     )
 
 
@@ -214,7 +244,7 @@ def balanced_weights(support: Support, weights: Array, width: int, height: int) 
     Matches that lie together share the error of the same piece of depth map and keyframe pose. Counted
     one by one they would outvote the rest of the image and promise millimetres.
     """
-    group = support.keyframe * (COLUMNS * ROWS) + cells_of(support.query_xy, width, height)
+    group = support.keyframe * CELLS + cells_of(support.query_xy, width, height)
     count = np.bincount(group[support.pose.inlier], minlength=int(group.max()) + 1)
     return weights / np.maximum(count[group], 1)
 
@@ -242,15 +272,3 @@ def match_covariance(support: Support) -> Array:
 def map_covariance(noise: PoseNoise) -> Array:
     """The part (6, 6) of a pose's covariance that the keyframes' own poses bring."""
     return np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)
-
-
-def cells_of(xy: Array, width: int, height: int) -> NDArray[np.int64]:
-    """Cell number 0 .. 47 of pixels (N, 2)."""
-    column = np.clip(xy[:, 0] * COLUMNS / width, 0, COLUMNS - 1).astype(np.int64)
-    row = np.clip(xy[:, 1] * ROWS / height, 0, ROWS - 1).astype(np.int64)
-    return row * COLUMNS + column
-
-
-def spread(xy: Array, width: int, height: int) -> float:
-    """Share of the image's cells that hold at least one of the pixels (N, 2)."""
-    return len(np.unique(cells_of(xy, width, height))) / (COLUMNS * ROWS)

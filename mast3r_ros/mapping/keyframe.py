@@ -31,12 +31,19 @@ class Keyframe:
 
 @dataclass(frozen=True)
 class PoseNoise:
-    """Standard deviation per axis of the keyframes' poses against each other; all matches of a query share it.
+    """How far poses in a map are off, as measured on its own keyframes.
+
+    The covariance of a pose is ``match_scale`` times what its matches leave, plus a part that all matches share,
+    because the keyframes' own poses are off.
 
     Attributes:
-        position_m: metres.
-        rotation_rad: radians.
+        position_m: standard deviation per axis of the shared part, metres.
+        rotation_rad: the same of the rotation, radians.
+        match_scale: variance of the matches' part as a share of what their residuals promise.
+        found_elsewhere: share of the keyframes that were found, confidently, where they are not.
     """
 
     position_m: float
     rotation_rad: float
+    match_scale: float = 1.0
+    found_elsewhere: float = 0.0

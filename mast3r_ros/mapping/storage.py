@@ -13,6 +13,7 @@ Every limit here is far beyond any real map; it keeps a damaged or hostile file 
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -230,11 +231,14 @@ def _pose_noise(record: Any) -> PoseNoise | None:
     if record is None:
         return None
     try:
-        noise = PoseNoise(float(record["position_m"]), float(record["rotation_rad"]))
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("pose_noise needs the numbers position_m and rotation_rad") from None
-    if not (0 <= noise.position_m < 100 and 0 <= noise.rotation_rad < 4):
-        raise ValueError(f"pose_noise {noise.position_m:g} m, {noise.rotation_rad:g} rad is impossible")
+        # Maps of earlier versions have the first two only.
+        noise = PoseNoise(**{**asdict(PoseNoise(math.nan, math.nan)), **record})
+        fits = 0 <= noise.position_m < 100 and 0 <= noise.rotation_rad < 4
+        fits &= 0 < noise.match_scale < 1e4 and 0 <= noise.found_elsewhere <= 1
+    except TypeError:
+        raise ValueError(f"pose_noise needs numbers called {', '.join(PoseNoise.__annotations__)}") from None
+    if not fits:
+        raise ValueError(f"pose_noise {asdict(noise)} is impossible")
     return noise
 
 

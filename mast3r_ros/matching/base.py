@@ -127,3 +127,12 @@ class DepthPredictor(Matcher, Protocol):
 
     def estimate_focal(self, frame: Frame) -> float:
         """Focal length in pixels of a frame without calibration (square pixels, principal point in the middle)."""
+
+
+def landmarks(matcher: Matcher, features: Features) -> NDArray[np.float64]:
+    """Surface points (N, 3) of a keyframe that the matcher would look for in other views, in its camera frame, metres.
+
+    A matcher with a method of this name says so; verification then asks whether they were seen. Others have none.
+    """
+    find = getattr(matcher, "landmarks", None)
+    return np.zeros((0, 3)) if find is None else np.asarray(find(features), dtype=np.float64)

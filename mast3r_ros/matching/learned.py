@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,9 @@ from mast3r_ros.matching.reference_surface import surface_of
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network import PointmapNetwork, Tokens
 from mast3r_ros.network.checkpoint import load_model
+from mast3r_ros.network.shipped import shipped_checkpoint
+
+logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,6 +43,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 PAIRS_AT_ONCE = 8
 #: Retrieval describes squares of this many tokens on a side.
 POOLED = 2
+#: Every n-th pixel of a keyframe with depth is a landmark.
+LANDMARK_STEP = 12
 #: Values of each weight tensor that go into the network's fingerprint.
 SAMPLES = 64
 
@@ -94,11 +100,19 @@ class NetworkMatcher(ABC):
                 part.to(self.device, torch.float32 if name.startswith("downstream_head") else self.dtype)
             return checkpoint.eval().requires_grad_(False)
         if not str(checkpoint):
+            checkpoint = self._shipped()
+        return load_model(Path(checkpoint).expanduser(), self.device, self.dtype)
+
+    def _shipped(self) -> Path:
+        """The network of the package, for those who gave none."""
+        path = shipped_checkpoint() if self.name == "mast3r" else None
+        if path is None:
             raise MatcherError(
                 f"matcher '{self.name}' needs a checkpoint (.safetensors): download and convert one with "
                 "'mast3r_ros checkpoint download' and 'mast3r_ros checkpoint convert'"
             )
-        return load_model(Path(checkpoint).expanduser(), self.device, self.dtype)
+        logger.info("matcher %s takes the small network of the package, %s: no checkpoint is given", self.name, path)
+        return path
 
     @property
     def signature(self) -> str:
@@ -130,6 +144,10 @@ class NetworkMatcher(ABC):
         tokens = torch.from_numpy(encoded).T.reshape(1, -1, rows, columns)
         pooled = F.avg_pool2d(tokens, POOLED, ceil_mode=True)[0].flatten(1).T
         return np.ascontiguousarray(F.normalize(pooled, dim=1).numpy())
+
+    def landmarks(self, features: Features) -> NDArray[np.float64]:
+        """What a keyframe's own depth shows, every few pixels; nothing where only a network knows its shape."""
+        return NetworkView.from_features(features).surface(LANDMARK_STEP)
 
     # -- matching ----------------------------------------------------------------------------------
 

@@ -81,6 +81,16 @@ class NetworkView:
         y, x = np.mgrid[: self.size[0], : self.size[1]]
         return np.stack([x, y], axis=-1).reshape(-1, 2)
 
+    def surface(self, step: int) -> Array:
+        """Points (N, 3) of every ``step``-th pixel whose depth is known, in the camera's frame, metres."""
+        if self.camera is None or not self.depth.size:
+            return np.zeros((0, 3))
+        xy = self.grid().reshape(*self.size, 2)[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
+        depth = self.depth[xy[:, 1], xy[:, 0]].astype(np.float64)
+        xy, depth = xy[depth > 0], depth[depth > 0]
+        points = np.column_stack([self.rays(xy), np.ones(len(xy))]) * depth[:, None]
+        return np.asarray(points[np.isfinite(points).all(axis=1)])
+
     def to_features(self) -> dict[str, NDArray]:
         """What :meth:`from_features` needs, half precision where that is enough (depth: one part in 2000)."""
         camera = np.zeros(0)

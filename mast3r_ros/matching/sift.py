@@ -98,6 +98,10 @@ class SiftMatcher:
             return np.float32(1 / 8) * np.unpackbits(descriptors, axis=1) - np.float32(1 / 16)
         return np.float32(1 / QUANTUM) * descriptors
 
+    def landmarks(self, features: Features) -> NDArray[np.float32]:
+        """Points of the features whose depth is known."""
+        return features["points"][np.isfinite(features["points"][:, 2])]
+
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Mutual nearest neighbours among the reference features whose surface point is known."""
         known = [np.flatnonzero(np.isfinite(reference["points"][:, 2])) for reference in references]

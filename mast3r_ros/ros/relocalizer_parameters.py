@@ -25,7 +25,10 @@ class RelocalizerParameters:
         0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
     )
     checkpoint: str = param(
-        "", "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder.", fixed=True
+        "",
+        "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder; without, mast3r is the "
+        "small network of the package.",
+        fixed=True,
     )
     device: str = param("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"), fixed=True)
     dtype: str = param(
@@ -135,6 +138,18 @@ class RelocalizerParameters:
     )
     gates__min_agreeing_keyframes: int = param(
         Gates.min_agreeing_keyframes, "Keyframes that must support a pose (keyframes_disagree).", low=1, high=100
+    )
+    gates__min_explained: float = param(
+        Gates.min_explained,
+        "Least share of what the map expects in the image that must be found (expected_not_seen).",
+        low=0,
+        high=1,
+    )
+    gates__max_found_elsewhere: float = param(
+        Gates.max_found_elsewhere,
+        "Largest share of the map's keyframes found at wrong places, unless an initial pose helps (ambiguous_map).",
+        low=0,
+        high=1,
     )
     gates__max_depth_error: float = param(
         Gates.max_depth_error,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from mast3r_ros.evaluation.metrics.intervals import Interval, share_interval
 from mast3r_ros.evaluation.metrics.statistics import finite
+from mast3r_ros.geometry import se3
 
 Array = NDArray[np.float64]
 
@@ -28,8 +28,7 @@ def normalised_error(estimate: Array, truth: Array, covariance: Array) -> float:
     axes: the normalised estimation error squared of Bar-Shalom, Li and Kirubarajan, "Estimation with Applications
     to Tracking and Navigation", 2001, section 5.4. Chi-square with 6 degrees of freedom where C is right.
     """
-    turn = Rotation.from_matrix(estimate[:3, :3] @ truth[:3, :3].T).as_rotvec()
-    error = np.concatenate([estimate[:3, 3] - truth[:3, 3], turn])
+    error = se3.difference(estimate, truth)
     return float(error @ np.linalg.solve(covariance, error))
 
 

@@ -1,0 +1,56 @@
+"""What the map says should be seen from a pose, and how much of it was found.
+
+Doors, chairs and shelves exist in many copies. A pose found at the wrong copy explains the copy, and nothing of what
+stands around it: most places of the image where the map knows something then show something else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import Frame
+from mast3r_ros.geometry import se3
+from mast3r_ros.localization.cells import CELLS, cells_of
+
+Array = NDArray[np.float64]
+
+#: A cell of the image in which the map has fewer landmarks promises nothing.
+LANDMARKS = 3
+#: With fewer such cells there is too little to judge by.
+FEWEST_CELLS = 6
+#: Nearer than this nothing is expected to be seen, metres.
+NEAREST_M = 0.05
+
+
+def explained(found_xy: Array, camera_T_map: Array, focal_px: float, frame: Frame, landmarks: Array) -> float:
+    """Of the image's cells in which the map has landmarks, the share in which something of it was found.
+
+    Args:
+        found_xy: (N, 2) pixels of the query that the pose explains.
+        camera_T_map: (4, 4) the pose.
+        focal_px: focal length, where the frame has no calibration.
+        landmarks: (M, 3) map points that the matcher knows from the keyframes which support the pose, metres.
+
+    Returns:
+        NaN where the map promises too little.
+    """
+    promised = np.bincount(_seen_in(landmarks, camera_T_map, focal_px, frame), minlength=CELLS) >= LANDMARKS
+    if promised.sum() < FEWEST_CELLS:
+        return float("nan")
+    found = np.bincount(cells_of(found_xy, frame.width, frame.height), minlength=CELLS) > 0
+    return float((found & promised).sum() / promised.sum())
+
+
+def _seen_in(landmarks: Array, camera_T_map: Array, focal_px: float, frame: Frame) -> NDArray[np.int64]:
+    """Cells that landmarks before the camera fall into."""
+    points = se3.apply(camera_T_map, landmarks)
+    points = points[points[:, 2] > NEAREST_M]
+    if frame.camera is not None:
+        xy = frame.camera.project(points)
+    else:
+        centre = np.array([frame.width - 1, frame.height - 1]) / 2
+        xy = focal_px * points[:, :2] / points[:, 2:] + centre
+    with np.errstate(invalid="ignore"):
+        inside = ((xy >= -0.5) & (xy <= np.array([frame.width, frame.height]) - 0.5)).all(axis=1)
+    return cells_of(xy[inside], frame.width, frame.height)
