@@ -23,13 +23,14 @@ messages = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]
 MatcherOption = Annotated[
-    str, typer.Option("--matcher", help="mast3r or dust3r (need --checkpoint), sift, or auto for the best of these.")
+    str, typer.Option("--matcher", help="mast3r, dust3r (needs --checkpoint), sift, or auto for the best of these.")
 ]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="Weights of mast3r or dust3r: .safetensors, or a Hugging Face folder (see mast3r_ros checkpoint).",
+        help="Weights of mast3r or dust3r: .safetensors, or a Hugging Face folder (see mast3r_ros checkpoint). "
+        "Without it mast3r is the small network of the package.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where the network runs: auto, cpu or cuda.")]
@@ -132,18 +133,18 @@ def make_matcher(
     dtype: str = "auto",
     network_size: int = 0,
 ) -> Matcher:
-    """The matcher by its options; those of networks count where there is a checkpoint.
+    """The matcher by its options; those that it does not have are left out, but for checkpoint and feature.
 
     Raises:
         MatcherError: for a name or feature that does not exist, or options the matcher does not have.
         CheckpointError: for a checkpoint that cannot be used.
     """
-    from mast3r_ros.matching.registry import create
+    from mast3r_ros.matching.registry import create, matcher_options
 
-    options: dict[str, Any] = {} if feature is None else {"feature": feature}
-    if checkpoint is not None:
-        options |= {"checkpoint": checkpoint, "device": device, "dtype": dtype, "size": network_size}
-    return create(name, **options)
+    given = {"feature": feature, "checkpoint": checkpoint}
+    options: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
+    network = matcher_options(name, {"device": device, "dtype": dtype, "size": network_size})
+    return create(name, **options, **network)
 
 
 def make_localizer(keyframe_map: KeyframeMap, matcher: Matcher, keyframes: int) -> Localizer:

@@ -33,16 +33,13 @@ SizeOption = Annotated[
 ]
 
 
-CHECKPOINT_HELP = "Network: .safetensors, or a Hugging Face folder (see mast3r_ros checkpoint)."
-
-
 def predict(
     image1: ImageArgument,
     image2: ImageArgument,
-    checkpoint: Annotated[Path, typer.Option("--checkpoint", help=CHECKPOINT_HELP)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="*.npz: all maps, matches, focal lengths and pose; *.ply: a cloud.")
     ],
+    checkpoint: CheckpointOption = None,
     size: SizeOption = 0,
     dtype: DtypeOption = "float32",
     device: DeviceOption = "auto",
@@ -60,7 +57,7 @@ def predict(
         raise typer.BadParameter(f"--output {output} should end in .npz or .ply")
     with stages() as show:
         show("loading the network", 0, 3)
-        matcher = _network_matcher(checkpoint, size, dtype, device)
+        matcher = _network_matcher(checkpoint, size, dtype, device, "auto" if checkpoint else "mast3r")
         views = [_prepared(path, matcher.size) for path in (image1, image2)]
         show("predicting", 1, 3)
         prediction = predict_pair(matcher.network, views[0], views[1], subsample)
@@ -106,12 +103,15 @@ def match(
 
     from mast3r_ros.errors import MatcherError
     from mast3r_ros.evaluation.match_picture import draw_match_picture
+    from mast3r_ros.matching.registry import best_matcher
     from mast3r_ros.network.preprocessing import load_image
 
     images = [load_image(path) for path in (image1, image2)]
     with stages() as show:
         show("matching", 0, 2)
-        if matcher == "sift" or (matcher == "auto" and checkpoint is None):
+        if matcher == "auto":
+            matcher, _ = best_matcher(checkpoint or "")
+        if matcher == "sift":
             name, matches = _by_sift(images, feature)
         else:
             name, matches = _by_network(images, matcher, checkpoint, size, dtype, device)
@@ -151,7 +151,7 @@ def _by_network(
     return matcher.name, network_matches(prediction, views[0], views[1])
 
 
-def _network_matcher(checkpoint: Path | None, size: int, dtype: str, device: str, name: str = "auto") -> NetworkMatcher:
+def _network_matcher(checkpoint: Path | None, size: int, dtype: str, device: str, name: str) -> NetworkMatcher:
     """The checkpoint's matcher, which knows its network's size, type and device."""
     from mast3r_ros.errors import MatcherError
     from mast3r_ros.matching.learned import NetworkMatcher

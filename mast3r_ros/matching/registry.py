@@ -10,6 +10,7 @@ from typing import Any
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.network.checkpoint import read_config
+from mast3r_ros.network.shipped import better_than_sift, shipped_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +59,17 @@ def create(name: str, **options: Any) -> Matcher:
 def best_matcher(checkpoint: Any = "") -> tuple[str, str]:
     """Name of the best matcher that can run here, and why.
 
+    A checkpoint that is given is taken. The network of the package is taken where it measured better than sift on
+    real images, see :func:`mast3r_ros.network.shipped.better_than_sift`.
+
     Raises:
         CheckpointError: for a checkpoint that cannot be used.
     """
     if not checkpoint:
-        return "sift", "no checkpoint of a network is given"
+        if shipped_checkpoint() is None:
+            return "sift", "no checkpoint of a network is given"
+        better, why = better_than_sift()
+        return ("mast3r" if better else "sift"), why
     if read_config(checkpoint).has_descriptors:
         return "mast3r", f"{checkpoint} is a MASt3R network"
     return "dust3r", f"{checkpoint} is a DUSt3R network, without descriptors"

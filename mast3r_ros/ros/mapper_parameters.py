@@ -73,7 +73,10 @@ class MapperParameters:
         0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
     )
     checkpoint: str = param(
-        "", "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder.", fixed=True
+        "",
+        "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder; without, mast3r is the "
+        "small network of the package.",
+        fixed=True,
     )
     device: str = param("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"), fixed=True)
     dtype: str = param(
