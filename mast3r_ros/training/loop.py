@@ -242,7 +242,8 @@ def _validated(config: TrainConfig, run: Run, held_out: list[HeldOutPair]) -> di
     """Validation of the averaged weights."""
     current = {name: p.detach().clone() for name, p in run.network.named_parameters()}
     _load(run.network, run.average.values)
-    figures = validate(run.network.eval(), held_out, torch.bfloat16 if config.amp else None)
+    with torch.compiler.set_stance("force_eager"):  # what was compiled for training is of no use here
+        figures = validate(run.network.eval(), held_out, torch.bfloat16 if config.amp else None)
     _load(run.network.train(), current)
     return {f"val_{name}": value for name, value in figures.items()}
 

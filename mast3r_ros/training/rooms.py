@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from mast3r_ros.synthetic.trajectory import OPTICAL
 from mast3r_ros.training.views import SceneFile, View, save_scene
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
     from multiprocessing.sharedctypes import Synchronized
 
 Array = NDArray[np.float64]
@@ -148,13 +150,21 @@ def looking_about(centre: Array, rng: np.random.Generator) -> Array:
 def render_ahead(rooms: RenderedRooms, first: int, count: int, step: int, wanted: Synchronized[int]) -> None:
     """Render every ``step``-th room from ``first`` on, as far as ``wanted`` rooms, which may grow up to ``count``.
 
-    Meant for a process of its own: it leaves others the right of way.
+    Meant for a process of its own: it leaves others the right of way, and ends when its parent does.
     """
     import torch
+
+    parent = parent_process()
 
     os.nice(10)
     torch.set_num_threads(1)
     for number in range(first, count, step):
-        while number >= wanted.value:
+        while number >= wanted.value and _alive(parent):
             time.sleep(0.5)
+        if not _alive(parent):
+            return
         rooms.ensure(number)
+
+
+def _alive(parent: BaseProcess | None) -> bool:
+    return parent is None or parent.is_alive()
