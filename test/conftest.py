@@ -33,3 +33,14 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the folder 'shared' beside the repository")
     return folder
+
+
+@pytest.fixture()
+def no_shipped_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package without a network of its own; what is put into the folder returned is one."""
+    from mast3r_ros.network import shipped
+
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setattr(shipped, "WEIGHTS", folder)
+    return folder

@@ -361,6 +361,7 @@ class TestDeviceTokens:
 
 
 class TestOptions:
+    @pytest.mark.usefixtures("no_shipped_network")
     def test_auto_takes_what_the_checkpoint_is(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         mast3r = save_network(random_network(TINY), tmp_path / "m.safetensors")
         linear = replace(TINY, head_type="linear", desc_dim=0, two_confs=False)
@@ -380,6 +381,7 @@ class TestOptions:
             with pytest.raises(CheckpointError, match="mast3r_ros checkpoint convert"):
                 create(name, checkpoint=file)
 
+    @pytest.mark.usefixtures("no_shipped_network")
     def test_wrong_options_are_refused(self, tmp_path: Path) -> None:
         network = random_network(TINY)
         for options in ({"dtype": "int8"}, {"device": "tpu"}, {"size": 7}, {"subsample": 0}, {"feature": "orb"}):

@@ -14,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mast3r_ros.cli.common import make_matcher, print_facts, progress, warn
+from mast3r_ros.cli.common import make_matcher, print_facts, print_table, progress, warn
 from mast3r_ros.errors import UserError
 
 if TYPE_CHECKING:
     from mast3r_ros.evaluation.replay import ReplaySettings
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.ros.live import LiveRun
     from mast3r_ros.synthetic.recording import RecordingSettings
 
@@ -76,12 +77,12 @@ def demo(
             f"{have} needs {need} as well: a map is made with `mast3r_ros map build RECORDING -o MAP` from a recording "
             "with known poses, and the bag is another recording of the same place"
         )
-    story = Story()
+    story, own = Story(), bag is not None
     if bag is None or map is None:
         scale: dict[str, Any] = {"width": 320, "height": 240, "mapping_s": 30.0, "query_s": 8.0} if quick else {}
         settings = RecordingSettings(family=family, seed=seed, **scale)
         bag, map = _make_world(story, output, settings)
-    _play(story, output, bag, map, image_topic, truth_topic, pictures)
+    _play(story, output, bag, map, image_topic, truth_topic, pictures, compare=not own)
 
 
 def _make_world(story: Story, output: Path, settings: RecordingSettings) -> tuple[Path, Path]:
@@ -126,6 +127,7 @@ def _play(
     image_topic: str | None,
     truth_topic: str | None,
     pictures: Path | None,
+    compare: bool,
 ) -> None:
     """Play the recording through the live node and write what came of it."""
     from mast3r_ros.evaluation.demo_output import write_live_output, write_pictures
@@ -144,6 +146,7 @@ def _play(
             f"Is {bag} a recording of the place in {map_folder}? {output / 'logs' / 'relocalizer.log'} has the details"
         )
     matcher = make_matcher("auto", None)
+    matchers = _side_by_side(story, bag, keyframe_map, topics) if compare else {}
     with story.chapter("report", "What came out"):
         summary = write_live_output(
             output,
@@ -155,11 +158,45 @@ def _play(
             topics,
             title=f"Relocalization live: {bag.name}",
             stage_seconds=story.seconds,
+            matchers=matchers,
         )
         if pictures is not None:
             for path in write_pictures(pictures, run.replay, keyframe_map, matcher, bag):
                 _say(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
     _print_summary(summary, output)
+
+
+def _side_by_side(
+    story: Story, bag: Path, keyframe_map: KeyframeMap, topics: ReplaySettings
+) -> dict[str, dict[str, Any]]:
+    """The network of the package and sift on the same frames; nothing where the package has no network."""
+    from mast3r_ros.evaluation.side_by_side import side_by_side
+    from mast3r_ros.network.shipped import shipped_checkpoint
+
+    if shipped_checkpoint() is None:
+        return {}
+    with story.chapter("matchers", "Side by side: a small learned matcher and SIFT, offline, on some of the frames"):
+        made = [make_matcher(name) for name in ("mast3r", "sift")]
+        with progress("   localizing") as show:
+            rows = side_by_side(
+                bag, keyframe_map, made, topics, progress=lambda stage, done, total: show(done, total, stage)
+            )
+        print_table("", ("matcher", "localized", "wrong", "position", "rotation", "latency"), _lines(rows))
+    return rows
+
+
+def _lines(rows: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [
+        (
+            name,
+            f"{row['frames_localized']} of {row['frames']}",
+            "-" if row["wrong_accepted"] is None else str(row["wrong_accepted"]),
+            f"{100 * row['median_translation_error_m']:.2f} cm",
+            f"{row['median_rotation_error_deg']:.3f} deg",
+            f"{row['latency_ms_p50']:.0f} ms",
+        )
+        for name, row in rows.items()
+    ]
 
 
 def _has_topic(bag: Path, topic: str) -> bool:

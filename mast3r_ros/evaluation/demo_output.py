@@ -44,6 +44,7 @@ def write_live_output(
     *,
     title: str,
     stage_seconds: Mapping[str, float],
+    matchers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write summary.json, report.html, records.jsonl, result.mcap, recording.rrd, trajectory.tum (and truth.tum).
 
@@ -51,6 +52,7 @@ def write_live_output(
         matcher: draws the match pictures again, from the recorded frames.
         bag: the recording that was played.
         settings: its topics.
+        matchers: what other matchers made of the recording, see :func:`side_by_side`, for the summary.
 
     Returns:
         the summary, see :func:`live_summary`.
@@ -59,7 +61,7 @@ def write_live_output(
     pictures = match_pictures(replay, keyframe_map, matcher, bag)
     tiles = [(str(traffic.played - len(replay.evaluation.records)), f"of {traffic.played} images not looked at", "")]
     write_run(folder, replay.evaluation, keyframe_map, pictures, title=title, tiles=tiles)
-    summary = live_summary(replay.evaluation, traffic, stage_seconds)
+    summary = {**live_summary(replay.evaluation, traffic, stage_seconds), "matchers": dict(matchers or {})}
     write_json(folder / "summary.json", summary)
     write_result_bag(folder / "result.mcap", replay, settings, keyframe_map.frame_id)
     try:
