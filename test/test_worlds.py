@@ -52,10 +52,8 @@ def pairs() -> list[WorldPair]:
 @pytest.mark.parametrize("seed", [0, 1, 2**16, 2**31, 2**63, 10**30])
 def test_rooms_of_every_seed_are_apart_from_those_of_training_and_tuning(seed: int) -> None:
     first = first_room(seed)
-    assert (
-        HELD_OUT_SEED < FIRST_ROOM <= first
-        and first + MOST_ROOMS <= FIRST_ROOM + ROOMS + MOST_ROOMS <= VALIDATION_SEEDS
-    )
+    assert HELD_OUT_SEED < FIRST_ROOM <= first < FIRST_ROOM + ROOMS
+    assert first + MOST_ROOMS < VALIDATION_SEEDS < TRAINING_SEEDS
     assert abs(first_room(seed + 1) - first) >= MOST_ROOMS, "neighbouring seeds share no room"
 
 
@@ -160,7 +158,8 @@ class TestTwoViews:
         crooked = CrookedNetwork(se3.inverse(self.PHOTO))
         metres, degrees = self.found(crooked, two_views=True)
         assert metres < 0.08 and degrees < 1.0
-        assert self.found(crooked, two_views=False)[0] > 2 * metres
+        spoiled = self.found(crooked, two_views=False)
+        assert spoiled[0] > 1.8 * metres and spoiled[1] > 4 * degrees
 
     def test_the_length_is_the_pointmaps(self) -> None:
         network = OracleNetwork(se3.inverse(self.PHOTO), unit=2.0)
