@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracle import TINY
 from typer.testing import CliRunner
 
 from mast3r_ros.bags import open_bag
@@ -18,10 +19,12 @@ from mast3r_ros.evaluation.live_summary import Traffic, live_summary
 from mast3r_ros.evaluation.localization import Evaluation, Record
 from mast3r_ros.evaluation.replay import ReplaySettings, reference_poses
 from mast3r_ros.evaluation.scene_view import PAPER, Way, draw_scene
+from mast3r_ros.evaluation.side_by_side import side_by_side
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
+from mast3r_ros.network.initialise import random_network
 from mast3r_ros.synthetic import recording
 
 SMALL = recording.RecordingSettings(
@@ -39,6 +42,18 @@ def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keyframe_map, _ = build_map(open_source(folder / "mapping.mcap"), matcher=create("sift"))
     keyframe_map.save(folder / "map")
     return folder
+
+
+def test_matchers_side_by_side_see_the_same_frames(world_folder: Path) -> None:
+    random = create("mast3r", checkpoint=random_network(TINY), size=128, dtype="float32", device="cpu")
+    settings = ReplaySettings(truth_topic=recording.TRUTH)
+    keyframe_map = KeyframeMap.load(world_folder / "map")
+    rows = side_by_side(world_folder / "query.mcap", keyframe_map, [random, create("sift")], settings, frames=6)
+    frames = SMALL.query_s * SMALL.query_hz
+    every = rows["sift"]["every"]
+    assert every == 3 and [row["frames"] for row in rows.values()] == [-(-frames // every)] * 2
+    assert rows["sift"]["frames_localized"] >= 4 and rows["sift"]["median_translation_error_m"] < 0.05
+    assert rows["mast3r"]["frames_localized"] == rows["mast3r"]["wrong_accepted"] == 0, "its weights are random"
 
 
 def test_recorded_transforms_agree_with_the_truth(world_folder: Path) -> None:

@@ -191,8 +191,8 @@ def _lines(rows: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
             name,
             f"{row['frames_localized']} of {row['frames']}",
             "-" if row["wrong_accepted"] is None else str(row["wrong_accepted"]),
-            f"{100 * row['median_translation_error_m']:.2f} cm",
-            f"{row['median_rotation_error_deg']:.3f} deg",
+            f"{100 * row['median_translation_error_m']:.2f} cm" if row["frames_localized"] else "-",
+            f"{row['median_rotation_error_deg']:.3f} deg" if row["frames_localized"] else "-",
             f"{row['latency_ms_p50']:.0f} ms",
         )
         for name, row in rows.items()

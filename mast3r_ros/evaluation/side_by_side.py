@@ -19,7 +19,7 @@ from mast3r_ros.matching.base import Matcher
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
 #: About so many frames of the recording are looked at.
-FRAMES = 40
+FRAMES = 25
 
 
 def side_by_side(
