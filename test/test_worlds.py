@@ -25,11 +25,12 @@ from mast3r_ros.evaluation.worlds import WorldsSettings, evaluate_worlds, match_
 from mast3r_ros.evaluation.worlds_summary import worlds_figures
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Localizer
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, reference_map
+from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
 from mast3r_ros.matching import create
-from mast3r_ros.matching.base import PixelMatches
+from mast3r_ros.matching.base import DepthPredictor, PixelMatches
 from mast3r_ros.matching.two_views import TwoViewMatcher, triangulated
 from mast3r_ros.network.heads import Pointmap
+from mast3r_ros.network.initialise import random_network
 from mast3r_ros.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 
 ROOM = RoomsConfig(width=192, height=144)
@@ -178,6 +179,16 @@ class TestTwoViews:
         assert 175 <= len(back) <= 190
         rows = [int(np.argmin(np.linalg.norm(xy1 - xy, axis=1))) for xy in found1]
         assert np.median(np.linalg.norm(back - points[rows], axis=1)) < 1e-3
+
+    def test_only_small_networks_and_photos_without_depth_are_asked_this_way(self) -> None:
+        photo = replace(see(self.PHOTO), depth=None)
+        stem = replace(OracleNetwork().config, head_type="catskip", stem_dim=16)
+        small = create("mast3r", checkpoint=random_network(stem), device="cpu")
+        assert isinstance(photo_matcher(small, photo), TwoViewMatcher)
+        assert isinstance(photo_matcher(small, photo), DepthPredictor)
+        assert photo_matcher(small, see(self.PHOTO)) is small
+        published = create("mast3r", checkpoint=OracleNetwork(), size=320, device="cpu")
+        assert photo_matcher(published, photo) is published
 
     def test_matches_of_nothing_have_no_points(self) -> None:
         few = PixelMatches(np.zeros((5, 2)), np.zeros((5, 2)))

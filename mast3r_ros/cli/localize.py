@@ -90,6 +90,7 @@ def localize(
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     if reference is not None:
         keyframe_map = _map_of_photo(reference, reference_depth, chosen, (camera, (fx, fy, cx, cy), focal))
+        chosen = _asking_a_photo(keyframe_map, chosen)
     else:
         keyframe_map = load_map(map)
     choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
@@ -143,6 +144,12 @@ def _map_of_photo(photo: Path, depth: Path | None, matcher: Matcher, calibration
     if depth is None:
         note(OWN_SCALE)
     return keyframe_map
+
+
+def _asking_a_photo(keyframe_map: KeyframeMap, matcher: Matcher) -> Matcher:
+    from mast3r_ros.localization.single_reference import REFERENCE, photo_matcher
+
+    return photo_matcher(matcher, keyframe_map.frame(REFERENCE))
 
 
 def _read_frame(image: Path, choice: CameraChoice, depth: Path | None) -> Frame:

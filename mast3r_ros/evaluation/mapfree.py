@@ -16,7 +16,7 @@ from mast3r_ros.evaluation.localization import Record
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, reference_map
+from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import DepthPredictor, Matcher
 
@@ -65,7 +65,9 @@ def run_mapfree(
 def _run_scene(
     scene: MapFreeScene, matcher: Matcher, depth: Path | None, progress: Callable[[int, int], None], watch: Watch
 ) -> list[Record]:
-    keyframe_map = reference_map(scene.frame(REFERENCE, None if depth is None else read_depth(depth)), matcher)
+    reference = scene.frame(REFERENCE, None if depth is None else read_depth(depth))
+    keyframe_map = reference_map(reference, matcher)
+    matcher = photo_matcher(matcher, reference)
     keyframe_map.prepare(matcher)
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=1, gates=SINGLE_REFERENCE_GATES))
     truth = {pose.name: pose.world_T_camera for pose in scene.poses}

@@ -15,7 +15,7 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import EssentialSettings, RelativePose, solve_relative_pose
 from mast3r_ros.localization import Localizer, LocalizerSettings
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, reference_map
+from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
 from mast3r_ros.matching.base import DepthPredictor, Features, Matcher
 from mast3r_ros.matching.two_images import TwoImageMatches, image_matches
 
@@ -117,7 +117,8 @@ class MetricFinder:
         started = time.perf_counter()
         keyframe_map = reference_map(frame1, self.matcher)
         keyframe_map.prepare(self.matcher)
-        estimate = Localizer(keyframe_map, self.matcher, self.settings).localize(frame2)
+        matcher = photo_matcher(self.matcher, frame1)
+        estimate = Localizer(keyframe_map, matcher, self.settings).localize(frame2)
         timings = {**estimate.timings_ms, "total": 1e3 * (time.perf_counter() - started)}
         parts = [(m.matches.reference_xy, m.matches.query_xy, m.matches.weights, m.inlier) for m in estimate.matched]
         empty = (np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0, bool))

@@ -11,6 +11,8 @@ from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.localization.verification import Gates
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import DepthPredictor, Matcher
+from mast3r_ros.matching.learned import NetworkMatcher
+from mast3r_ros.matching.two_views import TwoViewMatcher
 
 #: Name of the only keyframe, and of the frame that poses are in: the photo's camera (x right, y down, z forward).
 REFERENCE = "reference"
@@ -43,6 +45,19 @@ def reference_map(frame: Frame, matcher: Matcher) -> KeyframeMap:
     keyframe_map = KeyframeMap(REFERENCE, source=frame.name, image_format="png")
     keyframe_map.add(PosedFrame(frame, np.eye(4)), REFERENCE)
     return keyframe_map
+
+
+def photo_matcher(matcher: Matcher, frame: Frame) -> Matcher:
+    """The matcher to ask a map of nothing but this photo with.
+
+    Without depth, pointmaps of small networks are too coarse to solve a pose against: of theirs only the length of the
+    motion is taken. Others are taken as they are.
+    """
+    if not isinstance(matcher, NetworkMatcher) or not matcher.metric or frame.depth is not None:
+        return matcher
+    if matcher.network.config.stem_dim > 0:  # published networks have no convolutional stem
+        return TwoViewMatcher(matcher)
+    return matcher
 
 
 def calibrated(frame: Frame, matcher: Matcher) -> Frame:

@@ -9,7 +9,6 @@ wrong with single points, while a pose solved against predicted points inherits 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from scipy.spatial import cKDTree
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry.relative_pose import EssentialSettings, solve_relative_pose
 from mast3r_ros.geometry.scale import MetricScale, metric_scale_from_depth
-from mast3r_ros.matching.base import Features, Matches, PixelMatches
+from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_view import NetworkView
 from mast3r_ros.matching.reference_surface import OWN_SCALE, OWN_SCALE_SIGMA
@@ -65,9 +64,13 @@ class TwoViewMatcher:
         found = self._network.match_pixels(query, references)
         return [self._lifted(query, reference, pixels) for reference, pixels in zip(references, found, strict=True)]
 
-    def __getattr__(self, name: str) -> Any:
-        # What a network can do beside matching, this can.
-        return getattr(self._network, name)
+    def predict_depth(self, features: Features, other: Features) -> PredictedDepth:
+        """Of the network."""
+        return self._network.predict_depth(features, other)
+
+    def estimate_focal(self, frame: Frame) -> float:
+        """Of the network."""
+        return self._network.estimate_focal(frame)
 
     def _lifted(self, query: Features, reference: Features, found: PixelMatches) -> Matches:
         camera1, camera2 = (NetworkView.from_features(features).camera for features in (reference, query))
