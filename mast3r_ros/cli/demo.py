@@ -175,7 +175,7 @@ def _side_by_side(
 
     if shipped_checkpoint() is None:
         return {}
-    with story.chapter("matchers", "Side by side: a small learned matcher and SIFT, offline, on some of the frames"):
+    with story.chapter("matchers", "Side by side, offline: a small learned matcher and SIFT"):
         made = [make_matcher(name) for name in ("mast3r", "sift")]
         with progress("   localizing") as show:
             rows = side_by_side(
