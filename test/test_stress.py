@@ -298,3 +298,10 @@ def test_a_contact_sheet_keeps_proportions() -> None:
     assert sheet.shape == (HEIGHT + CAPTION, 2 * WIDTH, 3)
     shown = (sheet[CAPTION:] == 200).all(axis=2)
     assert shown[:, :WIDTH].sum() == 320 * 120 and shown[:, WIDTH:].sum() == 160 * 240
+
+
+def test_a_warehouse_whose_middle_is_full_is_orbited_where_there_is_room() -> None:
+    (scene,) = scenes_of(4, ["orbit"], StressSettings().camera, 8)
+    assert scene.place.name == "warehouse 4" and len(scene.mapping) >= 5
+    positions = np.array([shot.map_T_camera[:3, 3] for shot in scene.mapping])
+    assert (scene.place.world.clearance(positions) > 0.25).all()

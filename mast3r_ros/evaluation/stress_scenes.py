@@ -76,12 +76,32 @@ class Place:
         return np.asarray(points[int(np.argmax(self.world.clearance(points)))])
 
     def orbit(self, angle: float, reach_m: float = 1.8, height_m: float = EYE_M) -> Array | None:
-        """Camera (4, 4) that looks at the middle of the place from an angle (radians) around it, or None in a wall."""
-        target = np.array([0.0, 0.0, 0.4])
-        for radius in np.arange(reach_m, 0.7, -0.1):
-            eye = np.array([radius * np.cos(angle), radius * np.sin(angle), height_m])
+        """Camera (4, 4) at an angle (radians) around the middle of the place, looking at it; None in a wall.
+
+        Angle 0 is the side with the most room, see ``_orbited``.
+        """
+        (x, y), front = self._orbited
+        return self._view(np.array([x, y]), front + angle, reach_m, height_m)
+
+    @cached_property
+    def _orbited(self) -> tuple[tuple[float, float], float]:
+        """What orbits go around, and where they begin: the room's middle, or the spot where racks fill the middle."""
+        begins = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        reach = np.radians(ORBIT_DEG)
+        best: tuple[int, tuple[float, float], float] = (-1, (0.0, 0.0), 0.0)
+        for middle in (np.zeros(2), self.spot[:2]):
+            for begin in begins:
+                angles = begin + np.linspace(-reach, reach, 5)
+                free = sum(self._view(middle, float(angle), 1.8, EYE_M) is not None for angle in angles)
+                if free > best[0]:
+                    best = free, (float(middle[0]), float(middle[1])), float(begin)
+        return best[1], best[2]
+
+    def _view(self, middle: Array, angle: float, reach_m: float, height_m: float) -> Array | None:
+        for radius in np.arange(reach_m, 0.4, -0.1):
+            eye = np.array([*(middle + radius * np.array([np.cos(angle), np.sin(angle)])), height_m])
             if self.world.clearance(eye) > CLEARANCE_M:
-                return looking_at(eye, target)
+                return looking_at(eye, np.array([*middle, 0.4]))
         return None
 
 
@@ -160,7 +180,9 @@ def _from_one_side(place: Place, keyframes: int) -> Array:
     """The middle of the place from one side only."""
     angles = np.radians(np.linspace(-ORBIT_DEG, ORBIT_DEG, max(keyframes // 4, 5)))
     views = [place.orbit(a, reach, height) for reach in (1.2, 1.8) for height in (1.2, 1.6) for a in angles]
-    return np.stack([view for view in views if view is not None])
+    free = [view for view in views if view is not None]
+    # A room so full that nobody can stand before its middle is mapped from where one can stand.
+    return np.stack(free) if free else _on_the_spot(place, keyframes)
 
 
 def _room(seed: int) -> Place:

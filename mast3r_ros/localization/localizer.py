@@ -99,6 +99,17 @@ class _Correspondences:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Query:
+    """A frame, what is known of it, and what was believed of it before anybody looked."""
+
+    frame: Frame
+    features: Features
+    prior: PosePrior | None
+    exclude: frozenset[str]
+    clock: _Clock
+
+
 class Localizer:
     """Localizes single frames in a keyframe map.
 
@@ -140,34 +151,26 @@ class Localizer:
         with clock.stage("describe"):
             features = self.matcher.describe(frame)
         self._described = frame, features
-        first = self._look(frame, features, self.settings.keyframes, prior, exclude, clock)
+        query = _Query(frame, features, prior, exclude, clock)
+        first = self._look(query, self.settings.keyframes, prior)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
             return first
         if len(self.map) <= self.settings.keyframes:
             return first
         # A pose that was nearly good enough tells where to look for more support.
-        around = prior
-        if first.map_T_camera is not None:
-            around = PosePrior(first.map_T_camera)
-        second = self._look(frame, features, self.settings.second_look, around, exclude, clock)
+        around = prior if first.map_T_camera is None else PosePrior(first.map_T_camera)
+        second = self._look(query, self.settings.second_look, around)
         return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
 
-    def _look(
-        self,
-        frame: Frame,
-        features: Features,
-        count: int,
-        prior: PosePrior | None,
-        exclude: frozenset[str],
-        clock: _Clock,
-    ) -> PoseEstimate:
-        """One attempt with ``count`` keyframes."""
+    def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
+        """One attempt with ``count`` keyframes, some of them from ``around`` a pose."""
+        frame, clock = query.frame, query.clock
         with clock.stage("retrieve"):
-            ids = self._retrieve(features, count, prior, exclude)
+            ids = self._retrieve(query.features, count, around, query.exclude)
         if not ids:
             return rejected(Reason.NOTHING_RETRIEVED, "no keyframe looks like this image")
         with clock.stage("match"):
-            found = self._correspondences(features, ids)
+            found = self._correspondences(query.features, ids)
         if len(found.xy) < MINIMUM:
             return rejected(Reason.TOO_FEW_MATCHES, _few_matches(found))
         with clock.stage("solve"):
@@ -176,7 +179,9 @@ class Localizer:
             return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
             support, found = solved
-            support = replace(support, landmarks=self._landmarks(found, support), believed=_agrees(support, prior))
+            support = replace(
+                support, landmarks=self._landmarks(found, support), believed=_agrees(support, query.prior)
+            )
             verdict = verify(support, frame, self.settings.gates, self._noise(found, support))
         if verdict.reason is Reason.NONE and frame.camera is None:
             self._remember_focal(frame, support.pose.focal_px)
