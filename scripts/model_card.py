@@ -61,7 +61,7 @@ class Job:
     @property
     def limit(self) -> str:
         """What a good pose is."""
-        return "within 10 cm and 5 deg, accepted" if self.real else "within 25 cm and 5 deg"
+        return "accepted and within 10 cm and 5 deg" if self.real else "within 25 cm and 5 deg"
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """The summary of each matcher, by its name."""
