@@ -23,6 +23,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", glob("launch/*.py")),
         (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+        (f"share/{PACKAGE}/config/train", sorted(glob("config/train/*.yaml"))),
     ],
     zip_safe=False,
     # The ranges the package accepts; requirements.txt pins what it is tested with. On a robot numpy, scipy,

@@ -57,7 +57,7 @@ class Gates:
     min_agreeing_keyframes: int = 2
     strong_inliers: int = 30
     strong_spread: float = 0.2
-    min_explained: float = 0.35
+    min_explained: float = 0.4
     max_depth_error: float = 0.1
     max_found_elsewhere: float = 0.15
 
