@@ -5,19 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mast3r_ros.matching.half_precision import has_amx
-
 #: Rows and columns of a tile of similarities. On a CPU one fits into the cache of a core (4 MiB); high tiles
 #: were measured to be twice as fast as wide ones of the same size (two cores, 24 values a descriptor).
 CPU_TILE = (2048, 512)
 GPU_TILE = (4096, 16384)
-
-#: The same for products in bfloat16, of which twice as many fit.
-AMX_TILE = (1536, 512)
-#: Searches with fewer rows than this are not worth the way through bfloat16.
-AMX_FROM = 512
-#: Of the exact product, relative to both lengths: two factors and the result rounded to 8 bits each.
-BFLOAT16_ERROR = 3 * 2.0**-8
 
 METRICS = ("dot", "l2")
 
@@ -41,8 +32,6 @@ def nearest(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
         blocks = queries.split(rows, dim=1)
         return torch.cat([_running_best(block, database, metric, columns) for block in blocks], dim=1)
     # One pair after the other, so that a tile fits into the cache.
-    if metric == "dot" and queries.shape[1] >= AMX_FROM and has_amx():
-        return torch.stack([_in_promising_tiles(q, d, *AMX_TILE) for q, d in zip(queries, database)])
     return torch.stack([_in_best_tile(q, d, metric, *CPU_TILE) for q, d in zip(queries, database)])
 
 
@@ -75,45 +64,6 @@ def _in_best_tile(queries: Tensor, database: Tensor, metric: str, rows: int, col
             similarity = _similarity(queries[chosen], tiles[number], metric, room)
             index[chosen] = similarity.argmax(dim=1) + number * columns
     return index
-
-
-def _in_promising_tiles(queries: Tensor, database: Tensor, rows: int, columns: int) -> Tensor:
-    """All rows (n, D) of one search, exact: bfloat16 rules out most tiles of columns, float32 looks at the rest.
-
-    A tile is left out only if its largest rounded product is further below the best one than rounding explains.
-    With AMX this costs less than half; where nearly everything is alike, it rules out nothing and is not used.
-    """
-    maxima = _rounded_maxima(queries.bfloat16(), database.bfloat16(), rows, columns)
-    lengths = queries.norm(dim=1) * database.norm(dim=1).max()
-    floor = maxima.amax(dim=1) - 2 * BFLOAT16_ERROR * lengths
-    promising = (maxima >= floor[:, None]).T
-    if promising.float().mean() > 0.25 or not bool((maxima.amax(dim=1) > 0).all()):
-        return _in_best_tile(queries, database, "dot", *CPU_TILE)
-    best = torch.full((len(queries),), -torch.inf)
-    index = torch.zeros(len(queries), dtype=torch.int64)
-    members = promising.nonzero()[:, 1].split(promising.sum(dim=1).tolist())
-    for number, (tile, chosen) in enumerate(zip(database.split(columns), members)):
-        value, position = (queries[chosen] @ tile.T).max(dim=1) if len(chosen) else (best[:0], index[:0])
-        improved = value > best[chosen]
-        best[chosen[improved]] = value[improved]
-        index[chosen[improved]] = position[improved] + number * columns
-    return index
-
-
-def _rounded_maxima(queries: Tensor, database: Tensor, rows: int, columns: int) -> Tensor:
-    """Largest product of each row (n, D) with each tile of columns of (m, D), bfloat16 -> (n, tiles) float32.
-
-    Positive floating-point numbers are in the order of their bits, and of integers a maximum is four times
-    cheaper. Where all products are negative the result is one of them, but not the largest.
-    """
-    tiles = database.split(columns)
-    room = queries.new_empty(rows * columns)
-    maxima = queries.new_empty(len(tiles), len(queries))
-    for begin, block in zip(range(0, len(queries), rows), queries.split(rows)):
-        for tile, largest in zip(tiles, maxima[:, begin : begin + len(block)]):
-            products = torch.mm(block, tile.T, out=room[: len(block) * len(tile)].view(len(block), len(tile)))
-            torch.amax(products.view(torch.int16), dim=1, out=largest.view(torch.int16))
-    return maxima.T.float()
 
 
 def _similarity(queries: Tensor, database: Tensor, metric: str, room: Tensor | None = None) -> Tensor:
