@@ -326,7 +326,7 @@ class TestNoiseOfAMap:
         return np.stack([rng.multivariate_normal(np.zeros(6), C) for C in covariance]), of_matches
 
     @pytest.mark.parametrize(
-        ("scale", "position", "rotation"), [(1.0, 0.02, 0.01), (0.1, 1e-4, 1e-4), (4.0, 0.001, 0.001)]
+        ("scale", "position", "rotation"), [(1.0, 0.02, 0.01), (0.5, 1e-4, 1e-4), (4.0, 0.001, 0.001)]
     )
     def test_errors_fill_the_ellipsoids(self, scale: float, position: float, rotation: float) -> None:
         noise = fit_noise(*self.drawn(40, scale, position, rotation))

@@ -306,6 +306,8 @@ def test_a_signal_while_saving_loses_nothing(tmp_path: Path, kind: signal.Signal
 
 
 def _save_for_ever(path: str) -> None:
+    # A shell starts what runs in the background with SIGINT ignored, and Python leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     keyframe_map = KeyframeMap.load(path)
     header = storage.Header("world")
 
