@@ -49,6 +49,7 @@ def test_golden_fast_search_from_a_grid(path: Path, monkeypatch: pytest.MonkeyPa
     for xy, shape, side in ((xy1, desc[0].shape, 1), (xy2, desc[1].shape, 2)):
         np.testing.assert_array_equal(xy @ [1, shape[1]], golden[f"sub8_dot_flat__{side}"])
     monkeypatch.setattr(neighbours, "CPU_TILE", (7, 100))
+    monkeypatch.setattr(neighbours, "PIECE", 30)
     check("sub8_dot", golden, *fast_reciprocal_matches(*desc))
 
 
@@ -205,8 +206,8 @@ def test_no_starts_and_wrong_arguments() -> None:
 
 
 def test_memory_stays_far_below_the_similarity_matrix() -> None:
-    """768 starts against 96 x 128 pixels: their similarities alone would take 38 MB."""
-    desc1, desc2 = random_maps(6, 96, 128, 24), random_maps(7, 96, 128, 24)
+    """3072 starts against 192 x 256 pixels: their similarities alone would take 604 MB."""
+    desc1, desc2 = random_maps(6, 192, 256, 24), random_maps(7, 192, 256, 24)
     largest = 0
 
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
@@ -219,4 +220,4 @@ def test_memory_stays_far_below_the_similarity_matrix() -> None:
 
     with Largest():
         fast_reciprocal_matches(desc1, desc2, subsample=4)
-    assert 0 < largest <= 4 * 512 * 2048
+    assert 0 < largest <= 4 * 1536 * 4096
