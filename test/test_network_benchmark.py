@@ -128,6 +128,8 @@ def test_benchmark_network_contract(run, monkeypatch) -> None:
     assert 0 < deviation["match_agreement"] <= 1
     assert abs(deviation["match_error_change"]) < 0.2
     assert deviation["pose_error"]["float32"]["position_m"] < 0.3
+    assert 0 < deviation["pose_error"]["float32"]["expected_position_m"] < 0.3
+    assert abs(deviation["pose_error"]["expected_change"]) < 0.5
 
 
 def test_benchmark_match_prints_a_table(run) -> None:

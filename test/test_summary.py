@@ -122,7 +122,9 @@ def test_the_nearest_keyframe_is_one_that_looks_the_same_way():
     for name, twist in (("here, facing away", [0, 0, 0, 0, np.pi, 0]), ("beside", [0.4, 0, 0, 0, 0.1, 0])):
         keyframe_map.add(PosedFrame(frame, se3.exp(twist)), name.split(",")[0])
     viewpoints = Viewpoints(keyframe_map)
-    assert viewpoints.nearest(np.eye(4)) == pytest.approx((0.4, np.degrees(0.1)))
+    nearest = viewpoints.nearest(np.eye(4))
+    assert (nearest.metres, nearest.degrees) == pytest.approx((0.4, np.degrees(0.1)))
+    assert 0.4 < nearest.overlap < 1
     # From far away nothing is seen: the nearest centre it is.
     assert viewpoints.nearest(se3.exp([0, 50, 0, 0, np.pi / 2, 0]))[0] == pytest.approx(50)
     assert all(math.isnan(value) for value in viewpoints.nearest(None))
@@ -152,3 +154,14 @@ def test_the_report_shows_trust_and_the_worst(mixed, tmp_path):
         assert text in page.text, text
     assert page.text.index("worst one") < page.text.index("rejected one") < page.text.index("typical one")
     assert "false accepts per 1000 negatives" in page.text and "errors inside the 90% ellipsoid" in page.text
+
+
+def test_breakdown_by_overlap_of_views():
+    records = [
+        answer(f"q{k}", 0.01, 0.6, viewpoint_m=0.5, view_overlap=overlap) for k, overlap in enumerate((0.1, 0.8))
+    ]
+    found = Evaluation("e", records).summary()["breakdown"]["view_overlap"]
+    assert [(row["from"], row["to"], row["queries"], row["recall"]) for row in found] == [
+        (0.0, 0.25, 1, 1),
+        (0.75, 0.9, 1, 1),
+    ]

@@ -139,8 +139,14 @@ def _align(run: Replay, truth: RecordedPoses, align: Align, viewpoints: Viewpoin
     _check_shape(true[np.isfinite(true + found).all(axis=(1, 2))])
     aligned = metrics.align_trajectory(true, found, align.value)
     for number in np.flatnonzero(np.isfinite(aligned).all(axis=(1, 2))):
-        metres, degrees = viewpoints.nearest(aligned[number])
-        records[number] = replace(records[number], truth=aligned[number], viewpoint_m=metres, viewpoint_deg=degrees)
+        metres, degrees, overlap = viewpoints.nearest(aligned[number])
+        records[number] = replace(
+            records[number],
+            truth=aligned[number],
+            viewpoint_m=metres,
+            viewpoint_deg=degrees,
+            view_overlap=overlap,
+        )
     scale = _extents(aligned)[0] / _extents(true)[0]
     first = next(number for number, pose in enumerate(poses) if pose is not None)
     R = aligned[first, :3, :3] @ true[first, :3, :3].T

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import metrics
 from mast3r_ros.evaluation.summary import summarise
-from mast3r_ros.evaluation.viewpoint import Viewpoints
+from mast3r_ros.evaluation.viewpoint import Viewpoint, Viewpoints
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import PoseEstimate
@@ -52,7 +52,7 @@ class Record:
         timings_ms: milliseconds by stage, ``total`` among them.
         group: condition or kind of negative that the query belongs to, where a run has several; else empty.
         negative: whether the map holds nothing of what the query shows, so that every accepted pose is wrong.
-        viewpoint_m, viewpoint_deg: from the true pose to the nearest keyframe, see :class:`Viewpoints`; NaN if unknown.
+        viewpoint_m, viewpoint_deg, view_overlap: of the true pose beside the nearest keyframe, see :class:`Viewpoint`.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Record:
     negative: bool = False
     viewpoint_m: float = math.nan
     viewpoint_deg: float = math.nan
+    view_overlap: float = math.nan
 
     @classmethod
     def of(
@@ -83,9 +84,9 @@ class Record:
         *,
         group: str = "",
         negative: bool = False,
-        viewpoint: tuple[float, float] = (math.nan, math.nan),
+        viewpoint: Viewpoint = Viewpoint(),
     ) -> Record:
-        """The record of an estimate; ``viewpoint`` as metres and degrees."""
+        """The record of an estimate."""
         return cls(
             name,
             stamp_ns,

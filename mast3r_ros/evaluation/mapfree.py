@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from mast3r_ros.datasets.base import read_depth
 from mast3r_ros.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
 from mast3r_ros.errors import DatasetError, MatcherError
 from mast3r_ros.evaluation.localization import Record
+from mast3r_ros.evaluation.viewpoint import Viewpoint
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
@@ -74,7 +74,7 @@ def _run_scene(
     records = []
     for done, name in enumerate(scene.queries, start=1):
         frame, pose = scene.frame(name), truth.get(name)
-        viewpoint = (math.nan, math.nan) if pose is None else se3.pose_error(pose, np.eye(4))
+        viewpoint = Viewpoint() if pose is None else Viewpoint(*se3.pose_error(pose, np.eye(4)))
         estimate = localizer.localize(frame)
         records.append(Record.of(frame.name, frame.stamp_ns, estimate, pose, group=scene.name, viewpoint=viewpoint))
         watch(keyframe_map, records[-1], frame, estimate)

@@ -69,12 +69,21 @@ class NetworkBenchmark:
 
 
 @dataclass(frozen=True, eq=False)
+class _Pose:
+    """Errors of a pose, and the standard deviation of its position that its matches' residuals explain."""
+
+    position_m: float
+    rotation_deg: float
+    expected_m: float
+
+
+@dataclass(frozen=True, eq=False)
 class _Run:
-    """One path's result: milliseconds by stage of the timed query, matches and pose errors of all, peak memory."""
+    """One path's result: milliseconds by stage of the timed query, matches and poses of all, peak memory."""
 
     stages_ms: dict[str, float]
     matches: list[list[Matches]]
-    pose_errors: list[tuple[float, float] | None]
+    poses: list[_Pose | None]
     peak_mib: float
 
 
@@ -175,24 +184,24 @@ def _fast(
         progress(f"{name}: keyframes", number, len(keyframes))
         references.append(matcher.describe(keyframe.frame))
     _forget_peak(matcher.device)
-    taken, matches, errors = [], [], []
+    taken, matches, poses = [], [], []
     for number, query in enumerate([queries[0]] * rounds + list(queries)):
         progress(f"{name}: queries", number, rounds + len(queries))
-        ms, found, error = _localized(matcher, keyframes, references, query)
+        ms, found, pose = _localized(matcher, keyframes, references, query)
         taken.append(ms)
         if number >= rounds:
             matches.append(found)
-            errors.append(error)
+            poses.append(pose)
     # The first answer warms up; with rounds, later ones of the first query are counted.
     counted = taken[1 : rounds + 1] if rounds else taken[:1]
     medians = {stage: statistics.median(ms[stage] for ms in counted) for stage in STAGES}
-    return _Run(medians, matches, errors, _peak_mib(matcher.device))
+    return _Run(medians, matches, poses, _peak_mib(matcher.device))
 
 
 def _localized(
     matcher: Mast3rMatcher, keyframes: Sequence[PosedFrame], references: Sequence[Features], query: PosedFrame
-) -> tuple[dict[str, float], list[Matches], tuple[float, float] | None]:
-    """Milliseconds by stage, matches with each keyframe, and the pose's error in metres and degrees."""
+) -> tuple[dict[str, float], list[Matches], _Pose | None]:
+    """Milliseconds by stage, matches with each keyframe, and how good the pose is."""
     features = matcher.describe(replace(query.frame, depth=None))
     ms = dict(matcher.stopwatch.ms)
     found = matcher.match(features, references)
@@ -204,7 +213,11 @@ def _localized(
     points = np.concatenate([se3.apply(k.map_T_camera, m.points) for k, m in zip(keyframes, found, strict=True)])
     pose = solve_pose(ideal, points, np.concatenate([m.weights for m in found]), camera.focal)
     ms["pose"] = 1e3 * (time.perf_counter() - start)
-    return ms, found, None if pose is None else se3.pose_error(pose.map_T_camera, query.map_T_camera)
+    if pose is None:
+        return ms, found, None
+    covariance = np.linalg.inv(pose.information) * pose.variance_factor
+    errors = se3.pose_error(pose.map_T_camera, query.map_T_camera)
+    return ms, found, _Pose(*errors, float(np.sqrt(np.trace(covariance[:3, :3]))))
 
 
 @torch.inference_mode()
@@ -271,17 +284,23 @@ def _true_error_px(matches: Matches, keyframe: PosedFrame, query: PosedFrame) ->
 
 
 def _deviation_of_poses(exact: _Run, fast: _Run) -> dict[str, Any]:
-    """Median pose errors of both paths; the differences of few queries are mostly chance, see match_error_change."""
-    values: dict[str, dict[str, float | int | None]] = {}
+    """Median pose errors of both paths, and the change of the error to expect.
+
+    The errors of few queries are mostly chance. What matches leave uncertain, given how far they are off and where they
+    are, is known from thousands of them: ``expected_change`` is the mean relative change of that standard deviation.
+    """
+    values: dict[str, Any] = {}
     for name, run in (("float32", exact), ("fast", fast)):
-        found = [error for error in run.pose_errors if error is not None]
-        metres, degrees = zip(*found) if found else ((), ())
+        found = [pose for pose in run.poses if pose is not None]
         values[name] = {
             "found": len(found),
-            "position_m": statistics.median(metres) if found else None,
-            "rotation_deg": statistics.median(degrees) if found else None,
+            "position_m": statistics.median(pose.position_m for pose in found) if found else None,
+            "rotation_deg": statistics.median(pose.rotation_deg for pose in found) if found else None,
+            "expected_position_m": statistics.median(pose.expected_m for pose in found) if found else None,
         }
-    return {"pose_error": {"queries": len(exact.pose_errors), **values}}
+    changes = [_change(a.expected_m, b.expected_m) for a, b in zip(exact.poses, fast.poses) if a and b]
+    values["expected_change"] = statistics.mean(changes) if changes else None
+    return {"pose_error": {"queries": len(exact.poses), **values}}
 
 
 def _change(before: float, after: float) -> float:

@@ -59,6 +59,7 @@ def record_dict(record: Record) -> dict[str, Any]:
         document["translation_error_m"], document["rotation_error_deg"] = record.error
         document["true_map_T_camera"] = pose_dict(record.truth)
         document["viewpoint_m"], document["viewpoint_deg"] = record.viewpoint_m, record.viewpoint_deg
+        document["view_overlap"] = record.view_overlap
     return document
 
 
@@ -83,6 +84,7 @@ def record_of(document: dict[str, Any]) -> Record:
         bool(document.get("negative", False)),
         _number(document.get("viewpoint_m")),
         _number(document.get("viewpoint_deg")),
+        _number(document.get("view_overlap")),
     )
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Where a breakdown is cut: metres and degrees between a query and its nearest keyframe.
+#: Where a breakdown is cut: metres and degrees between a query and its nearest keyframe, and the overlap of both.
 DISTANCE_EDGES_M = (0.0, 0.25, 0.5, 1.0, 2.0, math.inf)
 ANGLE_EDGES_DEG = (0.0, 10.0, 20.0, 40.0, 60.0, 180.0)
+OVERLAP_EDGES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 #: The recall that stands for all in breakdowns: metres, degrees.
 HEADLINE = (0.10, 5.0)
 
@@ -75,12 +76,14 @@ def stage_medians(records: Iterable[Record]) -> dict[str, float]:
 
 
 def breakdown(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    """Figures by distance and angle to the nearest keyframe, and by group where records have one."""
+    """Figures by distance, angle and overlap with the nearest keyframe, and by group where records have one."""
     found: dict[str, list[dict[str, Any]]] = {}
     seen = [record for record in records if record.truth is not None and math.isfinite(record.viewpoint_m)]
     if seen:
         found["viewpoint_distance_m"] = list(_bins(seen, lambda record: record.viewpoint_m, DISTANCE_EDGES_M))
         found["viewpoint_angle_deg"] = list(_bins(seen, lambda record: record.viewpoint_deg, ANGLE_EDGES_DEG))
+    if overlapping := [record for record in seen if math.isfinite(record.view_overlap)]:
+        found["view_overlap"] = list(_bins(overlapping, lambda record: record.view_overlap, OVERLAP_EDGES))
     groups = dict.fromkeys(record.group for record in records)
     if any(groups):
         found["group"] = [{"group": group, **_row([r for r in records if r.group == group])} for group in groups]

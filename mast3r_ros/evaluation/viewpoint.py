@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,20 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.overlap import view_overlap
 
 Array = NDArray[np.float64]
+
+
+class Viewpoint(NamedTuple):
+    """From where a query looks, beside its nearest keyframe; NaN where unknown.
+
+    Attributes:
+        metres, degrees: between the camera centres, and between the rotations.
+        overlap: how plausibly both see the same, 0 to 1: the share of the view where depth tells, else
+            :func:`~mast3r_ros.mapping.overlap.view_overlap` of the poses.
+    """
+
+    metres: float = math.nan
+    degrees: float = math.nan
+    overlap: float = math.nan
 
 
 class Viewpoints:
@@ -28,19 +43,19 @@ class Viewpoints:
         self._depth_m = keyframe_map.scene_depth_m
         self._ids = [keyframe.id for keyframe in keyframes]
 
-    def nearest(self, map_T_camera: Array | None) -> tuple[float, float]:
-        """Metres between the camera centres and degrees between the rotations of a pose and its nearest keyframe.
+    def nearest(self, map_T_camera: Array | None) -> Viewpoint:
+        """How a pose looks beside its nearest keyframe.
 
         A keyframe right here that faces away shows nothing of what is seen from here, so the nearest one is that
         with the largest plausible overlap of views (:func:`view_overlap`); where no view overlaps, that with the
         nearest centre. NaN without a pose or without keyframes.
         """
         if map_T_camera is None or not len(self._poses):
-            return math.nan, math.nan
+            return Viewpoint()
         overlap = view_overlap(map_T_camera, self._poses, self._depth_m)
         distance = np.linalg.norm(self._poses[:, :3, 3] - map_T_camera[:3, 3], axis=1)
         best = int(np.argmax(overlap) if overlap.any() else np.argmin(distance))
-        return se3.pose_error(map_T_camera, self._poses[best])
+        return Viewpoint(*se3.pose_error(map_T_camera, self._poses[best]), float(overlap[best]))
 
     @property
     def fingerprint(self) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.evaluation.localization import Evaluation, Record
+from mast3r_ros.evaluation.viewpoint import Viewpoint
 from mast3r_ros.evaluation.world_pairs import WorldPair, first_room, world_pairs
 from mast3r_ros.evaluation.worlds_summary import RIGHT_PX, worlds_figures
 from mast3r_ros.frames import Frame
@@ -114,7 +115,7 @@ class _Solver:
         self._heard.forget()
         estimate = Localizer(keyframe_map, self._matcher, self._settings.localizer).localize(pair.query)
         truth = pair.reference_T_query
-        seen = se3.pose_error(np.eye(4), truth)
+        seen = Viewpoint(*se3.pose_error(np.eye(4), truth), pair.overlap)
         stamp = number * 10**9  # pairs are seconds apart: they are no film
         record = Record.of(pair.query.name, stamp, estimate, truth, group=pair.family, viewpoint=seen)
         found = {
