@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.frames import Frame
+from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.cells import CELLS, cells_of
 
@@ -46,11 +46,9 @@ def _seen_in(landmarks: Array, camera_T_map: Array, focal_px: float, frame: Fram
     """Cells that landmarks before the camera fall into."""
     points = se3.apply(camera_T_map, landmarks)
     points = points[points[:, 2] > NEAREST_M]
-    if frame.camera is not None:
-        xy = frame.camera.project(points)
-    else:
-        centre = np.array([frame.width - 1, frame.height - 1]) / 2
-        xy = focal_px * points[:, :2] / points[:, 2:] + centre
+    width, height = frame.width, frame.height
+    camera = frame.camera or Camera.pinhole(width, height, focal_px, focal_px, (width - 1) / 2, (height - 1) / 2)
+    xy = camera.project(points)
     with np.errstate(invalid="ignore"):
-        inside = ((xy >= -0.5) & (xy <= np.array([frame.width, frame.height]) - 0.5)).all(axis=1)
-    return cells_of(xy[inside], frame.width, frame.height)
+        inside = ((xy >= -0.5) & (xy <= np.array([width, height]) - 0.5)).all(axis=1)
+    return cells_of(xy[inside], width, height)

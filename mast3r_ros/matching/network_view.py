@@ -76,16 +76,16 @@ class NetworkView:
         assert self.camera is not None
         return rectified_camera(self.camera).rays(self.to_rectified(xy))
 
-    def grid(self) -> NDArray[np.int64]:
-        """All network pixels (height * width, 2) as x, y, row by row."""
-        y, x = np.mgrid[: self.size[0], : self.size[1]]
+    def grid(self, step: int = 1) -> NDArray[np.int64]:
+        """Network pixels (N, 2) as x, y, row by row: all of them, or every ``step``-th from half a step on."""
+        y, x = np.mgrid[step // 2 : self.size[0] : step, step // 2 : self.size[1] : step]
         return np.stack([x, y], axis=-1).reshape(-1, 2)
 
     def surface(self, step: int) -> Array:
         """Points (N, 3) of every ``step``-th pixel whose depth is known, in the camera's frame, metres."""
         if self.camera is None or not self.depth.size:
             return np.zeros((0, 3))
-        xy = self.grid().reshape(*self.size, 2)[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
+        xy = self.grid(step)
         depth = self.depth[xy[:, 1], xy[:, 0]].astype(np.float64)
         xy, depth = xy[depth > 0], depth[depth > 0]
         points = np.column_stack([self.rays(xy), np.ones(len(xy))]) * depth[:, None]
