@@ -10,6 +10,7 @@ import pytest
 from test_report import Page
 
 from mast3r_ros.evaluation import plots
+from mast3r_ros.evaluation.bins import binned
 from mast3r_ros.evaluation.gallery import Picture
 from mast3r_ros.evaluation.localization import Evaluation, Record
 from mast3r_ros.evaluation.report import write_report
@@ -165,3 +166,9 @@ def test_breakdown_by_overlap_of_views():
         (0.0, 0.25, 1, 1),
         (0.75, 0.9, 1, 1),
     ]
+
+
+def test_bins_close_at_their_edges_hold_what_lies_outside_and_no_nan():
+    values = [-1.0, 0.0, 1.0, 1.5, 9.0, math.nan]
+    assert list(binned("abcdef", values, (0.0, 1.0, 2.0))) == [(0.0, 1.0, ["a", "b", "c"]), (1.0, 2.0, ["d", "e"])]
+    assert list(binned("", [], (0.0, 1.0))) == []

@@ -11,7 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.datasets.image_pairs import ImagePair, PairList
 from mast3r_ros.evaluation import metrics
+from mast3r_ros.evaluation.bins import binned
 from mast3r_ros.evaluation.environment import machine, versions
 from mast3r_ros.evaluation.pair_poses import EssentialFinder, MetricFinder, PairPose
 from mast3r_ros.evaluation.results import pose_dict
@@ -255,16 +255,12 @@ def breakdown(records: Sequence[PairRecord]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _bins(records: Sequence[PairRecord], values: Sequence[float], edges: Sequence[float]) -> list[dict[str, Any]]:
-    """A row for each bin that holds a pair; an edge belongs to the bin that it closes."""
+    """A row for each bin that holds a pair."""
     rows = []
-    for low, high in pairwise(edges):
-        inside = [
-            r for r, value in zip(records, values, strict=True) if low < value <= high or value == low == edges[0]
-        ]
-        if inside:
-            auc = metrics.pose_auc([record.error_deg for record in inside])
-            counts = {"queries": len(inside), "answered": sum(record.accepted for record in inside)}
-            rows.append({"from": low, "to": high, **counts, "wrong": sum(r.wrong for r in inside), "auc": auc})
+    for low, high, inside in binned(records, values, edges):
+        auc = metrics.pose_auc([record.error_deg for record in inside])
+        counts = {"queries": len(inside), "answered": sum(record.accepted for record in inside)}
+        rows.append({"from": low, "to": high, **counts, "wrong": sum(r.wrong for r in inside), "auc": auc})
     return rows
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import metrics
+from mast3r_ros.evaluation.bins import binned
 from mast3r_ros.evaluation.environment import machine, versions
 
 if TYPE_CHECKING:
@@ -150,13 +151,9 @@ def _calibration(accepted: Sequence[Record]) -> dict[str, Any]:
 def _bins(
     records: Sequence[Record], value: Callable[[Record], float], edges: Sequence[float]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each bin that holds a record; an edge belongs to the bin that it closes."""
-    values = np.array([value(record) for record in records])
-    bins = np.clip(np.searchsorted(edges, values, side="left"), 1, len(edges) - 1)
-    for number in range(1, len(edges)):
-        inside = [record for record, bin in zip(records, bins, strict=True) if bin == number]
-        if inside:
-            yield {"from": edges[number - 1], "to": edges[number], **_row(inside)}
+    """A row for each bin that holds a record."""
+    for low, high, inside in binned(records, [value(record) for record in records], edges):
+        yield {"from": low, "to": high, **_row(inside)}
 
 
 def _row(records: Sequence[Record]) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.evaluation import metrics
+from mast3r_ros.evaluation.bins import binned
 from mast3r_ros.evaluation.summary import errors_of
 
 if TYPE_CHECKING:
@@ -76,12 +76,9 @@ def row(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _bins(records: Sequence[Record], name: str, edges: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """A row for each bin that holds a pair; what lies outside is in the outermost bins."""
-    values = np.clip([record.evidence[name] for record in records], edges[0], edges[-1])
-    for low, high in pairwise(edges):
-        inside = [r for r, v in zip(records, values, strict=True) if low < v <= high or v == low == edges[0]]
-        if inside:
-            yield {"from": low, "to": high, **row(inside)}
+    """A row for each bin that holds a pair."""
+    for low, high, inside in binned(records, [record.evidence[name] for record in records], edges):
+        yield {"from": low, "to": high, **row(inside)}
 
 
 def _slices(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
