@@ -184,14 +184,15 @@ def _walk(
     """
     index1, index2 = begin.clone(), torch.full_like(begin, -1)
     active = torch.ones_like(begin, dtype=torch.bool)
+    known12, known21 = _unknown(flat1), _unknown(flat2)
     for _ in range(rounds):
         previous1, previous2 = index1.clone(), index2.clone()
         rows = _active_rows(active)
-        index2.scatter_(1, rows, _partners(flat1, index1.gather(1, rows), flat2, metric))
+        index2.scatter_(1, rows, _partners(flat1, index1.gather(1, rows), flat2, metric, known12))
         if visited is None:
             active &= index2 != previous2
             rows = _active_rows(active)
-        index1.scatter_(1, rows, _partners(flat2, index2.gather(1, rows), flat1, metric))
+        index1.scatter_(1, rows, _partners(flat2, index2.gather(1, rows), flat1, metric, known21))
         if visited is not None:
             visited.scatter_(1, previous1.gather(1, rows), index1.gather(1, rows))
         active &= index1 != previous1
@@ -209,18 +210,24 @@ def _active_rows(active: Tensor) -> Tensor:
     return order[:, : int(active.sum(dim=1).max())] if active.numel() else order
 
 
-def _partners(own: Tensor, index: Tensor, other: Tensor, metric: str) -> Tensor:
+def _unknown(flat: Tensor) -> Tensor:
+    """(K, N) partners that :func:`_partners` has found so far: none. A GPU keeps no account."""
+    return torch.full((0, 0) if flat.is_cuda else flat.shape[:2], -1, dtype=torch.int64)
+
+
+def _partners(own: Tensor, index: Tensor, other: Tensor, metric: str, known: Tensor) -> Tensor:
     """Nearest neighbours in ``other`` (K, N, D) of the pixels ``index`` (K, n) of ``own`` (K, M, D), -> (K, n).
 
-    Walks meet, so on a CPU every pixel is asked for once only; finding that out would make a GPU wait.
+    Walks meet, so on a CPU every pixel is asked for once only, what was found goes into ``known`` (K, M);
+    looking there would make a GPU wait.
     """
     if own.is_cuda:
         return nearest(own.gather(1, index[..., None].expand(-1, -1, own.shape[2])), other, metric)
-    found = []
     for k, pixels in enumerate(index):
-        distinct, back = pixels.unique(return_inverse=True)
-        found.append(nearest(own[k, distinct][None], other[k : k + 1], metric)[0, back])
-    return torch.stack(found)
+        new = pixels[known[k, pixels] < 0].unique()
+        if len(new):
+            known[k, new] = nearest(own[k, new][None], other[k : k + 1], metric)[0]
+    return known.gather(1, index)
 
 
 def _linear(xy: Tensor, desc: Tensor) -> Tensor:
