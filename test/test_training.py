@@ -25,6 +25,7 @@ from mast3r_ros.network.initialise import random_network
 from mast3r_ros.training import correspondences
 from mast3r_ros.training.augmentation import mirrored
 from mast3r_ros.training.config import OptimiserSettings, TrainConfig, fine_tuning
+from mast3r_ros.training.criterion import LossSettings
 from mast3r_ros.training.data import TrainingData
 from mast3r_ros.training.loop import train
 from mast3r_ros.training.metrics import read_metrics
@@ -129,6 +130,38 @@ def test_goes_on_after_a_kill(config, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(UserError, match="other settings"):
         train(replace(config, seed=1), whole)
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    """Gradients, losses and the decision to write a row are shared, also where validation falls between rows."""
+    exact = replace(config, amp=False, log_every=4, pairs=40, loss=LossSettings(attention=0.0))
+    train(exact, tmp_path / "one")
+    settings = tmp_path / "exact.yaml"
+    settings.write_text(yaml.safe_dump(json.loads(json.dumps(exact.to_json()))))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command += ["-m", "mast3r_ros.cli.main", "train", str(settings), "-o", str(tmp_path / "two"), "--threads", "1"]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=600)
+    one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert [row["step"] for row in two] == [row["step"] for row in one] == [4, 6, 8, 10]
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=2e-2)
+
+
+def test_trains_only_what_it_is_told_to(config, tmp_path):
+    """A frozen backbone stays as it is, bit for bit, while the heads learn."""
+    frozen = replace(config, pairs=8, train_only=("downstream_head",))
+    train(frozen, tmp_path)
+    before = random_network(config.network, config.seed).state_dict()
+    after = load_file(tmp_path / "state.safetensors")
+    changed = {name for name, value in before.items() if not torch.equal(after[f"network.{name}"], value)}
+    assert changed
+    assert all(name.startswith("downstream_head") for name in changed)
+
+
+def test_a_network_without_descriptors_is_validated_by_its_points(config, tmp_path):
+    """Pointmaps alone give matches as well: pixels whose points are each other's nearest."""
+    plain = replace(config, pairs=8, loss=LossSettings(matching=0.0), validate_every=8)
+    train(plain, tmp_path)
+    assert 0 <= read_metrics(tmp_path / "metrics.csv")[-1]["val_precision_3px"] <= 1
 
 
 def test_written_checkpoint_is_a_matcher(config, tmp_path):

@@ -56,6 +56,7 @@ class TrainConfig:
         pairs_per_room: after so many pairs one more room joins.
         seed: of weights and data.
         amp: bfloat16 for what is robust to it.
+        train_only: parameters whose names begin with one of these learn, the others stay as they are; empty: all learn.
         compile: fuse operations first; takes a minute or two.
         validate_every: pairs between validations on ``validation_rooms`` with ``validation_pairs`` pairs.
         log_every: steps whose losses one row of metrics averages.
@@ -73,6 +74,7 @@ class TrainConfig:
     pairs_per_room: int = 50
     seed: int = 0
     amp: bool = True
+    train_only: tuple[str, ...] = ()
     compile: bool = False
     validate_every: int = 4000
     validation_rooms: int = 20

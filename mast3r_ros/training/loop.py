@@ -106,8 +106,9 @@ def begin(folder: Path, config: TrainConfig) -> None:
     #: What may change between slices of one training.
     free = ("pairs", "workers", "renderers", "save_every_s", "compile", "cache")
     if (folder / "state.safetensors").exists() and noted.exists():
-        before = json.loads(noted.read_text())
-        different = [name for name in values if name not in free and before.get(name) != values[name]]
+        # By way of the class, so that a setting which is newer than the folder has its default there.
+        before = json.loads(json.dumps(TrainConfig.from_json(json.loads(noted.read_text()), str(noted)).to_json()))
+        different = [name for name in values if name not in free and before[name] != values[name]]
         if different:
             raise UserError(
                 f"{folder} holds a training with other settings ({', '.join(different)}): "
@@ -124,6 +125,8 @@ def start(config: TrainConfig, device: torch.device, init: Path | None) -> Run:
         if given.config != config.network:
             raise CheckpointError(f"{init} is of another architecture than this training's network")
         network.load_state_dict(given.state_dict())
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(config.train_only or ("",)))
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     criterion = Criterion(config.loss).to(device)
     return Run(
@@ -136,7 +139,7 @@ def start(config: TrainConfig, device: torch.device, init: Path | None) -> Run:
 
 def make_optimiser(network: PointmapNetwork, criterion: Criterion, settings: OptimiserSettings) -> torch.optim.AdamW:
     """AdamW; vectors (biases, gains, the temperature) do not decay."""
-    parameters = [*network.parameters(), *criterion.parameters()]
+    parameters = [p for module in (network, criterion) for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -167,10 +170,10 @@ def _steps(
         log.stepped(parts)
         run.step += 1
         last = run.step == end
-        validated = {}
-        if metrics is not None and (run.step % max(config.validate_every // config.batch, 1) == 0 or last):
-            validated = _validated(config, run, held_out)
-        if not (run.step % config.log_every == 0 or validated or last):
+        validates = run.step % max(config.validate_every // config.batch, 1) == 0 or last
+        validated = _validated(config, run, held_out) if validates and metrics is not None else {}
+        # All processes come to the same decision: they average their losses together.
+        if not (validates or run.step % config.log_every == 0):
             continue
         # States are saved after rows only: a resumed training averages over the same steps.
         row = log.row(processes.average(log.totals(), place[1])) | validated
@@ -224,7 +227,7 @@ def one_step(config: TrainConfig, run: Run, batch: Batch, count: int) -> dict[st
     if not math.isfinite(total.item()):
         raise UserError(f"the loss is {total.item()} at step {run.step}: lower optimiser.lr, or set amp: false")
     processes.average_gradients((run.network, run.criterion), count)
-    parameters = [*run.network.parameters(), *run.criterion.parameters()]
+    parameters = [p for group in run.optimiser.param_groups for p in group["params"]]
     length = torch.nn.utils.clip_grad_norm_(parameters, config.optimiser.clip)
     run.optimiser.step()
     run.average.update(run.network, run.step)
@@ -243,7 +246,8 @@ def _validated(config: TrainConfig, run: Run, held_out: list[HeldOutPair]) -> di
     current = {name: p.detach().clone() for name, p in run.network.named_parameters()}
     _load(run.network, run.average.values)
     with torch.compiler.set_stance("force_eager"):  # what was compiled for training is of no use here
-        figures = validate(run.network.eval(), held_out, torch.bfloat16 if config.amp else None)
+        amp, by_points = torch.bfloat16 if config.amp else None, not config.loss.matching
+        figures = validate(run.network.eval(), held_out, amp, by_points)
     _load(run.network.train(), current)
     return {f"val_{name}": value for name, value in figures.items()}
 

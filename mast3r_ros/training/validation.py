@@ -47,16 +47,38 @@ def held_out_pairs(scenes: Scenes, rooms: int, pairs: int, seed: int = 0) -> lis
     return chosen
 
 
-@torch.inference_mode()
 def validate(
-    network: PointmapNetwork, pairs: Sequence[HeldOutPair], amp: torch.dtype | None, at_once: int = 8
+    network: PointmapNetwork,
+    pairs: Sequence[HeldOutPair],
+    amp: torch.dtype | None,
+    by_points: bool = False,
 ) -> dict[str, float]:
-    """Match precision, coverage, poses from matches and depth, pointmap error: means over pairs.
+    """Means of :func:`judge` over pairs, and ``precision_hard``: that of pairs whose overlap is below 0.3."""
+    rows = judge(network, pairs, amp, by_points)
+    hard = [row["precision_3px"] for row in rows if row["overlap"] < 0.3]
+    shown = ("precision_3px", "coverage", "success", "points_error")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in shown}
+    return means | {"precision_hard": float(np.mean(hard)) if hard else float("nan")}
+
+
+@torch.inference_mode()
+def judge(
+    network: PointmapNetwork,
+    pairs: Sequence[HeldOutPair],
+    amp: torch.dtype | None,
+    by_points: bool = False,
+    at_once: int = 8,
+) -> list[dict[str, float]]:
+    """Match precision, coverage, pose from matches and depth, pointmap error of each pair.
+
+    Args:
+        by_points: match pixels whose predicted points are each other's nearest in space, instead of descriptors.
 
     Returns:
-        ``precision_3px``: share of matches within 3 px of the truth; ``precision_hard``: that of pairs whose overlap
-        is below 0.3; ``coverage``: right matches per grid point that the other view sees; ``success``: poses within
-        5 degrees and 0.25 m by PnP; ``points_error``: median error of the points relative to their distance.
+        rows of ``precision_3px``: share of matches within 3 px of the truth; ``coverage``: right matches per grid
+        point that the other view sees; ``metres`` and ``degrees``: error of the pose by PnP, infinite without one;
+        ``success``: 1 within 5 degrees and 0.25 m; ``points_error``: median error of the points relative to their
+        distance; ``overlap``.
     """
     rows: list[dict[str, float]] = []
     device = network.patch_embed.proj.weight.device
@@ -68,16 +90,22 @@ def validate(
             tokens = network.encode(images)
             first, second = tokens[: len(part)], tokens[len(part) :]
             layers1, layers2 = network.decode(first, second)
-            points = network.points(1, layers1, first).pts3d.cpu().numpy()
-            desc1 = network.descriptors(1, layers1, first).desc
-            desc2 = network.descriptors(2, layers2, second).desc
-        found = fast_reciprocal_matches_batch(desc1, desc2, subsample=GRID)
-        for pair, (xy1, xy2), points1 in zip(part, found, points):
+            points = network.points(1, layers1, first).pts3d
+            if by_points:
+                found = _nearest_points(points, network.points(2, layers2, second).pts3d)
+            else:
+                desc1 = network.descriptors(1, layers1, first).desc
+                desc2 = network.descriptors(2, layers2, second).desc
+                found = fast_reciprocal_matches_batch(desc1, desc2, subsample=GRID)
+        for pair, (xy1, xy2), points1 in zip(part, found, points.cpu().numpy()):
             row = judged(pair, xy1.cpu().numpy(), xy2.cpu().numpy())
             rows.append(row | {"points_error": _points_error(pair.view1, points1), "overlap": pair.overlap})
-    hard = [row["precision_3px"] for row in rows if row["overlap"] < 0.3]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name != "overlap"}
-    return means | {"precision_hard": float(np.mean(hard)) if hard else float("nan")}
+    return rows
+
+
+def _nearest_points(points1: torch.Tensor, points2: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Matches of each pair from points (B, H, W, 3) of both views, from the same grid as by descriptors."""
+    return fast_reciprocal_matches_batch(points1.float(), points2.float(), subsample=GRID, metric="l2")
 
 
 def judged(pair: HeldOutPair, xy1: NDArray[np.int64], xy2: NDArray[np.int64]) -> dict[str, float]:
@@ -93,7 +121,9 @@ def judged(pair: HeldOutPair, xy1: NDArray[np.int64], xy2: NDArray[np.int64]) ->
         "precision_3px": float(right.mean()) if len(right) else 0.0,
         "coverage": float(min(right.sum() / max(visible, 1), 1.0)),
     }
-    return measured | {"success": float(_localized(points[xy1[:, 1], xy1[:, 0]], xy2, pair, camera2_T_camera1))}
+    metres, degrees = _pose_error(points[xy1[:, 1], xy1[:, 0]], xy2, pair, camera2_T_camera1)
+    success = degrees < POSE_DEG and metres < POSE_M
+    return measured | {"metres": metres, "degrees": degrees, "success": float(success)}
 
 
 def _seen_at(points: NDArray[np.float64], motion: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,19 +135,19 @@ def _seen_at(points: NDArray[np.float64], motion: NDArray[np.float64], K: NDArra
     return pixel
 
 
-def _localized(points: NDArray, xy: NDArray, pair: HeldOutPair, truth: NDArray) -> bool:
+def _pose_error(points: NDArray, xy: NDArray, pair: HeldOutPair, truth: NDArray) -> tuple[float, float]:
+    """Metres and degrees of a pose from points (N, 3) and pixels (N, 2); infinite where there is none."""
     known = points[:, 2] > 0
     points, xy = points[known], xy[known].astype(np.float64)
     if len(points) < LEAST_MATCHES:
-        return False
+        return float("inf"), float("inf")
     cv2.setRNGSeed(0)
     found, rotation, translation, _ = cv2.solvePnPRansac(
         points, xy, pair.view2.K, None, reprojectionError=2.5, iterationsCount=300, flags=cv2.SOLVEPNP_SQPNP
     )
     if not found:
-        return False
-    metres, degrees = se3.pose_error(se3.make(cv2.Rodrigues(rotation)[0], translation[:, 0]), truth)
-    return degrees < POSE_DEG and metres < POSE_M
+        return float("inf"), float("inf")
+    return se3.pose_error(se3.make(cv2.Rodrigues(rotation)[0], translation[:, 0]), truth)
 
 
 def _points_error(view: View, predicted: NDArray[Any]) -> float:
