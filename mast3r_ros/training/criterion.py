@@ -33,7 +33,7 @@ class LossSettings:
         points: weight of the pointmap regression; 0 leaves it out.
         normalised_share: part of the regression that compares shapes only; the rest is metric.
         points_alpha: of the points' confidence.
-        stride: pixels between those the regression looks at.
+        stride: pixels between those the regression looks at; where it begins changes from image to image.
         attention: weight of the loss that makes cross-attention of the middle layers look at corresponding patches.
     """
 
@@ -112,15 +112,18 @@ class Criterion(nn.Module):
 
     def _regression(self, network: PointmapNetwork, raw1: Tensor, raw2: Tensor, batch: Batch) -> Tensor:
         s, config = self.settings, network.config
-        step = (slice(None), slice(None, None, s.stride), slice(None, None, s.stride))
+        first = int(batch["xy1"].sum())
         found, conf = [], []
         for raw in (raw1, raw2):
-            values = raw.movedim(1, -1)[step].float()
+            values = every(raw.movedim(1, -1), s.stride, first).float()
             found.append(postprocess.points(values[..., :3], config.depth))
             conf.append(postprocess.confidence(values[..., 3], config.conf))
-        valid = (batch["valid1"][step], batch["valid2"][step])
+        valid1, valid2, points1, points2 = (
+            every(batch[name], s.stride, first) for name in ("valid1", "valid2", "points1", "points2")
+        )
+        valid = (valid1, valid2)
         prediction = Points(found[0], found[1], *valid)
-        truth = Points(batch["points1"][step], batch["points2"][step], *valid)
+        truth = Points(points1, points2, *valid)
         metric = torch.ones(len(raw1), dtype=torch.bool, device=raw1.device)
         total = raw1.new_zeros((), dtype=torch.float32)
         for loss, share in ((self.metric, 1 - s.normalised_share), (self.shape, s.normalised_share)):
@@ -128,6 +131,16 @@ class Criterion(nn.Module):
                 errors = loss(prediction, truth, metric, (~valid[0], ~valid[1]))
                 total = total + share * regression.confident_error(errors, conf[0], conf[1], s.points_alpha)
         return total
+
+
+def every(maps: Tensor, stride: int, first: int) -> Tensor:
+    """Every n-th row and column of maps (B, H, W, ...), beginning elsewhere in every image.
+
+    Positions within a patch have weights of their own: those that are never looked at would never learn.
+    """
+    begins = [divmod((first + number) % stride**2, stride) for number in range(len(maps))]
+    rows, columns = maps.shape[1] // stride, maps.shape[2] // stride
+    return torch.stack([image[y::stride, x::stride][:rows, :columns] for image, (y, x) in zip(maps, begins)])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -114,7 +115,10 @@ def begin(folder: Path, config: TrainConfig) -> None:
                 f"{folder} holds a training with other settings ({', '.join(different)}): "
                 "use another output folder, or delete it"
             )
-    noted.write_text(json.dumps(values, indent=1))
+    # As a whole: other processes of this training read it at the same time.
+    partial = folder / f".config.{os.getpid()}.partial"
+    partial.write_text(json.dumps(values, indent=1))
+    os.replace(partial, noted)
 
 
 def start(config: TrainConfig, device: torch.device, init: Path | None) -> Run:
