@@ -25,7 +25,7 @@ from mast3r_ros.network.initialise import random_network
 from mast3r_ros.training import correspondences
 from mast3r_ros.training.augmentation import mirrored
 from mast3r_ros.training.config import OptimiserSettings, TrainConfig, fine_tuning
-from mast3r_ros.training.criterion import LossSettings
+from mast3r_ros.training.criterion import LossSettings, every
 from mast3r_ros.training.data import TrainingData
 from mast3r_ros.training.loop import train
 from mast3r_ros.training.metrics import read_metrics
@@ -144,6 +144,15 @@ def test_two_processes_train_as_one(config, tmp_path):
     one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert [row["step"] for row in two] == [row["step"] for row in one] == [4, 6, 8, 10]
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=2e-2)
+
+
+def test_regression_looks_at_every_position_of_a_patch():
+    """Positions of a patch have weights of their own: one that is never looked at predicts anything at all."""
+    pixels = torch.arange(16 * 12).view(1, 16, 12).expand(8, -1, -1)
+    seen = every(pixels, stride=2, first=5)
+    assert seen.shape == (8, 8, 6)
+    assert sorted(seen[:4].flatten().tolist()) == list(range(16 * 12)), "four images look at all pixels"
+    assert every(pixels[:, :15, :11], stride=2, first=0).shape == (8, 7, 5), "sides that the stride does not divide"
 
 
 def test_trains_only_what_it_is_told_to(config, tmp_path):
