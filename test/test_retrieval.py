@@ -294,3 +294,17 @@ def test_a_read_only_map_can_be_used(tmp_path: Path) -> None:
         assert ask(KeyframeMap.load(tmp_path / "map"), PatchMatcher(), 1)[0] == "000001"
     finally:
         (tmp_path / "map").chmod(0o755)
+
+
+def test_a_single_keyframe_of_few_descriptors_is_found():
+    """Its descriptors are all that its one word was made of, so their residuals cancel."""
+    local = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
+    local /= np.linalg.norm(local, axis=1, keepdims=True)
+    index = RetrievalIndex()
+    index.update({"photo": "1"}, lambda _: local)
+    other = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)
+    assert [id for id, _ in index.search(other, 5)] == ["photo"]
+    exact = np.ones((2, 4), np.float32)
+    index = RetrievalIndex()
+    index.update({"photo": "1"}, lambda _: exact)
+    assert [id for id, _ in index.search(local[:, :4], 5)] == ["photo"]

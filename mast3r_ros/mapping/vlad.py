@@ -50,7 +50,7 @@ class Vocabulary:
         return int(self.words.size)
 
     def aggregate(self, descriptors: Array) -> Array:
-        """(N, D) descriptors -> (size,) unit VLAD vector; all zero where there is nothing to describe."""
+        """(N, D) descriptors -> (size,) unit VLAD vector; all zero without descriptors."""
         if len(descriptors) == 0:
             return np.zeros(self.size, np.float32)
         reduced = (descriptors.astype(np.float32, copy=False) - self.mean) @ self.basis
@@ -60,7 +60,11 @@ class Vocabulary:
         residuals = member @ reduced - member.sum(axis=1, keepdims=True) * self.words
         residuals /= np.maximum(np.linalg.norm(residuals, axis=1, keepdims=True), 1e-9)
         vector = np.sign(residuals) * np.sqrt(np.abs(residuals))
-        return vector.reshape(-1) / max(float(np.linalg.norm(vector)), 1e-9)
+        length = float(np.linalg.norm(vector))
+        if length < 1e-9:
+            # In a map of one image, of which the words are means, residuals cancel: it can still be found.
+            return np.full(self.size, self.size**-0.5, np.float32)
+        return vector.reshape(-1) / length
 
 
 @dataclass(frozen=True, eq=False)

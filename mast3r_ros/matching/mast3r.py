@@ -36,6 +36,9 @@ class Mast3rMatcher(NetworkMatcher):
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``; auto takes bfloat16 where the hardware has it.
         device: ``auto``, ``cpu`` or ``cuda``.
         subsample: spacing in pixels of the grid that matching starts from.
+        search_stride: 1 for exact nearest neighbours, see
+            :func:`~mast3r_ros.matching.reciprocal.fast_reciprocal_matches_batch`; 0 takes 1 for the published networks
+            and 2 for those with a convolutional stem, whose descriptors are smooth between pixels.
         min_confidence: both pixels of a match have at least this descriptor confidence.
         coarse_to_fine: match windows of images larger than the network's again, at full resolution: several times
             slower and larger features, for exact positions.
@@ -52,6 +55,7 @@ class Mast3rMatcher(NetworkMatcher):
         dtype: str = "auto",
         device: str = "auto",
         subsample: int = 8,
+        search_stride: int = 0,
         min_confidence: float = 1.001,
         coarse_to_fine: bool = False,
         compile: bool = False,
@@ -61,6 +65,7 @@ class Mast3rMatcher(NetworkMatcher):
             raise MatcherError(f"{checkpoint} is a DUSt3R network, without descriptors: use matcher 'dust3r'")
         if not 1 <= subsample <= 64:
             raise MatcherError(f"subsample {subsample} is outside 1 to 64")
+        self.search_stride = search_stride or (2 if self.network.config.stem_dim else 1)
         self.subsample, self.min_confidence, self.coarse_to_fine = subsample, min_confidence, coarse_to_fine
         for view in (1, 2):
             head = self.network.head(view)
@@ -89,7 +94,9 @@ class Mast3rMatcher(NetworkMatcher):
     def _reciprocal(self, first: Descriptors, second: Descriptors) -> list[Correspondences]:
         """Confident reciprocal matches of each pair."""
         matched = []
-        found = fast_reciprocal_matches_batch(first.desc, second.desc, subsample=self.subsample)
+        found = fast_reciprocal_matches_batch(
+            first.desc, second.desc, subsample=self.subsample, stride=self.search_stride
+        )
         for k, (xy1, xy2) in enumerate(found):
             conf1 = first.desc_conf[k, xy1[:, 1], xy1[:, 0]]
             conf = torch.minimum(conf1, second.desc_conf[k, xy2[:, 1], xy2[:, 0]])

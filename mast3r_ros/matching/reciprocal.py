@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.matching.neighbours import nearest
+from mast3r_ros.matching.searched import Searched
 
 ArrayLike = TypeVar("ArrayLike", Tensor, NDArray)
 
@@ -61,11 +62,14 @@ def fast_reciprocal_matches_batch(
     starts: tuple[Tensor, Tensor] | None = None,
     pixel_tolerance: float = 0.0,
     metric: str = "dot",
+    stride: int = 1,
 ) -> list[tuple[Tensor, Tensor]]:
     """:func:`fast_reciprocal_matches` of K pairs at once.
 
     Args:
         desc1, desc2: (K, H1, W1, D) and (K, H2, W2, D).
+        stride: 1 for exact neighbours. Otherwise only every n-th row and column is searched, and then what lies around
+            the best: n^2 times cheaper, and nearly the same where descriptors change little from pixel to pixel.
 
     Returns:
         xy1, xy2 of every pair.
@@ -74,7 +78,7 @@ def fast_reciprocal_matches_batch(
     begin = grid_starts(height1, width1, subsample, desc1.device) if starts is None else starts[1] * width1 + starts[0]
     begin = begin.long().unique().expand(K, -1)
     rounds = MAX_ROUNDS if starts is None and pixel_tolerance == 0 else 1
-    index1, index2, arrived = _walk(desc1.flatten(1, 2), desc2.flatten(1, 2), begin, rounds, metric)
+    index1, index2, arrived = _walk(Searched.of(desc1, stride), Searched.of(desc2, stride), begin, rounds, metric)
     if pixel_tolerance > 0:
         apart = (to_xy(index1, width1) - to_xy(begin, width1)).double().norm(dim=-1)
         index1, arrived = begin, apart < pixel_tolerance
@@ -139,7 +143,7 @@ def successors(desc1: ArrayLike, desc2: ArrayLike, *, subsample: int = 8, metric
     maps1, maps2 = _tensor(desc1), _tensor(desc2)
     visited = torch.full((1, maps1.shape[0] * maps1.shape[1]), -1, device=maps1.device)
     begin = grid_starts(maps1.shape[0], maps1.shape[1], subsample, maps1.device)[None]
-    _walk(maps1.flatten(0, 1)[None], maps2.flatten(0, 1)[None], begin, MAX_ROUNDS, metric, visited)
+    _walk(Searched.of(maps1[None]), Searched.of(maps2[None]), begin, MAX_ROUNDS, metric, visited)
     return _like(desc1, visited[0])
 
 
@@ -170,13 +174,13 @@ def to_xy(index: Tensor, width: int) -> Tensor:
 
 
 def _walk(
-    flat1: Tensor, flat2: Tensor, begin: Tensor, rounds: int, metric: str, visited: Tensor | None = None
+    maps1: Searched, maps2: Searched, begin: Tensor, rounds: int, metric: str, visited: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Walk from image 1 to nearest neighbours in image 2 and back until nothing changes.
 
     Args:
-        flat1, flat2: (K, N1, D) and (K, N2, D).
-        begin: (K, S) linear indices into ``flat1``.
+        maps1, maps2: K maps of N1 and of N2 pixels.
+        begin: (K, S) linear indices into those of image 1.
         visited: (K, N1) to note the end of every round trip in; such walks never stop half-way.
 
     Returns:
@@ -184,15 +188,15 @@ def _walk(
     """
     index1, index2 = begin.clone(), torch.full_like(begin, -1)
     active = torch.ones_like(begin, dtype=torch.bool)
-    known12, known21 = _unknown(flat1), _unknown(flat2)
+    known12, known21 = _unknown(maps1), _unknown(maps2)
     for _ in range(rounds):
         previous1, previous2 = index1.clone(), index2.clone()
         rows = _active_rows(active)
-        index2.scatter_(1, rows, _partners(flat1, index1.gather(1, rows), flat2, metric, known12))
+        index2.scatter_(1, rows, _partners(maps1, index1.gather(1, rows), maps2, metric, known12))
         if visited is None:
             active &= index2 != previous2
             rows = _active_rows(active)
-        index1.scatter_(1, rows, _partners(flat2, index2.gather(1, rows), flat1, metric, known21))
+        index1.scatter_(1, rows, _partners(maps2, index2.gather(1, rows), maps1, metric, known21))
         if visited is not None:
             visited.scatter_(1, previous1.gather(1, rows), index1.gather(1, rows))
         active &= index1 != previous1
@@ -210,23 +214,23 @@ def _active_rows(active: Tensor) -> Tensor:
     return order[:, : int(active.sum(dim=1).max())] if active.numel() else order
 
 
-def _unknown(flat: Tensor) -> Tensor:
+def _unknown(maps: Searched) -> Tensor:
     """(K, N) partners that :func:`_partners` has found so far: none. A GPU keeps no account."""
-    return torch.full((0, 0) if flat.is_cuda else flat.shape[:2], -1, dtype=torch.int64)
+    return torch.full((0, 0) if maps.flat.is_cuda else maps.flat.shape[:2], -1, dtype=torch.int64)
 
 
-def _partners(own: Tensor, index: Tensor, other: Tensor, metric: str, known: Tensor) -> Tensor:
-    """Nearest neighbours in ``other`` (K, N, D) of the pixels ``index`` (K, n) of ``own`` (K, M, D), -> (K, n).
+def _partners(own: Searched, index: Tensor, other: Searched, metric: str, known: Tensor) -> Tensor:
+    """Nearest neighbours in ``other`` of the pixels ``index`` (K, n) of ``own``, -> (K, n).
 
-    Walks meet, so on a CPU every pixel is asked for once only, what was found goes into ``known`` (K, M);
+    Walks meet, so on a CPU every pixel is asked for once only, what was found goes into ``known`` (K, N);
     looking there would make a GPU wait.
     """
-    if own.is_cuda:
-        return nearest(own.gather(1, index[..., None].expand(-1, -1, own.shape[2])), other, metric)
+    if own.flat.is_cuda:
+        return other.nearest(own.flat.gather(1, index[..., None].expand(-1, -1, own.flat.shape[2])), metric)
     for k, pixels in enumerate(index):
         new = pixels[known[k, pixels] < 0].unique()
         if len(new):
-            known[k, new] = nearest(own[k, new][None], other[k : k + 1], metric)[0]
+            known[k, new] = other[k].nearest(own.flat[k, new][None], metric)[0]
     return known.gather(1, index)
 
 
