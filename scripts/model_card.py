@@ -27,7 +27,11 @@ from mast3r_ros.network.shipped import Measurement, Outcome
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "train" / "small.yaml"
 #: What may differ between runs of one recipe.
-MACHINE = ("workers", "renderers", "save_every_s", "compile", "cache", "steps", "seconds")
+MACHINE = ("workers", "renderers", "save_every_s", "compile", "cache", "steps", "seconds", "note")
+COMMAND = (
+    "OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m mast3r_ros.cli.main train config/train/small.yaml "
+    "-o runs/small --threads 1"
+)
 WORLDS = "evaluate worlds --matcher mast3r --pairs 500 --rooms 50 --seed 1"
 SUCCESS = "success_5deg_0.25m"
 #: Parts of a summary that the card shows.
@@ -171,6 +175,7 @@ def _recipe(training: dict[str, Any]) -> list[str]:
         f"averaged weights; {training['seconds'] / 60:.0f} minutes",
         f"- seed {training['seed']} for weights and data; held-out rooms have numbers that training never uses",
         f"- {_command(training)}",
+        *([f"- {training['note']}"] if "note" in training else []),
         "",
     ]
 
@@ -181,7 +186,7 @@ def _command(training: dict[str, Any]) -> str:
     recipe = {key: value for key, value in training.items() if key not in MACHINE}
     known = json.loads(json.dumps(TrainConfig.load(CONFIG).to_json()))
     if {key: value for key, value in known.items() if key not in MACHINE} == recipe:
-        return "command: `mast3r_ros train config/train/small.yaml -o runs/small`"
+        return f"command: `{COMMAND}`"
     return (
         "command: `mast3r_ros train CONFIG -o runs/small`, where CONFIG holds the settings in `small.json` under "
         "`training`; config/train/small.yaml has changed since"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from mast3r_ros.matching.reciprocal import (
     successors,
     to_xy,
 )
+from mast3r_ros.matching.searched import Searched
 
 NAMES = ("random_48x64", "random_33x47_48x64", "shift_33x47", "shift_48x64", "shift_diff")
 PATHS = [
@@ -221,3 +223,34 @@ def test_memory_stays_far_below_the_similarity_matrix() -> None:
     with Largest():
         fast_reciprocal_matches(desc1, desc2, subsample=4)
     assert 0 < largest <= 4 * 1536 * 4096
+
+
+def test_searching_every_second_pixel_first_finds_nearly_the_same():
+    """Descriptors that change little between pixels: the surroundings of the best of few hold the best of all."""
+    rng = np.random.default_rng(4)
+    coarse = rng.normal(size=(9, 12, 8)).astype(np.float32)
+    smooth = cv2.resize(coarse, (96, 72), interpolation=cv2.INTER_CUBIC)
+    maps = torch.from_numpy(smooth / np.linalg.norm(smooth, axis=-1, keepdims=True))[None]
+    moved = maps.roll((3, -5), dims=(1, 2))
+    ((exact1, exact2),) = fast_reciprocal_matches_batch(maps, moved)
+    ((xy1, xy2),) = fast_reciprocal_matches_batch(maps, moved, stride=2)
+    same = {tuple(row) for row in torch.cat((exact1, exact2), dim=1).tolist()}
+    assert len(xy1) > 0.8 * len(exact1)
+    assert np.mean([tuple(row) in same for row in torch.cat((xy1, xy2), dim=1).tolist()]) > 0.8
+
+
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+def test_the_pixel_itself_is_found_at_any_stride(metric):
+    """At the border as well, and for more than one map at once."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 21), torch.linspace(0, 1, 30), indexing="ij")
+    angles = torch.stack((x, x + 2 * y))
+    maps = torch.stack((angles.cos(), angles.sin(), y.expand(2, -1, -1), (1 - x * y).expand(2, -1, -1)), dim=-1)
+    maps = maps / maps.norm(dim=-1, keepdim=True)
+    pixels = torch.tensor([[0, 29, 20 * 30, 21 * 30 - 1, 307]] * 2)
+    for stride in (1, 2, 3):
+        searched = Searched.of(maps, stride)
+        assert torch.equal(
+            searched.nearest(searched.flat.gather(1, pixels[..., None].expand(-1, -1, 4)), metric), pixels
+        )
+    with pytest.raises(ValueError, match="stride"):
+        Searched.of(maps, 0)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from mast3r_ros.network.config import NetworkConfig
-from mast3r_ros.network.decoder import DecoderBlock
 from mast3r_ros.network.heads import CatSkipHead
 from mast3r_ros.network.model import PointmapNetwork
 from mast3r_ros.network.stem import DETAIL_STRIDE, ConvStem, ResidualConv
@@ -27,10 +26,8 @@ def random_network(config: NetworkConfig, seed: int = 0) -> PointmapNetwork:
             part.apply(_initialise_linear)
         if isinstance(network.patch_embed, ConvStem):
             _initialise_stem(network.patch_embed)
-            _initialise_skip_head(cast(CatSkipHead, network.downstream_head1))
-            # Both views' descriptors are the same function of what is seen, so that they match from the first step on.
-            network.downstream_head2 = copy.deepcopy(network.downstream_head1)
-            _attend_to_alike(network.dec_blocks)
+            for head in (network.downstream_head1, network.downstream_head2):
+                _initialise_skip_head(cast(CatSkipHead, head))
         else:
             weight = network.patch_embed.proj.weight
             nn.init.xavier_uniform_(weight.view(len(weight), -1))
@@ -75,14 +72,6 @@ def _initialise_skip_head(head: CatSkipHead) -> None:
     with torch.no_grad():
         head.to_points.weight *= 0.1
         head.to_descriptors.weight[-(DETAIL_STRIDE**2) :] *= 0.1  # the confidence
-
-
-def _attend_to_alike(blocks: nn.ModuleList) -> None:
-    """Queries and keys of cross-attention start equal: tokens that look alike attend to each other."""
-    with torch.no_grad():
-        for block in blocks:
-            assert isinstance(block, DecoderBlock)
-            block.cross_attn.projk.weight.copy_(block.cross_attn.projq.weight)
 
 
 def _repeat(weight: torch.Tensor, copies: int) -> None:
