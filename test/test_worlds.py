@@ -180,6 +180,16 @@ class TestTwoViews:
         rows = [int(np.argmin(np.linalg.norm(xy1 - xy, axis=1))) for xy in found1]
         assert np.median(np.linalg.norm(back - points[rows], axis=1)) < 1e-3
 
+    def test_a_motion_that_few_matches_fit_is_none(self) -> None:
+        """Most matches are of nothing here: what the others agree on is not believed."""
+        rng = np.random.default_rng(0)
+        points = rng.uniform([-1, -1, 2], [1, 1, 4], (200, 3))
+        camera2_T_camera1 = se3.exp([0.6, 0, 0.8, 0, 0.1, 0])
+        xy1, xy2 = CAMERA.project(points), CAMERA.project(se3.apply(camera2_T_camera1, points))
+        xy2[60:] = rng.uniform(0, 200, (140, 2))
+        assert len(triangulated(PixelMatches(xy2, xy1), CAMERA, CAMERA)[2]) == 0
+        assert len(triangulated(PixelMatches(xy2[:60], xy1[:60]), CAMERA, CAMERA)[2]) == 60
+
     def test_only_small_networks_and_photos_without_depth_are_asked_this_way(self) -> None:
         photo = replace(see(self.PHOTO), depth=None)
         stem = replace(OracleNetwork().config, head_type="catskip", stem_dim=16)
