@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from mast3r_ros.evaluation import metrics
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.training.config import TrainConfig
 from mast3r_ros.training.metrics import read_metrics
-from mast3r_ros.training.rooms import VALIDATION_SEEDS, RenderedRooms
-from mast3r_ros.training.validation import held_out_pairs, judge
+from mast3r_ros.training.rooms import VALIDATION_SEEDS, RenderedRooms, RoomsConfig
+from mast3r_ros.training.validation import HeldOutPair, held_out_pairs, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "ablations.md"
@@ -112,12 +113,17 @@ def measured(output: Path, name: str, seed: int) -> Rows:
     if not kept.exists():
         print(f"measuring {folder}", flush=True)
         config = TrainConfig.load(folder / "train.yaml")
-        rooms = RenderedRooms(config.rooms, Path(config.cache), VALIDATION_SEEDS)
-        pairs = held_out_pairs(rooms, ROOMS, PAIRS, seed=1)
         network = load_model(folder / "model.safetensors")
+        pairs = judged_on(config.rooms, config.cache)
         kept.write_text(json.dumps(judge(network, pairs, None, VARIANTS[name].by_points)))
     rows: Rows = json.loads(kept.read_text())
     return rows
+
+
+@cache
+def judged_on(rooms: RoomsConfig, folder: str) -> list[HeldOutPair]:
+    """The pairs that all variants are judged on; loaded once."""
+    return held_out_pairs(RenderedRooms(rooms, Path(folder), VALIDATION_SEEDS), ROOMS, PAIRS, seed=1)
 
 
 def figures(precision: Array, hard: Array, metres: Array, degrees: Array, success: Array) -> dict[str, float]:

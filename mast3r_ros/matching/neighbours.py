@@ -35,7 +35,7 @@ def nearest(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
         rows, columns = GPU_TILE
         blocks = queries.split(rows, dim=1)
         return torch.cat([_running_best(block, database, metric, columns) for block in blocks], dim=1)
-    # One pair after the other, so that a tile fits into the cache; few rows make it wider.
+    # One pair after the other, so that a tile fits into the cache; fewer rows make it wider, as far as FEW_ROWS.
     rows = min(CPU_TILE[0], max(1, queries.shape[1]))
     wide = min(max(rows, FEW_ROWS) * CPU_TILE[1] // rows, database.shape[1])
     columns = max(wide // PIECE, 1) * PIECE

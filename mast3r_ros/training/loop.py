@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from mast3r_ros.errors import CheckpointError, UserError
+from mast3r_ros.mapping.atomic import write_replacing
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.network.initialise import random_network
@@ -116,9 +116,7 @@ def begin(folder: Path, config: TrainConfig) -> None:
                 "use another output folder, or delete it"
             )
     # As a whole: other processes of this training read it at the same time.
-    partial = folder / f".config.{os.getpid()}.partial"
-    partial.write_text(json.dumps(values, indent=1))
-    os.replace(partial, noted)
+    write_replacing(noted, json.dumps(values, indent=1).encode())
 
 
 def start(config: TrainConfig, device: torch.device, init: Path | None) -> Run:

@@ -92,20 +92,15 @@ def judge(
             layers1, layers2 = network.decode(first, second)
             points = network.points(1, layers1, first).pts3d
             if by_points:
-                found = _nearest_points(points, network.points(2, layers2, second).pts3d)
+                maps, metric = (points, network.points(2, layers2, second).pts3d), "l2"
             else:
                 desc1 = network.descriptors(1, layers1, first).desc
-                desc2 = network.descriptors(2, layers2, second).desc
-                found = fast_reciprocal_matches_batch(desc1, desc2, subsample=GRID)
+                maps, metric = (desc1, network.descriptors(2, layers2, second).desc), "dot"
+        found = fast_reciprocal_matches_batch(*maps, subsample=GRID, metric=metric)
         for pair, (xy1, xy2), points1 in zip(part, found, points.cpu().numpy()):
             row = judged(pair, xy1.cpu().numpy(), xy2.cpu().numpy())
             rows.append(row | {"points_error": _points_error(pair.view1, points1), "overlap": pair.overlap})
     return rows
-
-
-def _nearest_points(points1: torch.Tensor, points2: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Matches of each pair from points (B, H, W, 3) of both views, from the same grid as by descriptors."""
-    return fast_reciprocal_matches_batch(points1.float(), points2.float(), subsample=GRID, metric="l2")
 
 
 def judged(pair: HeldOutPair, xy1: NDArray[np.int64], xy2: NDArray[np.int64]) -> dict[str, float]:
