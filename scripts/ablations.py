@@ -13,13 +13,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from mast3r_ros.evaluation import metrics
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=2, help="trainings side by side")
     options = parser.parse_args()
     base = yaml.safe_load(options.config.read_text())
+    render(TrainConfig.load(options.config), options.at_once)
     for names in (("points", "both", "matching"), ("frozen",)):
         jobs = [(name, seed) for seed in SEEDS for name in names]
         with ThreadPoolExecutor(options.at_once) as pool:
@@ -87,6 +90,20 @@ def main() -> None:
                 done.result()
     found = {name: [measured(options.output, name, seed) for seed in SEEDS] for name in VARIANTS}
     write_page(TrainConfig.load(options.config), found, options.output)
+
+
+def render(config: TrainConfig, at_once: int) -> None:
+    """All rooms beforehand: trainings side by side ask for the same ones and would each render them."""
+    folder = Path(config.cache)
+    training, held_out = RenderedRooms(config.rooms, folder), RenderedRooms(config.rooms, folder, VALIDATION_SEEDS)
+    print(f"rendering what is missing of {config.count} rooms and {ROOMS} held-out ones", flush=True)
+    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn"), initializer=_single_threaded) as pool:
+        list(pool.map(training.ensure, range(config.count)))
+        list(pool.map(held_out.ensure, range(ROOMS)))
+
+
+def _single_threaded() -> None:
+    torch.set_num_threads(1)
 
 
 def train(output: Path, base: dict[str, Any], name: str, seed: int) -> None:

@@ -85,7 +85,7 @@ class OracleNetwork(PointmapNetwork):
         assert len(tokens1) == len(tokens2)
         return [tokens1.features], [tokens2.features]
 
-    def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens) -> Descriptors:
+    def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens, unit: bool = True) -> Descriptors:
         positions, seen = self._positions(layers[0], tokens.size)
         phase = positions @ self.waves
         desc = torch.cat([phase.cos(), phase.sin()], dim=-1) / 12**0.5

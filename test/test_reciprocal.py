@@ -248,9 +248,7 @@ def test_the_pixel_itself_is_found_at_any_stride(metric):
     maps = maps / maps.norm(dim=-1, keepdim=True)
     pixels = torch.tensor([[0, 29, 20 * 30, 21 * 30 - 1, 307]] * 2)
     for stride in (1, 2, 3):
-        searched = Searched.of(maps, stride)
-        assert torch.equal(
-            searched.nearest(searched.flat.gather(1, pixels[..., None].expand(-1, -1, 4)), metric), pixels
-        )
+        searched = Searched.of(maps, stride, metric)
+        assert torch.equal(searched.nearest(searched.at(pixels)), pixels)
     with pytest.raises(ValueError, match="stride"):
         Searched.of(maps, 0)

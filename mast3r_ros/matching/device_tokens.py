@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import OrderedDict
 
@@ -20,12 +21,17 @@ class DeviceTokens:
         self._device, self._dtype, self._limit = device, dtype, kept_bytes
         self._kept: OrderedDict[int, tuple[weakref.ref[NDArray], Tensor]] = OrderedDict()
         self._used = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def __call__(self, array: NDArray) -> Tensor:
-        """The array on the device; it must not be written to any more."""
+        """The array on the device; it must not be written to any more. Threads may ask at the same time."""
+        with self._lock:
+            return self._found(array)
+
+    def _found(self, array: NDArray) -> Tensor:
         found = self._kept.get(id(array))
         if found is not None and found[0]() is array:  # else another array of that identity has died
             self._kept.move_to_end(id(array))

@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
+from mast3r_ros.matching.crew import Crew
 from mast3r_ros.matching.device_tokens import KEPT_BYTES, DeviceTokens
 from mast3r_ros.matching.fine import sampled
-from mast3r_ros.matching.half_precision import has_amx
+from mast3r_ros.matching.half_precision import multiplies_bfloat16
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
@@ -36,6 +38,8 @@ from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.network.shipped import shipped_checkpoint
 
 logger = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -95,6 +99,8 @@ class NetworkMatcher(ABC):
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
+        shared = self.device.type == "cpu" and self.network.config.stem_dim and not compile
+        self._crew = Crew() if shared and torch.get_num_threads() > 1 else None
 
     def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
         if isinstance(checkpoint, PointmapNetwork):  # is taken over
@@ -123,7 +129,6 @@ class NetworkMatcher(ABC):
 
     # -- what the map keeps ------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def describe(self, frame: Frame) -> Features:
         """Encode a frame.
 
@@ -132,6 +137,10 @@ class NetworkMatcher(ABC):
             ViT-L at 512 x 384, where the frame has depth.
         """
         self.stopwatch.reset()
+        return self._crew.map(self._encoded, [frame])[0] if self._crew else self._encoded(frame)
+
+    @torch.inference_mode()
+    def _encoded(self, frame: Frame) -> Features:
         with self.stopwatch.stage("encode"):
             view, image = view_of(frame, self.size)
             tokens = self.network.encode(image.to(self.device)).features[0]
@@ -153,7 +162,6 @@ class NetworkMatcher(ABC):
 
     # -- matching ----------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Matches with each reference; references of one size are decoded as one batch.
 
@@ -161,28 +169,43 @@ class NetworkMatcher(ABC):
         corrected by what depth there is (``Matches.scale``), or believed where the network is metric and nothing
         else is known, or refused; ``Matches.note`` says so.
         """
-        self.stopwatch.reset()
-        matched: dict[int, Matches] = {}
-        for rows in self._batches(references):
-            pairs = self._decoded(query, [references[row] for row in rows])
-            for row, view, found in zip(rows, pairs.views1, self._correspond(pairs, with_points=True), strict=True):
-                found = self._refined(found, references[row], query, (view, pairs.view2))
-                with self.stopwatch.stage("match"):
-                    matched[row] = self._lifted(found, view, pairs.view2)
-        return [matched[row] for row in range(len(references))]
 
-    @torch.inference_mode()
+        def matched(pairs: Pairs, rows: list[int]) -> list[Matches]:
+            found = self._correspond(pairs, with_points=True)
+            views = [(view, pairs.view2) for view in pairs.views1]
+            fine = [self._refined(f, references[row], query, v) for f, row, v in zip(found, rows, views, strict=True)]
+            with self.stopwatch.stage("match"):
+                return [self._lifted(f, *v) for f, v in zip(fine, views, strict=True)]
+
+        return self._in_batches(query, references, matched)
+
     def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
         """Matches with each reference without their points, for keyframes that have none."""
+
+        def matched(pairs: Pairs, rows: list[int]) -> list[PixelMatches]:
+            found = self._correspond(pairs, with_points=False)
+            return [_raw_pixels(f, view, pairs.view2) for f, view in zip(found, pairs.views1, strict=True)]
+
+        return self._in_batches(query, references, matched)
+
+    def _in_batches(
+        self,
+        query: Features,
+        references: Sequence[Features],
+        matched: Callable[[Pairs, list[int]], list[Found]],
+    ) -> list[Found]:
+        """What is found in the pair of each reference: decoded in batches, by several threads where that pays."""
         self.stopwatch.reset()
-        matched: dict[int, PixelMatches] = {}
-        for rows in self._batches(references):
-            pairs = self._decoded(query, [references[row] for row in rows])
-            for row, view, found in zip(rows, pairs.views1, self._correspond(pairs, with_points=False), strict=True):
-                xy1, xy2 = view.to_raw(found.xy1), pairs.view2.to_raw(found.xy2)
-                seen = np.isfinite(xy1).all(axis=1) & np.isfinite(xy2).all(axis=1)
-                matched[row] = PixelMatches(xy2[seen], xy1[seen], pairs.view2.pixel)
-        return [matched[row] for row in range(len(references))]
+
+        @torch.inference_mode()
+        def work(rows: list[int]) -> list[Found]:
+            return matched(self._decoded(query, [references[row] for row in rows]), rows)
+
+        batches = list(self._batches(references))
+        with self.stopwatch.shared(min(self._crew.size, len(batches)) if self._crew else 1):
+            done = self._crew.map(work, batches) if self._crew else [work(rows) for rows in batches]
+        by_row = {row: found for rows, batch in zip(batches, done) for row, found in zip(rows, batch, strict=True)}
+        return [by_row[row] for row in range(len(references))]
 
     @abstractmethod
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
@@ -247,9 +270,11 @@ class NetworkMatcher(ABC):
         by_size: dict[tuple[int, ...], list[int]] = {}
         for row, reference in enumerate(references):
             by_size.setdefault(tuple(reference["size"].tolist()), []).append(row)
+        threads = self._crew.size if self._crew else 1
         for rows in by_size.values():
-            for start in range(0, len(rows), PAIRS_AT_ONCE):
-                yield rows[start : start + PAIRS_AT_ONCE]
+            at_once = min(-(-len(rows) // threads), PAIRS_AT_ONCE)
+            for start in range(0, len(rows), at_once):
+                yield rows[start : start + at_once]
 
     def _decoded(self, query: Features, references: Sequence[Features]) -> Pairs:
         """All pairs of one batch: references of one size as view 1, the query as view 2."""
@@ -264,6 +289,13 @@ class NetworkMatcher(ABC):
     def _tokens(self, features: Sequence[Features], size: tuple[int, int]) -> Tokens:
         stacked = torch.stack([self._on_device(f["tokens"]) for f in features])
         return Tokens.upright(stacked, size, self.network.config.patch_size)
+
+
+def _raw_pixels(found: Correspondences, view1: NetworkView, view2: NetworkView) -> PixelMatches:
+    """Matched network pixels as pixels of the images."""
+    xy1, xy2 = view1.to_raw(found.xy1), view2.to_raw(found.xy2)
+    seen = np.isfinite(xy1).all(axis=1) & np.isfinite(xy2).all(axis=1)
+    return PixelMatches(xy2[seen], xy1[seen], view2.pixel)
 
 
 def fingerprint(network: PointmapNetwork) -> str:
@@ -292,7 +324,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        return torch.bfloat16 if has_amx() else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     if name not in DTYPES:
         raise MatcherError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")
     if DTYPES[name] is torch.float16 and device.type == "cpu":

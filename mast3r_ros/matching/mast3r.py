@@ -118,13 +118,18 @@ class Mast3rMatcher(NetworkMatcher):
         """Matches of pairs of crops, which are images of their own to the network."""
         tokens1, tokens2 = (self.network.encode(crops.to(self.device)) for crops in (crops1, crops2))
         layers1, layers2 = self.network.decode(tokens1, tokens2)
-        first = self.network.descriptors(1, layers1, tokens1)
-        return self._reciprocal(first, self.network.descriptors(2, layers2, tokens2))
+        first = self.network.descriptors(1, layers1, tokens1, unit=self._exact)
+        return self._reciprocal(first, self.network.descriptors(2, layers2, tokens2, unit=self._exact))
 
     def _descriptors(self, view: int, pairs: Pairs) -> Descriptors:
-        """Descriptors of all pairs' view 1 or 2, from an MLP in ``dtype`` to unit length in float32."""
+        """Descriptors of all pairs' view 1 or 2, computed in ``dtype``."""
         layers, tokens = (pairs.layers1, pairs.tokens1) if view == 1 else (pairs.layers2, pairs.tokens2)
-        return self.network.descriptors(view, layers, tokens)
+        return self.network.descriptors(view, layers, tokens, unit=self._exact)
+
+    @property
+    def _exact(self) -> bool:
+        """A search by stride reads few descriptors, and makes those comparable itself."""
+        return self.search_stride == 1
 
     def _pointmaps(self, pairs: Pairs) -> dict[int, PredictedPoints]:
         """Pointmaps of the references that do not know their own depth, by row."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mast3r_ros.matching.half_precision import has_amx
+from mast3r_ros.matching.half_precision import multiplies_bfloat16
 
 #: Rows of the query, rows of the reference, distance ratio of each pair.
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -25,7 +25,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """
     if device.type == "cuda":
         return torch.bfloat16
-    return torch.bfloat16 if has_amx() else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
 
 
 def mutual_nearest(

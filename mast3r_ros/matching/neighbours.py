@@ -1,7 +1,8 @@
-"""Exact nearest neighbours by brute force, tile by tile: the full similarity matrix never exists."""
+"""Nearest neighbours by brute force, exact ones tile by tile: the full similarity matrix never exists."""
 
 from __future__ import annotations
 
+import faiss
 import torch
 from torch import Tensor
 
@@ -40,6 +41,23 @@ def nearest(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
     wide = min(max(rows, FEW_ROWS) * CPU_TILE[1] // rows, database.shape[1])
     columns = max(wide // PIECE, 1) * PIECE
     return torch.stack([_in_best_piece(q, d, metric, rows, columns) for q, d in zip(queries, database)])
+
+
+@torch.no_grad()
+def roughly_nearest(queries: Tensor, database: Tensor) -> Tensor:
+    """The closest database entry of every query on a CPU, but for rounding where several are as good.
+
+    Closest in space, which for unit vectors is the most similar one as well. faiss keeps the distances in registers
+    while it looks for the least: half the time of :func:`nearest`.
+
+    Args:
+        queries, database: (K, n, D) and (K, m, D) float32, m > 0.
+
+    Returns:
+        (K, n) int64 indices into the database.
+    """
+    found = [faiss.knn(q.contiguous().numpy(), d.contiguous().numpy(), 1)[1][:, 0] for q, d in zip(queries, database)]
+    return torch.stack([torch.from_numpy(index) for index in found])
 
 
 def _running_best(queries: Tensor, database: Tensor, metric: str, columns: int) -> Tensor:

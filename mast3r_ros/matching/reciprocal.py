@@ -67,7 +67,7 @@ def fast_reciprocal_matches_batch(
     """:func:`fast_reciprocal_matches` of K pairs at once.
 
     Args:
-        desc1, desc2: (K, H1, W1, D) and (K, H2, W2, D).
+        desc1, desc2: (K, H1, W1, D) and (K, H2, W2, D); with a stride above 1 of any length and floating type.
         stride: 1 for exact neighbours. Otherwise only every n-th row and column is searched, and then what lies around
             the best: n^2 times cheaper, and nearly the same where descriptors change little from pixel to pixel.
 
@@ -78,7 +78,8 @@ def fast_reciprocal_matches_batch(
     begin = grid_starts(height1, width1, subsample, desc1.device) if starts is None else starts[1] * width1 + starts[0]
     begin = begin.long().unique().expand(K, -1)
     rounds = MAX_ROUNDS if starts is None and pixel_tolerance == 0 else 1
-    index1, index2, arrived = _walk(Searched.of(desc1, stride), Searched.of(desc2, stride), begin, rounds, metric)
+    maps = Searched.of(desc1, stride, metric), Searched.of(desc2, stride, metric)
+    index1, index2, arrived = _walk(*maps, begin, rounds)
     if pixel_tolerance > 0:
         apart = (to_xy(index1, width1) - to_xy(begin, width1)).double().norm(dim=-1)
         index1, arrived = begin, apart < pixel_tolerance
@@ -143,7 +144,8 @@ def successors(desc1: ArrayLike, desc2: ArrayLike, *, subsample: int = 8, metric
     maps1, maps2 = _tensor(desc1), _tensor(desc2)
     visited = torch.full((1, maps1.shape[0] * maps1.shape[1]), -1, device=maps1.device)
     begin = grid_starts(maps1.shape[0], maps1.shape[1], subsample, maps1.device)[None]
-    _walk(Searched.of(maps1[None]), Searched.of(maps2[None]), begin, MAX_ROUNDS, metric, visited)
+    maps = Searched.of(maps1[None], metric=metric), Searched.of(maps2[None], metric=metric)
+    _walk(*maps, begin, MAX_ROUNDS, visited)
     return _like(desc1, visited[0])
 
 
@@ -174,7 +176,7 @@ def to_xy(index: Tensor, width: int) -> Tensor:
 
 
 def _walk(
-    maps1: Searched, maps2: Searched, begin: Tensor, rounds: int, metric: str, visited: Tensor | None = None
+    maps1: Searched, maps2: Searched, begin: Tensor, rounds: int, visited: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Walk from image 1 to nearest neighbours in image 2 and back until nothing changes.
 
@@ -192,11 +194,11 @@ def _walk(
     for _ in range(rounds):
         previous1, previous2 = index1.clone(), index2.clone()
         rows = _active_rows(active)
-        index2.scatter_(1, rows, _partners(maps1, index1.gather(1, rows), maps2, metric, known12))
+        index2.scatter_(1, rows, _partners(maps1, index1.gather(1, rows), maps2, known12))
         if visited is None:
             active &= index2 != previous2
             rows = _active_rows(active)
-        index1.scatter_(1, rows, _partners(maps2, index2.gather(1, rows), maps1, metric, known21))
+        index1.scatter_(1, rows, _partners(maps2, index2.gather(1, rows), maps1, known21))
         if visited is not None:
             visited.scatter_(1, previous1.gather(1, rows), index1.gather(1, rows))
         active &= index1 != previous1
@@ -219,18 +221,18 @@ def _unknown(maps: Searched) -> Tensor:
     return torch.full((0, 0) if maps.flat.is_cuda else maps.flat.shape[:2], -1, dtype=torch.int64)
 
 
-def _partners(own: Searched, index: Tensor, other: Searched, metric: str, known: Tensor) -> Tensor:
+def _partners(own: Searched, index: Tensor, other: Searched, known: Tensor) -> Tensor:
     """Nearest neighbours in ``other`` of the pixels ``index`` (K, n) of ``own``, -> (K, n).
 
     Walks meet, so on a CPU every pixel is asked for once only, what was found goes into ``known`` (K, N);
     looking there would make a GPU wait.
     """
     if own.flat.is_cuda:
-        return other.nearest(own.flat.gather(1, index[..., None].expand(-1, -1, own.flat.shape[2])), metric)
+        return other.nearest(own.at(index))
     for k, pixels in enumerate(index):
         new = pixels[known[k, pixels] < 0].unique()
         if len(new):
-            known[k, new] = other[k].nearest(own.flat[k, new][None], metric)[0]
+            known[k, new] = other[k].nearest(own[k].at(new[None]))[0]
     return known.gather(1, index)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ class Stopwatch:
         self.ms: dict[str, float] = {}
         self.exact = False
         self._device = device
+        self._threads = 1
+        self._lock = threading.Lock()
 
     def reset(self) -> None:
         """Start from nothing."""
@@ -36,7 +39,18 @@ class Stopwatch:
             yield
         finally:
             self._wait()
-            self.ms[name] = self.ms.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+            spent = 1e3 * (time.perf_counter() - start) / self._threads
+            with self._lock:
+                self.ms[name] = self.ms.get(name, 0.0) + spent
+
+    @contextmanager
+    def shared(self, threads: int) -> Iterator[None]:
+        """Inside, so many threads are at work at the same time: each counts for its share."""
+        self._threads = threads
+        try:
+            yield
+        finally:
+            self._threads = 1
 
     def _wait(self) -> None:
         if self.exact and self._device.type == "cuda":

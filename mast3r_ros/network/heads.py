@@ -112,13 +112,19 @@ class DescriptorHead(Head):
         """Points and descriptors before activation."""
         return self.raw_points(layers, size), self.raw_descriptors(layers, size)
 
-    def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Descriptors:
-        """The view's descriptors; without a confidence of their own the points' confidence is computed for them."""
-        raw = self.raw_descriptors(layers, size).float().movedim(1, -1)
-        desc = postprocess.descriptors(raw[..., : self.config.desc_dim])
+    def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int], unit: bool = True) -> Descriptors:
+        """The view's descriptors; without a confidence of their own the points' confidence is computed for them.
+
+        Args:
+            unit: False leaves them as they come, of any length and type, for who looks at few of them.
+        """
+        raw = self.raw_descriptors(layers, size).movedim(1, -1)
+        desc = raw[..., : self.config.desc_dim]
+        if unit:
+            desc = postprocess.descriptors(desc.float())
         if not self.config.two_confs:
             return Descriptors(desc, self.points(layers, size).conf)
-        return Descriptors(desc, postprocess.confidence(raw[..., -1], self.config.desc_conf))
+        return Descriptors(desc, postprocess.confidence(raw[..., -1].float(), self.config.desc_conf))
 
 
 class MlpDescriptorHead(DescriptorHead):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -130,8 +131,11 @@ class PointmapNetwork(nn.Module):
         """Pointmap of view 1 or 2, both in camera 1's frame, laid out as the image arrays are."""
         return _by_orientation(self.head(view).points, layers, tokens)
 
-    def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens) -> Descriptors:
+    def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens, unit: bool = True) -> Descriptors:
         """Descriptors of view 1 or 2.
+
+        Args:
+            unit: False leaves them as the head gives them, see :meth:`DescriptorHead.descriptors`.
 
         Raises:
             ValueError: if the network has none (DUSt3R).
@@ -139,7 +143,7 @@ class PointmapNetwork(nn.Module):
         head = self.head(view)
         if not isinstance(head, DescriptorHead):
             raise ValueError(f"a network with a '{self.config.head_type}' head has no descriptors")
-        return _by_orientation(head.descriptors, layers, tokens)
+        return _by_orientation(partial(head.descriptors, unit=unit), layers, tokens)
 
     def head(self, view: int) -> Head:
         """The head of view 1 or 2."""
