@@ -82,6 +82,11 @@ class Robot(Node):
         self.tf = TransformListener(self, lambda why: None)
         self.received: dict[str, list[Any]] = {}
 
+    def destroy_node(self) -> None:
+        """Stop listening to transforms first."""
+        self.tf.destroy()
+        super().destroy_node()
+
     def now(self) -> int:
         """Nanoseconds on the node's clock."""
         return int(self.get_clock().now().nanoseconds)

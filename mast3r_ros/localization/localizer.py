@@ -34,7 +34,7 @@ from mast3r_ros.localization.verification import (
 )
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matcher, Matches, landmarks
+from mast3r_ros.matching.base import Features, Matcher, Matches, keyframes_on_track, landmarks
 
 Array = NDArray[np.float64]
 
@@ -42,6 +42,10 @@ Array = NDArray[np.float64]
 SMALLEST_IMAGE = 32
 #: Keyframes that are asked what should be seen from a pose.
 WITNESSES = 5
+#: A camera is on track while its pose is known beforehand to within these standard deviations.
+ON_TRACK_M, ON_TRACK_RAD = 0.5, 0.3
+#: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance.
+SLACK_M, SLACK_RAD = 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class LocalizerSettings:
 
     Attributes:
         keyframes: keyframes matched with every query (K).
+        keyframes_on_track: the same while the pose is known beforehand, as long as what is found agrees with it; all K
+            are matched as soon as it does not. 0 takes what suits the matcher: each keyframe costs a network most of
+            its time, and local features little.
         second_look: keyframes matched in a second attempt when the first is rejected; 0 turns it off.
         threshold: reprojection error an inlier may have, as a share of the image diagonal.
         solver: noise and effort of the pose solver (its ``threshold_px`` is replaced by ``threshold``).
@@ -57,6 +64,7 @@ class LocalizerSettings:
     """
 
     keyframes: int = 5
+    keyframes_on_track: int = 0
     second_look: int = 15
     threshold: float = 0.01
     solver: SolverSettings = field(default_factory=lambda: SolverSettings(point_sigma_m=0.01))
@@ -138,10 +146,10 @@ class Localizer:
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
     def features(self, frame: Frame) -> Features:
-        """What the matcher knows of a frame; of the last one without computing it again."""
+        """What the matcher knows of a frame but for its depth; of the last one without computing it again."""
         if self._described is not None and self._described[0] is frame:
             return self._described[1]
-        return self.matcher.describe(frame)
+        return self.matcher.describe(replace(frame, depth=None))
 
     def _attempt(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: _Clock) -> PoseEstimate:
         if len(self.map) == 0:
@@ -149,9 +157,12 @@ class Localizer:
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
             return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         with clock.stage("describe"):
-            features = self.matcher.describe(frame)
+            # Its depth takes no part in matching: it is evidence that the pose is held against.
+            features = self.matcher.describe(replace(frame, depth=None))
         self._described = frame, features
         query = _Query(frame, features, prior, exclude, clock)
+        if (glance := self._glance(query)) is not None:
+            return glance
         first = self._look(query, self.settings.keyframes, prior)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
             return first
@@ -161,6 +172,17 @@ class Localizer:
         around = prior if first.map_T_camera is None else PosePrior(first.map_T_camera)
         second = self._look(query, self.settings.second_look, around)
         return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
+
+    def _glance(self, query: _Query) -> PoseEstimate | None:
+        """An attempt with few keyframes while the camera is on track; None where that is not enough."""
+        prior, few = query.prior, self.settings.keyframes_on_track or keyframes_on_track(self.matcher)
+        if prior is None or not 0 < few < self.settings.keyframes:
+            return None
+        if prior.position_sigma_m > ON_TRACK_M or prior.rotation_sigma_rad > ON_TRACK_RAD:
+            return None
+        found = self._look(query, few, prior)
+        agrees = found.map_T_camera is not None and _near(found.map_T_camera, prior, SLACK_M, SLACK_RAD)
+        return found if found.localized and agrees else None
 
     def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
         """One attempt with ``count`` keyframes, some of them from ``around`` a pose."""
@@ -271,8 +293,14 @@ def _agrees(support: Support, prior: PosePrior | None) -> bool:
     """Whether the camera was believed to be where it was found, to within three standard deviations."""
     if prior is None:
         return False
-    metres, degrees = se3.pose_error(support.pose.map_T_camera, prior.map_T_camera)
-    return metres <= 3 * prior.position_sigma_m and np.radians(degrees) <= 3 * prior.rotation_sigma_rad
+    return _near(support.pose.map_T_camera, prior)
+
+
+def _near(map_T_camera: Array, prior: PosePrior, slack_m: float = 0.0, slack_rad: float = 0.0) -> bool:
+    """Whether a pose is within three standard deviations of what was believed, and some slack."""
+    metres, degrees = se3.pose_error(map_T_camera, prior.map_T_camera)
+    near = metres <= slack_m + 3 * prior.position_sigma_m
+    return near and bool(np.radians(degrees) <= slack_rad + 3 * prior.rotation_sigma_rad)
 
 
 def rejected(reason: Reason, detail: str) -> PoseEstimate:

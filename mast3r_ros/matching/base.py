@@ -136,3 +136,11 @@ def landmarks(matcher: Matcher, features: Features) -> NDArray[np.float64]:
     """
     find = getattr(matcher, "landmarks", None)
     return np.zeros((0, 3)) if find is None else np.asarray(find(features), dtype=np.float64)
+
+
+def keyframes_on_track(matcher: Matcher) -> int:
+    """Keyframes that are enough for this matcher while the pose is known beforehand; 0: as many as otherwise.
+
+    A matcher whose time goes into every keyframe says so by an attribute of this name.
+    """
+    return int(getattr(matcher, "keyframes_on_track", 0))

@@ -66,6 +66,8 @@ class NetworkMatcher(ABC):
     name: str
     #: Whether the network's own unit is the metre.
     metric: bool
+    #: Each pair is decoded on its own: a few confirm a pose that is known.
+    keyframes_on_track = 2
 
     def __init__(
         self,

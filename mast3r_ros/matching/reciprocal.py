@@ -21,6 +21,8 @@ ArrayLike = TypeVar("ArrayLike", Tensor, NDArray)
 
 #: Walks that have not arrived after this many round trips are given up.
 MAX_ROUNDS = 10
+#: The same for searches by stride: 1 % of their walks are longer, and a round of few costs as many calls as one of all.
+MAX_STRIDED_ROUNDS = 4
 
 
 def fast_reciprocal_matches(
@@ -77,7 +79,8 @@ def fast_reciprocal_matches_batch(
     K, height1, width1, _ = desc1.shape
     begin = grid_starts(height1, width1, subsample, desc1.device) if starts is None else starts[1] * width1 + starts[0]
     begin = begin.long().unique().expand(K, -1)
-    rounds = MAX_ROUNDS if starts is None and pixel_tolerance == 0 else 1
+    patience = MAX_ROUNDS if stride == 1 else MAX_STRIDED_ROUNDS
+    rounds = patience if starts is None and pixel_tolerance == 0 else 1
     maps = Searched.of(desc1, stride, metric), Searched.of(desc2, stride, metric)
     index1, index2, arrived = _walk(*maps, begin, rounds)
     if pixel_tolerance > 0:

@@ -91,6 +91,7 @@ class Mapper(Node):
         """Stop working, save what is not saved yet, and destroy the node. The executor must not spin it any more."""
         self._mapping.stop()
         self._trying.stop()
+        self._tf.destroy()
         self._wanted.answer_all(Outcome(False, "the node is shutting down"))
         self.session.settle()
         if self.session.unsaved and self._table.snapshot().save_on_shutdown:

@@ -95,6 +95,13 @@ class RelocalizerParameters:
     map_points_voxel: float = param(0.05, "Resolution of ~/map_points; 0 publishes none.", low=0, high=10, unit="m")
 
     keyframes: int = param(LocalizerSettings.keyframes, "Keyframes matched with every image.", low=1, high=100)
+    keyframes_on_track: int = param(
+        LocalizerSettings.keyframes_on_track,
+        "The same while the track tells where the camera is and what is found agrees; 0 takes what suits "
+        "the matcher: 2 for networks, all for sift.",
+        low=0,
+        high=100,
+    )
     second_look: int = param(
         LocalizerSettings.second_look, "Keyframes of a second attempt after a rejection; 0: none.", low=0, high=200
     )
@@ -192,6 +199,7 @@ class RelocalizerParameters:
         return replace(
             LocalizerSettings(),
             keyframes=self.keyframes,
+            keyframes_on_track=self.keyframes_on_track,
             second_look=self.second_look,
             threshold=self.threshold,
             gates=replace(Gates(), **self._group("gates")),
