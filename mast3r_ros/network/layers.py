@@ -40,8 +40,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, rope: Rotation) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        q, k, v = (_heads(t, self.num_heads) for t in self.qkv(x).chunk(3, dim=-1))
-        return self.proj(_attend(rotate(q, rope), rotate(k, rope), v))
+        qk, v = _heads(self.qkv(x), 3 * self.num_heads).split((2 * self.num_heads, self.num_heads), dim=1)
+        q, k = rotate(qk, rope).chunk(2, dim=1)
+        return self.proj(_attend(q, k, v))
 
 
 class CrossAttention(nn.Module):

@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines (B, 1, N, 2, d / 4) float32 of every token's angles: axis y, then axis x."""
+    """Cosines (B, 1, N, 2, 1, d / 4) and sines (B, 1, N, 2, 2, d / 4) of every token's angles: axis y, then axis x.
+
+    Float32. Sines come twice: negative for the first feature of a pair, positive for the second.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -32,7 +35,8 @@ def rotation(positions: Tensor, head_dim: int, base: float) -> Rotation:
     """
     exponent = torch.arange(head_dim // 4, dtype=torch.float32, device=positions.device) * (4 / head_dim)
     angles = positions[:, None, :, :, None].float() * base**-exponent
-    return Rotation(angles.cos(), angles.sin())
+    sin = angles.sin()
+    return Rotation(angles.cos()[..., None, :], torch.stack((-sin, sin), dim=-2))
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
@@ -40,6 +44,5 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
 
     The first half of a vector turns with y, the second with x; in each, feature i pairs with i + d / 4.
     """
-    u, v = x.unflatten(-1, (2, 2, -1)).unbind(-2)
-    turned = torch.stack((u * by.cos - v * by.sin, v * by.cos + u * by.sin), dim=-2)
-    return turned.flatten(-3).to(x.dtype)
+    pairs = x.unflatten(-1, (2, 2, -1))
+    return (pairs * by.cos + pairs.flip(-2) * by.sin).flatten(-3).to(x.dtype)
