@@ -25,6 +25,7 @@ from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
+from mast3r_ros.matching.sift import SiftMatcher
 
 
 def slanted_depth(shift: float = 0.0) -> np.ndarray:
@@ -95,6 +96,48 @@ def test_distorted_and_rectified_images_give_the_same_pose(walls, localizer):
 def test_what_is_not_in_the_map_is_refused_by_name(localizer, frame, reasons):
     estimate = localizer.localize(frame)
     assert not estimate.localized and estimate.reason in reasons and estimate.detail
+
+
+class Counting(SiftMatcher):
+    """Sift that notes how many keyframes it was asked to match."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def match(self, query, references):
+        self.asked.append(len(references))
+        return super().match(query, references)
+
+
+class TestOnTrack:
+    @staticmethod
+    def looks(walls, image, prior) -> tuple[list[int], bool]:
+        """Keyframes of each attempt, and whether the image was localized."""
+        matcher = Counting()
+        settings = LocalizerSettings(
+            keyframes=2, keyframes_on_track=1, second_look=4, gates=Gates(min_agreeing_keyframes=1)
+        )
+        estimate = Localizer(walls, matcher, settings).localize(Frame(image, CAMERA), prior)
+        return matcher.asked, estimate.localized
+
+    def test_few_keyframes_are_enough_while_they_agree_with_the_track(self, walls) -> None:
+        near = se3.exp([0.05, 0.02, 0, 0, 0, 0]) @ keyframe(2).map_T_camera
+        assert self.looks(walls, texture(2), PosePrior(near, 0.05, 0.02)) == ([1], True)
+
+    def test_all_are_matched_where_they_do_not(self, walls) -> None:
+        elsewhere = PosePrior(keyframe(0).map_T_camera, 0.05, 0.02)
+        assert self.looks(walls, texture(2), elsewhere) == ([1, 2], True)
+
+    def test_all_are_matched_where_the_pose_is_hardly_known(self, walls) -> None:
+        vague = PosePrior(keyframe(2).map_T_camera, 2.0, 0.02)
+        assert self.looks(walls, texture(2), vague) == ([2], True)
+        assert self.looks(walls, texture(2), None) == ([2], True)
+
+    def test_a_frame_that_shows_nothing_costs_no_wide_look(self, walls) -> None:
+        strange = texture(9)
+        assert self.looks(walls, strange, PosePrior(keyframe(2).map_T_camera, 0.05, 0.02)) == ([1, 2], False)
+        assert self.looks(walls, strange, None) == ([2, 4], False)
 
 
 def test_an_empty_map_says_so():

@@ -44,8 +44,8 @@ SMALLEST_IMAGE = 32
 WITNESSES = 5
 #: A camera is on track while its pose is known beforehand to within these standard deviations.
 ON_TRACK_M, ON_TRACK_RAD = 0.5, 0.3
-#: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance.
-SLACK_M, SLACK_RAD = 0.1, 0.1
+#: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance (m, rad).
+SLACK = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class LocalizerSettings:
 
     Attributes:
         keyframes: keyframes matched with every query (K).
-        keyframes_on_track: the same while the pose is known beforehand, as long as what is found agrees with it; all K
-            are matched as soon as it does not. 0 takes what suits the matcher: each keyframe costs a network most of
-            its time, and local features little.
+        keyframes_on_track: the same while the pose is known beforehand, as long as what is found agrees with it; all K,
+            and no more, are matched as soon as it does not. 0 takes what suits the matcher: each keyframe costs a
+            network most of its time, and local features little.
         second_look: keyframes matched in a second attempt when the first is rejected; 0 turns it off.
         threshold: reprojection error an inlier may have, as a share of the image diagonal.
         solver: noise and effort of the pose solver (its ``threshold_px`` is replaced by ``threshold``).
@@ -161,28 +161,28 @@ class Localizer:
             features = self.matcher.describe(replace(frame, depth=None))
         self._described = frame, features
         query = _Query(frame, features, prior, exclude, clock)
-        if (glance := self._glance(query)) is not None:
-            return glance
+        enough = self._enough_on_track(prior)
+        if prior is not None and enough:
+            glance = self._look(query, enough, prior)
+            if glance.map_T_camera is not None and glance.localized and _near(glance.map_T_camera, prior, SLACK):
+                return glance
         first = self._look(query, self.settings.keyframes, prior)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
             return first
-        if len(self.map) <= self.settings.keyframes:
+        # Many more keyframes take longer than the next frame, which is as easy to find while the track holds.
+        if enough or len(self.map) <= self.settings.keyframes:
             return first
         # A pose that was nearly good enough tells where to look for more support.
         around = prior if first.map_T_camera is None else PosePrior(first.map_T_camera)
         second = self._look(query, self.settings.second_look, around)
         return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
 
-    def _glance(self, query: _Query) -> PoseEstimate | None:
-        """An attempt with few keyframes while the camera is on track; None where that is not enough."""
-        prior, few = query.prior, self.settings.keyframes_on_track or keyframes_on_track(self.matcher)
-        if prior is None or not 0 < few < self.settings.keyframes:
-            return None
-        if prior.position_sigma_m > ON_TRACK_M or prior.rotation_sigma_rad > ON_TRACK_RAD:
-            return None
-        found = self._look(query, few, prior)
-        agrees = found.map_T_camera is not None and _near(found.map_T_camera, prior, SLACK_M, SLACK_RAD)
-        return found if found.localized and agrees else None
+    def _enough_on_track(self, prior: PosePrior | None) -> int:
+        """Keyframes that are matched first because the camera is on track; 0 where it is not, or all K are."""
+        if prior is None or prior.position_sigma_m > ON_TRACK_M or prior.rotation_sigma_rad > ON_TRACK_RAD:
+            return 0
+        enough = self.settings.keyframes_on_track or keyframes_on_track(self.matcher)
+        return enough if enough < self.settings.keyframes else 0
 
     def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
         """One attempt with ``count`` keyframes, some of them from ``around`` a pose."""
@@ -296,11 +296,11 @@ def _agrees(support: Support, prior: PosePrior | None) -> bool:
     return _near(support.pose.map_T_camera, prior)
 
 
-def _near(map_T_camera: Array, prior: PosePrior, slack_m: float = 0.0, slack_rad: float = 0.0) -> bool:
-    """Whether a pose is within three standard deviations of what was believed, and some slack."""
+def _near(map_T_camera: Array, prior: PosePrior, slack: float = 0.0) -> bool:
+    """Whether a pose is within three standard deviations of what was believed, and some slack in metres and radians."""
     metres, degrees = se3.pose_error(map_T_camera, prior.map_T_camera)
-    near = metres <= slack_m + 3 * prior.position_sigma_m
-    return near and bool(np.radians(degrees) <= slack_rad + 3 * prior.rotation_sigma_rad)
+    near = metres <= slack + 3 * prior.position_sigma_m
+    return near and bool(np.radians(degrees) <= slack + 3 * prior.rotation_sigma_rad)
 
 
 def rejected(reason: Reason, detail: str) -> PoseEstimate:
