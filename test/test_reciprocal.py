@@ -11,7 +11,7 @@ import torch
 from golden_cases import COMPACT, SHARED, case, needs_shared
 
 from mast3r_ros.matching import fast_reciprocal_matches, neighbours
-from mast3r_ros.matching.neighbours import nearest
+from mast3r_ros.matching.neighbours import nearest, roughly_nearest
 from mast3r_ros.matching.pointmap_matches import pointmap_matches, reciprocal_points
 from mast3r_ros.matching.reciprocal import (
     fast_reciprocal_matches_batch,
@@ -73,6 +73,23 @@ def test_the_nearest_is_exact(pattern: str) -> None:
     best, expected = products.max(dim=1)
     assert ((found == expected) | (products[torch.arange(300), found] > best - 1e-6)).all()
     assert (found == expected).float().mean() > 0.99
+
+
+def test_the_roughly_nearest_is_the_nearest_of_unit_vectors() -> None:
+    queries, database = random_maps(8, 2, 300, 24), random_maps(9, 2, 5000, 24)
+    found, exact = roughly_nearest(queries, database), nearest(queries, database)
+    assert found.dtype == torch.int64 and found.shape == (2, 300)
+    assert (found == exact).float().mean() > 0.99
+
+
+def test_a_search_by_stride_makes_descriptors_comparable_itself() -> None:
+    """Half precision, any length, channels beside them: as a head leaves them."""
+    rough = torch.randn(2, 24, 32, 25, generator=torch.Generator().manual_seed(5)).bfloat16()
+    ready = torch.nn.functional.normalize(rough[..., :24].float(), dim=-1)
+    found = fast_reciprocal_matches_batch(rough[..., :24], rough.flip(1)[..., :24], subsample=4, stride=2)
+    expected = fast_reciprocal_matches_batch(ready, ready.flip(1), subsample=4, stride=2)
+    for (xy1, xy2), (true1, true2) in zip(found, expected, strict=True):
+        assert len(xy1) > 10 and torch.equal(xy1, true1) and torch.equal(xy2, true2)
 
 
 @pytest.mark.parametrize("path", PATHS)

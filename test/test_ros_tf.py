@@ -11,6 +11,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 from geometry_msgs.msg import TransformStamped  # noqa: E402
+from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from ros_world import ros, spinning, wait_until  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
@@ -90,3 +91,18 @@ def test_a_bad_transform_is_refused_in_words_and_the_others_are_taken(nodes: tup
     with pytest.raises(TransformUnavailable):
         heard.lookup("odom", "good", None)
     heard.destroy()
+
+
+def test_the_listener_is_a_node_of_its_own_name_whatever_the_process_calls_its_nodes() -> None:
+    context = Context()
+    rclpy.init(args=["--ros-args", "-r", "__node:=robot", "-r", "__ns:=/fleet"], context=context)
+    try:
+        node = Node("anything", context=context)
+        heard = TransformListener(node, lambda why: None)
+        assert ("robot", "/fleet") in node.get_node_names_and_namespaces()
+        wait_until(lambda: ("robot_tf_listener", "/fleet") in node.get_node_names_and_namespaces())
+        heard.destroy()
+        heard.destroy()  # nothing happens
+        node.destroy_node()
+    finally:
+        context.try_shutdown()

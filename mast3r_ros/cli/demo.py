@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mast3r_ros.cli.common import make_matcher, print_facts, print_table, progress, warn
+from mast3r_ros.cli.common import MatcherOption, make_matcher, print_facts, print_table, progress, warn
 from mast3r_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def demo(
     ),
     family: Annotated[str, typer.Option(help="Kind of room: living, office, kitchen, corridor, warehouse.")] = "office",
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another room and other drives.")] = 0,
+    matcher: MatcherOption = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Small images and short drives.")] = False,
     image_topic: Annotated[str | None, typer.Option(help="Your recording: colour images.")] = None,
     truth_topic: Annotated[
@@ -81,11 +82,11 @@ def demo(
     if bag is None or map is None:
         scale: dict[str, Any] = {"width": 320, "height": 240, "mapping_s": 30.0, "query_s": 8.0} if quick else {}
         settings = RecordingSettings(family=family, seed=seed, **scale)
-        bag, map = _make_world(story, output, settings)
-    _play(story, output, bag, map, image_topic, truth_topic, pictures, compare=not own)
+        bag, map = _make_world(story, output, settings, matcher)
+    _play(story, output, bag, map, matcher, image_topic, truth_topic, pictures, compare=not own)
 
 
-def _make_world(story: Story, output: Path, settings: RecordingSettings) -> tuple[Path, Path]:
+def _make_world(story: Story, output: Path, settings: RecordingSettings, matcher: str) -> tuple[Path, Path]:
     """A generated room, its two recordings and its map. Returns the query recording and the map."""
     from mast3r_ros.synthetic.recording import demo_world, record_mapping, record_query
 
@@ -100,18 +101,18 @@ def _make_world(story: Story, output: Path, settings: RecordingSettings) -> tupl
                 record(world, path, settings, lambda done, total, show=show: show(done, total, ""))  # type: ignore[misc]
             _say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
     with story.chapter("map", "A map, from the first drive alone"):
-        _build_map(mapping, map_folder)
+        _build_map(mapping, map_folder, matcher)
     return query, map_folder
 
 
-def _build_map(recording: Path, folder: Path) -> None:
+def _build_map(recording: Path, folder: Path, matcher: str) -> None:
     from mast3r_ros.datasets import open_source
     from mast3r_ros.mapping.build import build_map
 
     with progress("   reading frames") as show:
         keyframe_map, report = build_map(
             open_source(recording),
-            matcher=make_matcher("auto", None),
+            matcher=make_matcher(matcher, None),
             source_name=recording.name,
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )
@@ -124,6 +125,7 @@ def _play(
     output: Path,
     bag: Path,
     map_folder: Path,
+    matcher_name: str,
     image_topic: str | None,
     truth_topic: str | None,
     pictures: Path | None,
@@ -139,13 +141,13 @@ def _play(
     topics = ReplaySettings(image_topic=image_topic, truth_topic=truth)
     keyframe_map = KeyframeMap.load(map_folder)
     with story.chapter("live", "Live: the relocalizer node and the bag player, over DDS, at real time"):
-        run = _live(bag, map_folder, topics, output / "logs")
+        run = _live(bag, map_folder, topics, matcher_name, output / "logs")
     if not any(record.accepted for record in run.records):
         raise UserError(
             f"nothing was localized: {len(run.records)} of {run.images_played} images were looked at. "
             f"Is {bag} a recording of the place in {map_folder}? {output / 'logs' / 'relocalizer.log'} has the details"
         )
-    matcher = make_matcher("auto", None)
+    matcher = make_matcher(matcher_name, None)
     matchers = _side_by_side(story, bag, keyframe_map, topics) if compare else {}
     with story.chapter("report", "What came out"):
         summary = write_live_output(
@@ -206,7 +208,7 @@ def _has_topic(bag: Path, topic: str) -> bool:
         return topic in reader.topics
 
 
-def _live(bag: Path, map_folder: Path, topics: ReplaySettings, logs: Path) -> LiveRun:
+def _live(bag: Path, map_folder: Path, topics: ReplaySettings, matcher: str, logs: Path) -> LiveRun:
     """The live run with a table that changes with it."""
     try:
         from mast3r_ros.ros.live import LiveSettings, play_live
@@ -216,7 +218,7 @@ def _live(bag: Path, map_folder: Path, topics: ReplaySettings, logs: Path) -> Li
         ) from error
     from rich.live import Live
 
-    settings = LiveSettings(bag, map_folder, topics, logs=logs)
+    settings = LiveSettings(bag, map_folder, topics, parameters={"matcher": matcher}, logs=logs)
     if not console.is_terminal:
         run = play_live(settings)
         console.print(_table(run))

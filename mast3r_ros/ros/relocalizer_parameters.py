@@ -97,8 +97,8 @@ class RelocalizerParameters:
     keyframes: int = param(LocalizerSettings.keyframes, "Keyframes matched with every image.", low=1, high=100)
     keyframes_on_track: int = param(
         LocalizerSettings.keyframes_on_track,
-        "The same while the track tells where the camera is and what is found agrees; 0 takes what suits "
-        "the matcher: 2 for networks, all for sift.",
+        "Keyframes matched while the track tells where the camera is and what is found agrees with it; 0 takes what "
+        "suits the matcher: 2 for networks, all for sift.",
         low=0,
         high=100,
     )
