@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Iterator
 
@@ -82,6 +83,16 @@ def test_pairs_of_a_crew_are_those_of_one_thread(references: int) -> None:
     for one, other in zip(together, alone, strict=True):
         same = {tuple(row) for row in one.query_xy.tolist()} & {tuple(row) for row in other.query_xy.tolist()}
         assert len(same) >= 0.95 * max(len(one), len(other))  # but for ties in the last bit
+
+
+def test_a_matcher_can_be_sent_to_another_process() -> None:
+    matcher = small_matcher()
+    frame = Frame(texture(0), CAMERA, depth=np.full((240, 320), 2.0, np.float32))
+    features = matcher.describe(frame)
+    (found,) = matcher.match(features, [features])
+    (again,) = pickle.loads(pickle.dumps(matcher)).match(features, [features])
+    assert len(found) > 3
+    np.testing.assert_array_equal(found.query_xy, again.query_xy)
 
 
 def test_large_networks_share_their_operations_instead() -> None:

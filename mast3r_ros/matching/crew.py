@@ -35,6 +35,10 @@ class Crew:
         # What a thread sets holds for itself, and for threads that begin later: those are none of ours.
         torch.set_num_threads(threads)
 
+    def __reduce__(self) -> tuple[type[Crew], tuple[()]]:
+        """A matcher that is sent to another process gets a crew of that process."""
+        return Crew, ()
+
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
         """Results in the order of tasks; raises what the first failing one raises."""
         return list(self._pool.map(work, tasks))

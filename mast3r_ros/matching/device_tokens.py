@@ -23,6 +23,10 @@ class DeviceTokens:
         self._used = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[DeviceTokens], tuple[torch.device, torch.dtype, int]]:
+        """Another process keeps its own."""
+        return DeviceTokens, (self._device, self._dtype, self._limit)
+
     def __len__(self) -> int:
         return len(self._kept)
 

@@ -26,6 +26,10 @@ class Stopwatch:
         self._threads = 1
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[Stopwatch], tuple[torch.device]]:
+        """In another process it starts from nothing."""
+        return Stopwatch, (self._device,)
+
     def reset(self) -> None:
         """Start from nothing."""
         self.ms = {}
