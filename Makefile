@@ -11,8 +11,8 @@ help: ## Show this list
 setup: ## Make .venv with everything; does nothing when it is complete
 	@scripts/setup.sh
 
-demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=my_map
-	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)")
+demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=my_map [MATCHER=mast3r]
+	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)") $(if $(MATCHER),--matcher "$(MATCHER)")
 
 test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them)
 	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(ARGS)
