@@ -81,15 +81,15 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, default=ROOT / ".cache" / "runs" / "ablations")
     parser.add_argument("--at-once", type=int, default=2, help="trainings side by side")
     options = parser.parse_args()
-    base = yaml.safe_load(options.config.read_text())
-    render(TrainConfig.load(options.config), options.at_once)
+    base, config = yaml.safe_load(options.config.read_text()), TrainConfig.load(options.config)
+    render(config, options.at_once)
     for names in (("points", "both", "matching"), ("frozen",)):
         jobs = [(name, seed) for seed in SEEDS for name in names]
         with ThreadPoolExecutor(options.at_once) as pool:
             for done in [pool.submit(train, options.output, base, name, seed) for name, seed in jobs]:
                 done.result()
     found = {name: [measured(options.output, name, seed) for seed in SEEDS] for name in VARIANTS}
-    write_page(TrainConfig.load(options.config), found, options.output)
+    write_page(config, found, options.output)
 
 
 def render(config: TrainConfig, at_once: int) -> None:
@@ -97,13 +97,11 @@ def render(config: TrainConfig, at_once: int) -> None:
     folder = Path(config.cache)
     training, held_out = RenderedRooms(config.rooms, folder), RenderedRooms(config.rooms, folder, VALIDATION_SEEDS)
     print(f"rendering what is missing of {config.count} rooms and {ROOMS} held-out ones", flush=True)
-    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn"), initializer=_single_threaded) as pool:
+    with ProcessPoolExecutor(
+        at_once, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         list(pool.map(training.ensure, range(config.count)))
         list(pool.map(held_out.ensure, range(ROOMS)))
-
-
-def _single_threaded() -> None:
-    torch.set_num_threads(1)
 
 
 def train(output: Path, base: dict[str, Any], name: str, seed: int) -> None:

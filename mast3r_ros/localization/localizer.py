@@ -149,6 +149,10 @@ class Localizer:
         """What the matcher knows of a frame but for its depth; of the last one without computing it again."""
         if self._described is not None and self._described[0] is frame:
             return self._described[1]
+        return self._describe(frame)
+
+    def _describe(self, frame: Frame) -> Features:
+        """A frame's depth takes no part in matching: it is evidence that the pose is held against."""
         return self.matcher.describe(replace(frame, depth=None))
 
     def _attempt(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: _Clock) -> PoseEstimate:
@@ -157,8 +161,7 @@ class Localizer:
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
             return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         with clock.stage("describe"):
-            # Its depth takes no part in matching: it is evidence that the pose is held against.
-            features = self.matcher.describe(replace(frame, depth=None))
+            features = self._describe(frame)
         self._described = frame, features
         query = _Query(frame, features, prior, exclude, clock)
         enough = self._enough_on_track(prior)

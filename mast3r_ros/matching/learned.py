@@ -101,8 +101,8 @@ class NetworkMatcher(ABC):
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
-        shared = self.device.type == "cpu" and self.network.config.stem_dim and not compile
-        self._crew = Crew() if shared and torch.get_num_threads() > 1 else None
+        small = self.device.type == "cpu" and self.network.config.stem_dim and not compile
+        self._crew = Crew() if small and torch.get_num_threads() > 1 else None
 
     def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
         if isinstance(checkpoint, PointmapNetwork):  # is taken over

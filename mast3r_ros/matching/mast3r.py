@@ -128,7 +128,7 @@ class Mast3rMatcher(NetworkMatcher):
 
     @property
     def _exact(self) -> bool:
-        """A search by stride reads few descriptors, and makes those comparable itself."""
+        """Whether every descriptor is searched; a search by stride reads few, and makes those comparable itself."""
         return self.search_stride == 1
 
     def _pointmaps(self, pairs: Pairs) -> dict[int, PredictedPoints]:
