@@ -2,7 +2,11 @@
 
 import os
 
+from mast3r_ros import moved
+
 __version__ = "0.1.0"
+
+moved.install()
 
 # A robot's cores are never idle, and threads that spin while they wait for each other make everything several
 # times slower beside other work: torch's OpenMP threads are asked to sleep instead, and numpy's OpenBLAS, which

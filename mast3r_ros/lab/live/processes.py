@@ -1,0 +1,124 @@
+"""Node executables as processes that never outlive us."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from mast3r_ros.errors import UserError
+
+#: How long a process has to end after SIGINT before it is killed, seconds.
+STOP_S = 15.0
+SPLIT = re.compile(r"^\[(?:INFO|WARN|ERROR)\] \[[\d.]+\] \[[^]]*\]: ")
+
+
+class Process:
+    """A node of this package as a process. Use it in a ``with`` statement: it is stopped at its end.
+
+    Args:
+        name: of the executable.
+        arguments: as after ``ros2 run mast3r_ros NAME``.
+        logs: folder in which NAME.log gets what it says.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], logs: Path) -> None:
+        self._log = logs / f"{name}.log"
+        with self._log.open("w") as output:
+            # A session of its own: Ctrl-C reaches us, and we end it in good order.
+            self._process = subprocess.Popen(
+                [str(executable(name)), *arguments], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._process.poll()
+
+    def said(self, text: str) -> str:
+        """The last line with this text in its log; empty if there is none."""
+        lines = [line for line in self._lines() if text in line]
+        return SPLIT.sub("", lines[-1]) if lines else ""
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = [line for line in self._lines() if line.strip()]
+        return SPLIT.sub("", lines[-1]) if lines else f"it said nothing ({self._log})"
+
+    def _lines(self) -> list[str]:
+        return self._log.read_text(errors="replace").splitlines()
+
+    def stop(self) -> None:
+        """SIGINT, then patience, then SIGKILL."""
+        if self.running:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def executable(name: str) -> Path:
+    """Where a node's executable is: beside the interpreter (pip) or in the ROS workspace (colcon).
+
+    Raises:
+        UserError: if it is in neither place.
+    """
+    folders = [Path(sys.executable).parent, Path(sys.argv[0]).resolve().parent]
+    folders += [Path(prefix) / "lib" / "mast3r_ros" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":")]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"the executable {name} is not installed: run make setup, or source the workspace's setup file")
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """A ROS environment in which this process and its children talk to nobody else.
+
+    What the user has set is kept. SIGTERM becomes an exception here, so that children are stopped then too.
+    """
+    ours = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    profile = next((path for path in _fastdds_profiles() if path.is_file()), None)
+    if profile is not None:  # without it, large images between processes are mostly lost (docs/ros.md)
+        ours["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
+    added = [name for name in ours if name not in os.environ]
+    os.environ.update({name: ours[name] for name in added})
+    before = signal.signal(signal.SIGTERM, _exit)  # only possible on the main thread, which is where commands run
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for name in added:
+            del os.environ[name]
+
+
+def _fastdds_profiles() -> Iterator[Path]:
+    """Where our profile may lie: in the repository, or installed."""
+    yield Path(__file__).resolve().parents[3] / "config" / "fastdds.xml"
+    for prefix in (sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(":")):
+        yield Path(prefix) / "share" / "mast3r_ros" / "config" / "fastdds.xml"
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
