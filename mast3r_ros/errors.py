@@ -35,3 +35,7 @@ class MatcherError(UserError):
 
 class CheckpointError(UserError):
     """A network checkpoint that is missing, damaged, foreign, unsafe, or of another architecture."""
+
+
+class SettingsError(UserError):
+    """A setting that does not exist or was given a value it cannot have, or a parameter file that cannot be read."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from mast3r_ros.ros.bag_player import BagPlayerParameters
 from mast3r_ros.ros.mapper_parameters import MapperParameters
-from mast3r_ros.ros.parameters import as_markdown, as_yaml
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
+from mast3r_ros.settings import Settings
+from mast3r_ros.tables import as_markdown, as_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TABLES = {"relocalizer": RelocalizerParameters, "mapper": MapperParameters, "bag_player": BagPlayerParameters}
+TABLES = {"relocalizer": Settings, "mapper": MapperParameters, "bag_player": BagPlayerParameters}
 #: Nodes whose fixed parameters can be changed again, after a cleanup.
 MANAGED = ("relocalizer",)
 HEAD = """\

@@ -21,9 +21,9 @@ from mast3r_ros.lab.runs.bag import Align, evaluate_bag, trajectory_figures
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import Replay, ReplaySettings, pose_at, recorded_truth
 from mast3r_ros.lab.runs.results import write_tum
-from mast3r_ros.localization import Localizer, Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
+from mast3r_ros.pipeline import Relocalizer
 
 COUNT = 5
 START_NS = 1_700_000_000_123_456_789
@@ -56,8 +56,8 @@ class Files:
     def evaluate(
         self, truth: str, align: str = "none", settings: ReplaySettings = ReplaySettings(), bag: Path | None = None
     ) -> Replay:
-        tracker = Tracker(Localizer(self.keyframe_map, create("sift")))
-        return evaluate_bag(bag or self.bag, tracker, truth, Align(align), settings)
+        relocalizer = Relocalizer(self.keyframe_map, create("sift"))
+        return evaluate_bag(bag or self.bag, relocalizer, truth, Align(align), settings)
 
 
 def write(path: Path, map_in_tf: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
 import py_compile
 import re
@@ -26,17 +25,17 @@ from mast3r_ros.ros.bag_player import BagPlayerParameters
 from mast3r_ros.ros.cameras import CAMERAS
 from mast3r_ros.ros.mapper_node import Mapper
 from mast3r_ros.ros.mapper_parameters import MapperParameters
-from mast3r_ros.ros.parameters import ros_name
-from mast3r_ros.ros.relocalizer_node import Relocalizer
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
+from mast3r_ros.ros.relocalizer_node import RelocalizerNode
+from mast3r_ros.settings import Settings
+from mast3r_ros.tables import settings_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
-TABLES = {"relocalizer": RelocalizerParameters, "mapper": MapperParameters, "bag_player": BagPlayerParameters}
+TABLES = {"relocalizer": Settings, "mapper": MapperParameters, "bag_player": BagPlayerParameters}
 
 
 def names(table: type) -> set[str]:
-    return {ros_name(field.name) for field in dataclasses.fields(table)}
+    return {entry.name for entry in settings_of(table)}
 
 
 def strings(path: Path) -> list[str]:
@@ -59,7 +58,7 @@ def live_topics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
     """Topics that the real nodes publish or subscribe to, under their default names."""
     folder = tmp_path_factory.mktemp("maps")
     mapper = Mapper(parameter_overrides=values(map=str(folder / "new")))
-    relocalizer = Relocalizer(
+    relocalizer = RelocalizerNode(
         parameter_overrides=values(map=str(build_map(folder / "map")), matcher="fake", autostart=False)
     )
     relocalizer.trigger_configure()
@@ -111,15 +110,12 @@ def test_every_parameter_in_a_configuration_is_declared_and_allowed(path: Path) 
         node = path.stem if node == "/**" else node.strip("/")
         if node in ("map_server", "lifecycle_manager_localization"):
             continue  # Nav2's
-        tables = [TABLES[node]] if node in TABLES else [RelocalizerParameters, MapperParameters]
+        tables = [TABLES[node]] if node in TABLES else [Settings, MapperParameters]
         for table in tables:
             assert set(parameters) <= names(table), f"{path.name}: {set(parameters) - names(table)}"
-            for field in dataclasses.fields(table):
-                value, spec = parameters.get(ros_name(field.name)), field.metadata["spec"]
-                if value is not None and spec.low is not None:
-                    assert spec.low <= value <= spec.high
-                if value is not None and spec.choices:
-                    assert value in spec.choices
+            for entry in settings_of(table):
+                if entry.name in parameters:
+                    assert not entry.spec.complaint(entry.name, entry.kind, parameters[entry.name])
 
 
 def test_derived_files_are_up_to_date() -> None:
@@ -146,12 +142,12 @@ def test_default_parameter_files_are_accepted_by_the_nodes(tmp_path: Path) -> No
     finally:
         mapper.destroy_node()
     files = [str(REPOSITORY / "config" / name) for name in ("relocalizer.yaml", "usb_cam.yaml")]
-    relocalizer = Relocalizer(
+    relocalizer = RelocalizerNode(
         cli_args=["--ros-args", *(w for f in files for w in ("--params-file", f)), "-p", "autostart:=false"]
     )
     try:
         assert relocalizer.get_parameter("use_depth").value is False
-        assert relocalizer.get_parameter("keyframes").value == RelocalizerParameters().keyframes
+        assert relocalizer.get_parameter("keyframes").value == Settings().localizer.keyframes
     finally:
         relocalizer.destroy_node()
 

@@ -33,7 +33,7 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 from mast3r_ros.frames import Camera  # noqa: E402
 from mast3r_ros.geometry import se3  # noqa: E402
 from mast3r_ros.ros import conversions, qos  # noqa: E402
-from mast3r_ros.ros.relocalizer_node import Relocalizer  # noqa: E402
+from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
 SECOND = 10**9
 #: How often each bad message is sent; it must be complained about once.
@@ -43,7 +43,7 @@ TIMES = 8
 class Live:
     """An active relocalizer, a robot, and everything the node logs."""
 
-    def __init__(self, node: Relocalizer, robot: Robot) -> None:
+    def __init__(self, node: RelocalizerNode, robot: Robot) -> None:
         self.node, self.robot = node, robot
         self.poses = robot.listen(PoseWithCovarianceStamped, "/relocalizer/pose")
 
@@ -99,7 +99,7 @@ def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(map_folder: Path, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Iterator[Live]:
     more = getattr(request, "param", {})
     parameters = {"map": str(map_folder), "matcher": "fake", "map_points_voxel": 0.0, "camera_info_wait": 0.3, **more}
-    node, robot = Relocalizer(parameter_overrides=values(**parameters)), Robot()
+    node, robot = RelocalizerNode(parameter_overrides=values(**parameters)), Robot()
     with spinning(node, robot):
         live = Live(node, robot)
         wait_until(lambda: robot.images.get_subscription_count())

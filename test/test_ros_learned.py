@@ -18,7 +18,7 @@ from ros_world import Robot, build_map, ros, spinning, values, wait_until  # noq
 from std_srvs.srv import Trigger  # noqa: E402
 
 from mast3r_ros.network.initialise import random_network  # noqa: E402
-from mast3r_ros.ros.relocalizer_node import Relocalizer  # noqa: E402
+from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,15 +33,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def live(**parameters: Any) -> Iterator[tuple[Relocalizer, Robot]]:
-    node = Relocalizer(parameter_overrides=values(map_points_voxel=0.0, tf_wait=0.0, max_frame_age=0.0, **parameters))
+def live(**parameters: Any) -> Iterator[tuple[RelocalizerNode, Robot]]:
+    node = RelocalizerNode(
+        parameter_overrides=values(map_points_voxel=0.0, tf_wait=0.0, max_frame_age=0.0, **parameters)
+    )
     robot = Robot()
     with spinning(node, robot):
         robot.mount_camera()
         yield node, robot
 
 
-def state(node: Relocalizer) -> str:
+def state(node: RelocalizerNode) -> str:
     return str(node._state_machine.current_state[1])
 
 

@@ -18,9 +18,10 @@ from mast3r_ros.ros import complaints as complaints_module  # noqa: E402
 from mast3r_ros.ros.attempts import Attempts, Outcome  # noqa: E402
 from mast3r_ros.ros.complaints import Complaints  # noqa: E402
 from mast3r_ros.ros.diagnostics import Statistics, memory_mb  # noqa: E402
-from mast3r_ros.ros.parameters import ParameterError, Parameters, as_markdown, param  # noqa: E402
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters  # noqa: E402
+from mast3r_ros.ros.parameters import ParameterError, Parameters  # noqa: E402
 from mast3r_ros.ros.worker import LatestWorker  # noqa: E402
+from mast3r_ros.settings import Settings  # noqa: E402
+from mast3r_ros.tables import as_markdown, group, setting, settings_of  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,11 +31,16 @@ def _ros() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Start:
+    x: float = setting(0.0, "Where.", low=-1, high=1, unit="m")
+
+
+@dataclass(frozen=True)
 class Example:
-    rate: float = param(10.0, "How often.", low=0, high=50, unit="Hz")
-    count: int = param(5, "How many.", low=1, high=9, fixed=True)
-    kind: str = param("a", "Which.", choices=("a", "b"))
-    start__x: float = param(0.0, "Where.", low=-1, high=1, unit="m")
+    rate: float = setting(10.0, "How often.", low=0, high=50, unit="Hz")
+    count: int = setting(5, "How many.", low=1, high=9, fixed=True)
+    kind: str = setting("a", "Which.", choices=("a", "b"))
+    start: Start = group(Start, "start")
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ class TestParameters:
     def test_whole_numbers_are_numbers(self) -> None:
         node = Node("parts", parameter_overrides=values(rate=7, start__x=1))
         table = Parameters(node, Example).snapshot()
-        assert (table.rate, table.start__x) == (7.0, 1.0) and isinstance(table.rate, float)
+        assert (table.rate, table.start.x) == (7.0, 1.0) and isinstance(table.rate, float)
         node.destroy_node()
 
     @pytest.mark.parametrize(
@@ -93,13 +99,10 @@ class TestParameters:
         assert (described.floating_point_range[0].from_value, described.floating_point_range[0].to_value) == (0, 50)
 
     def test_every_parameter_of_the_relocalizer_has_a_sentence_and_is_documented(self) -> None:
-        page = as_markdown(RelocalizerParameters)
-        for field in RelocalizerParameters.__dataclass_fields__.values():
-            assert len(field.metadata["spec"].sentence) > 10
-            assert f"`{field.name.replace('__', '.')}`" in page
-        # The defaults are the core's own: what the CLI does and what the node does is the same.
-        assert RelocalizerParameters().localizer_settings() == type(RelocalizerParameters().localizer_settings())()
-        assert RelocalizerParameters().tracker_settings() == type(RelocalizerParameters().tracker_settings())()
+        page = as_markdown(Settings)
+        for entry in settings_of(Settings):
+            assert len(entry.spec.sentence) > 10
+            assert f"`{entry.name}`" in page
 
 
 class TestWorker:

@@ -42,7 +42,7 @@ from mast3r_ros import codec  # noqa: E402
 from mast3r_ros.geometry import se3  # noqa: E402
 from mast3r_ros.ros import conversions, qos  # noqa: E402
 from mast3r_ros.ros.parameters import ParameterError  # noqa: E402
-from mast3r_ros.ros.relocalizer_node import Relocalizer  # noqa: E402
+from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
 SECOND = 10**9
 
@@ -59,9 +59,9 @@ def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def live(active: bool = True, **parameters: Any) -> Iterator[tuple[Relocalizer, Robot]]:
+def live(active: bool = True, **parameters: Any) -> Iterator[tuple[RelocalizerNode, Robot]]:
     """A relocalizer (active unless told otherwise) and a robot with a mounted camera."""
-    node = Relocalizer(parameter_overrides=values(matcher="fake", map_points_voxel=0.0, **parameters))
+    node = RelocalizerNode(parameter_overrides=values(matcher="fake", map_points_voxel=0.0, **parameters))
     robot = Robot()
     with spinning(node, robot):
         if active:
@@ -75,7 +75,7 @@ def live(active: bool = True, **parameters: Any) -> Iterator[tuple[Relocalizer, 
         yield node, robot
 
 
-def state(node: Relocalizer) -> str:
+def state(node: RelocalizerNode) -> str:
     return str(node._state_machine.current_state[1])
 
 
@@ -170,7 +170,7 @@ class TestPoses:
             assert not _from_map(sent)
 
     def test_without_any_tf_the_pose_is_the_cameras(self, map_folder: Path) -> None:
-        node = Relocalizer(parameter_overrides=values(matcher="fake", map=str(map_folder)))
+        node = RelocalizerNode(parameter_overrides=values(matcher="fake", map=str(map_folder)))
         robot = Robot()
         with spinning(node, robot):
             wait_until(lambda: state(node) == "active")
@@ -198,7 +198,7 @@ class TestPoses:
 
     def test_compressed_images(self, map_folder: Path) -> None:
         # Remapped, because one DDS participant cannot use two types on one topic, and the robot publishes raw images.
-        node = Relocalizer(
+        node = RelocalizerNode(
             cli_args=["--ros-args", "-r", "image:=packed"],
             parameter_overrides=values(matcher="fake", map=str(map_folder), image_transport="compressed"),
         )
@@ -240,7 +240,7 @@ class TestOutputs:
             assert rgb is not None and confidence is not None and points[0].header.frame_id == "map"
 
     def test_map_points(self, map_folder: Path) -> None:
-        node = Relocalizer(parameter_overrides=values(matcher="fake", map=str(map_folder), map_points_voxel=0.05))
+        node = RelocalizerNode(parameter_overrides=values(matcher="fake", map=str(map_folder), map_points_voxel=0.05))
         robot = Robot()
         with spinning(node, robot):
             clouds = robot.listen(PointCloud2, "/relocalizer/map_points", qos.latched())
@@ -338,14 +338,14 @@ class TestLifecycle:
         self, map_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loading, go_on = threading.Event(), threading.Event()
-        load = Relocalizer._load
+        load = RelocalizerNode._load
 
         def slowly(*arguments: Any) -> Any:
             loading.set()
             go_on.wait(10)
             return load(*arguments)
 
-        monkeypatch.setattr(Relocalizer, "_load", slowly)
+        monkeypatch.setattr(RelocalizerNode, "_load", slowly)
         with live(active=False, map=str(map_folder)) as (_, robot):
             assert loading.wait(5)
             assert _get_state(robot) == "configuring"
@@ -356,7 +356,7 @@ class TestLifecycle:
 class TestParameters:
     def test_wrong_values_at_start_are_refused_together(self) -> None:
         with pytest.raises(ParameterError, match="(?s)image_transport must be one of raw, compressed.*feed"):
-            Relocalizer(parameter_overrides=values(image_transport="theora", feed="ekf"))
+            RelocalizerNode(parameter_overrides=values(image_transport="theora", feed="ekf"))
 
     def test_changes_by_service_are_checked_and_take_effect(self, map_folder: Path) -> None:
         with live(map=str(map_folder)) as (_, robot):
@@ -379,7 +379,7 @@ class TestParameters:
         overrides = values(
             matcher="fake", map=str(map_folder), **{"qos_overrides./front/image.subscription.reliability": "reliable"}
         )
-        node = Relocalizer(cli_args=arguments, parameter_overrides=overrides)
+        node = RelocalizerNode(cli_args=arguments, parameter_overrides=overrides)
         robot = Robot()
         with spinning(node, robot):
             wait_until(lambda: state(node) == "active")

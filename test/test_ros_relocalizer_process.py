@@ -23,7 +23,7 @@ from ros_world import Robot, build_map, ros, spinning, values, wait_until  # noq
 from std_srvs.srv import Empty, Trigger  # noqa: E402
 
 from mast3r_ros.ros.diagnostics import memory_mb  # noqa: E402
-from mast3r_ros.ros.relocalizer_node import Relocalizer  # noqa: E402
+from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
 SECOND = 10**9
 #: How long the storm lasts; the acceptance run uses 60.
@@ -116,7 +116,7 @@ def _ros() -> Iterator[None]:
 
 def test_transitions_and_parameter_changes_in_a_storm(map_folder: Path, tmp_path: Path, _ros: None) -> None:
     other = build_map(tmp_path / "other", keyframes=3)
-    node = Relocalizer(parameter_overrides=values(matcher="fake", map=str(map_folder), map_points_voxel=0.0))
+    node = RelocalizerNode(parameter_overrides=values(matcher="fake", map=str(map_folder), map_points_voxel=0.0))
     robot = Robot()
     dice = random.Random(0)
     stop = threading.Event()

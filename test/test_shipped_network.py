@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import CheckpointError
 from mast3r_ros.lab.training.config import TrainConfig
-from mast3r_ros.matching import create
+from mast3r_ros.matching import create, from_settings
 from mast3r_ros.network import shipped
 from mast3r_ros.network.checkpoint import save_network
 from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.shipped import Measurement, Outcome
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
+from mast3r_ros.settings import MatcherSettings
 
 
 @pytest.fixture()
@@ -59,8 +59,8 @@ def test_mast3r_without_a_checkpoint_takes_it_and_says_so(weights: Path, caplog:
 
 
 def test_the_nodes_parameter_and_the_command_line_take_it_too(weights: Path, tmp_path: Path) -> None:
-    options = RelocalizerParameters(matcher="mast3r", device="cpu").matcher_options()
-    assert options["checkpoint"] == "" and create("mast3r", **options).network.config.desc_dim == TINY.desc_dim
+    settings = MatcherSettings(matcher="mast3r", device="cpu")
+    assert settings.checkpoint == "" and from_settings(settings).network.config.desc_dim == TINY.desc_dim
     for k in range(2):
         cv2.imwrite(str(tmp_path / f"{k}.png"), walls.image(k)[..., ::-1])
     images = [str(tmp_path / f"{k}.png") for k in range(2)]

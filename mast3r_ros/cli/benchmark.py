@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import (
+    DEFAULT_KEYFRAMES,
+    DEFAULTS,
     CheckpointOption,
     DeviceOption,
     DtypeOption,
     FeatureOption,
     JsonOption,
-    KeyframesOption,
+    KeyframesCount,
     MatcherOption,
     load_map,
     make_matcher,
@@ -43,9 +45,9 @@ FramesOption = Annotated[int, typer.Option("--frames", "-n", min=1, help="Most q
 
 @app.command("localize")
 def time_localization(
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
-    keyframes: KeyframesOption = 5,
+    keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     map: MapOption = None,
     images: ImagesOption = None,
     frames: FramesOption = 40,
@@ -68,9 +70,9 @@ def time_localization(
 
 @app.command("map")
 def time_large_map(
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
-    keyframes: KeyframesOption = 5,
+    keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     size: Annotated[int, typer.Option(min=1, help="Keyframes of the large map.")] = 5000,
     map: MapOption = None,
     images: ImagesOption = None,
@@ -106,14 +108,14 @@ def time_network(
     config: Annotated[
         str, typer.Option(help="Network without a checkpoint: vitl (as published), or small. Its weights are random.")
     ] = "vitl",
-    keyframes: KeyframesOption = 5,
+    keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     queries: Annotated[int, typer.Option(min=1, help="Queries for accuracy; the first is timed.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the fast path, after one to warm up.")] = 5,
     plain_pairs: Annotated[
         int, typer.Option(min=0, help="Pairs measured of the plain path, the others inferred; 0: all of them.")
     ] = 0,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the transformer blocks first.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -124,6 +126,7 @@ def time_network(
     """
     from mast3r_ros.lab.speed.network_benchmark import NetworkBenchmark, benchmark_network
 
+    dtype, device = dtype or DEFAULTS.matching.dtype, device or DEFAULTS.matching.device
     settings = NetworkBenchmark(
         checkpoint, config, keyframes, queries, rounds, min(plain_pairs, keyframes), dtype, device, compile
     )

@@ -68,28 +68,24 @@ class CameraChoice:
 
     def _from_map(self) -> Camera:
         from mast3r_ros.errors import CalibrationError
+        from mast3r_ros.mapping.cameras import distinct_cameras
 
-        cameras = self._cameras()
+        cameras = distinct_cameras(self.keyframe_map)
         if len(cameras) != 1:
             raise CalibrationError(f"the map has {len(cameras)} cameras, not one: give --camera FILE.yaml or --focal")
         return cameras[0]
 
     def _if_it_fits(self, width: int, height: int) -> Camera | None:
-        cameras = self._cameras()
-        if len(cameras) == 1 and (cameras[0].width, cameras[0].height) == (width, height):
+        from mast3r_ros.mapping.cameras import camera_of_size
+
+        camera = camera_of_size(self.keyframe_map, width, height)
+        if camera is not None:
             self._say(f"{width}x{height} images: taken with the map's own camera (--camera tells otherwise)")
-            return cameras[0]
+            return camera
         self._say(
             f"{width}x{height} images: the calibration is unknown, so the focal length is estimated (see --camera)"
         )
         return None
-
-    def _cameras(self) -> list[Camera]:
-        distinct: list[Camera] = []
-        for camera in {id(keyframe.camera): keyframe.camera for keyframe in self.keyframe_map.keyframes}.values():
-            if not any(camera.same_as(other) for other in distinct):
-                distinct.append(camera)
-        return distinct
 
     def _say(self, text: str) -> None:
         """Each sentence once."""

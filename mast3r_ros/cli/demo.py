@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mast3r_ros.cli.common import MatcherOption, make_matcher, print_facts, print_table, progress, warn
+from mast3r_ros.cli.common import DEFAULTS, MatcherOption, make_matcher, print_facts, print_table, progress, warn
 from mast3r_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def demo(
     ),
     family: Annotated[str, typer.Option(help="Kind of room: living, office, kitchen, corridor, warehouse.")] = "office",
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another room and other drives.")] = 0,
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small images and short drives.")] = False,
     image_topic: Annotated[str | None, typer.Option(help="Your recording: colour images.")] = None,
     truth_topic: Annotated[
@@ -78,7 +78,7 @@ def demo(
             f"{have} needs {need} as well: a map is made with `mast3r_ros map build RECORDING -o MAP` from a recording "
             "with known poses, and the bag is another recording of the same place"
         )
-    story, own = Story(), bag is not None
+    story, own, matcher = Story(), bag is not None, matcher or DEFAULTS.matching.matcher
     if bag is None or map is None:
         scale: dict[str, Any] = {"width": 320, "height": 240, "mapping_s": 30.0, "query_s": 8.0} if quick else {}
         settings = RecordingSettings(family=family, seed=seed, **scale)

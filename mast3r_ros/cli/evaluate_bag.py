@@ -17,9 +17,12 @@ from mast3r_ros.cli.common import (
     KeyframesOption,
     MatcherOption,
     NetworkSizeOption,
+    ParamsOption,
+    chosen_settings,
     load_map,
-    make_localizer,
     make_matcher,
+    make_relocalizer,
+    option,
     progress,
 )
 from mast3r_ros.cli.summary import ReportOption, finish
@@ -55,19 +58,22 @@ def bag(
         float, typer.Option(min=0, help="How near a lone true pose must be, where nothing can be interpolated, s.")
     ] = 0.02,
     time_offset: Annotated[float, typer.Option(help="The truth's clock minus the images' clock, s.")] = 0.0,
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
-    keyframes: KeyframesOption = 5,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
+    keyframes: KeyframesOption = None,
+    params: ParamsOption = None,
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
-    depth: Annotated[bool, typer.Option(help="Check poses against recorded depth, where there is any.")] = True,
-    odom_frame: Annotated[str, typer.Option(help="TF frame of odometry.")] = "odom",
-    base_frame: Annotated[str, typer.Option(help="TF frame of the robot.")] = "base_link",
+    depth: Annotated[
+        bool | None, typer.Option("--depth/--no-depth", help="Check poses against recorded depth, where there is any.")
+    ] = None,
+    odom_frame: Annotated[str | None, option("odom_frame_id", "--odom-frame")] = None,
+    base_frame: Annotated[str | None, option("base_frame_id", "--base-frame")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take each n-th frame only.")] = 1,
     report: ReportOption = None,
     json: JsonOption = False,
@@ -80,15 +86,15 @@ def bag(
     from mast3r_ros.lab.runs.bag import Align, evaluate_bag
     from mast3r_ros.lab.runs.gallery import Gallery
     from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, write_result_bag
-    from mast3r_ros.localization import Tracker
 
-    settings = ReplaySettings(
-        image_topic,
-        camera_info_topic,
-        depth_topic,
-        depth,
-        odom_frame,
-        base_frame,
+    settings = chosen_settings(
+        params, keyframes=keyframes, use_depth=depth, odom_frame_id=odom_frame, base_frame_id=base_frame
+    )
+    reading = ReplaySettings.of_node(
+        settings.node,
+        image_topic=image_topic,
+        camera_info_topic=camera_info_topic,
+        depth_topic=depth_topic,
         truth_frame=truth_frame,
         every=every,
         truth_body=truth_body,
@@ -96,9 +102,10 @@ def bag(
         truth_difference_s=max_difference,
         truth_offset_s=time_offset,
     )
-    keyframe_map, chosen = load_map(map), make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
-    frames = count_frames(bag, settings)
-    tracker = Tracker(make_localizer(keyframe_map, chosen, keyframes))
+    keyframe_map = load_map(map)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)
+    frames = count_frames(bag, reading)
+    relocalizer = make_relocalizer(keyframe_map, chosen, settings)
     gallery = Gallery(keyframe_map)
     about = {
         "bag": str(bag),
@@ -106,8 +113,9 @@ def bag(
         "map_keyframes": len(keyframe_map),
         "matcher": chosen.name,
         "features": chosen.signature,
-        "keyframes": keyframes,
-        "depth_checked": depth,
+        "keyframes": settings.localizer.keyframes,
+        "changed": settings.differences(),
+        "depth_checked": reading.use_depth,
     }
     with progress("localizing", frames) as show:
         done = 0
@@ -118,7 +126,7 @@ def bag(
             gallery.offer(record, frame, estimate)
             show(done, None, record.reason or "localized")
 
-        run = evaluate_bag(bag, tracker, ground_truth, Align(align), settings, watch, about)
+        run = evaluate_bag(bag, relocalizer, ground_truth, Align(align), reading, watch, about)
     if report is not None:
-        write_result_bag(report / "result.mcap", run, settings, keyframe_map.frame_id)
+        write_result_bag(report / "result.mcap", run, reading, keyframe_map.frame_id)
     finish(run.evaluation, keyframe_map, gallery.pictures(), report, json)

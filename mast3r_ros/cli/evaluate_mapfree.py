@@ -57,12 +57,12 @@ def mapfree(
             "the scale is the network's own."
         ),
     ] = None,
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, summary.json and records.jsonl.")] = None,
     json: JsonOption = False,
 ) -> None:

@@ -59,12 +59,12 @@ def pairs(
         Path | None, typer.Option(help="Recording: keep the list and its images in this folder, for other tools.")
     ] = None,
     pose_topic: Annotated[str | None, typer.Option(help="Bag: poses from this topic instead of TF.")] = None,
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, summary.json, records.jsonl.")] = None,
     json: JsonOption = False,
 ) -> None:

@@ -13,7 +13,7 @@ from mast3r_ros.cli.common import (
     DtypeOption,
     FeatureOption,
     JsonOption,
-    KeyframesOption,
+    KeyframesCount,
     MatcherOption,
     NetworkSizeOption,
     load_map,
@@ -58,13 +58,13 @@ def queries(
     scale: Annotated[
         float, typer.Option(min=1e-9, help="Metres for each unit of the pose files, where the map was built with one.")
     ] = 1.0,
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
-    keyframes: KeyframesOption = 20,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
+    keyframes: KeyframesCount = 20,
     report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import (
+    DEFAULT_KEYFRAMES,
     CheckpointOption,
     DeviceOption,
     DtypeOption,
     FeatureOption,
     JsonOption,
-    KeyframesOption,
+    KeyframesCount,
     NetworkSizeOption,
+    make_matchers,
     note,
     print_facts,
     print_json,
@@ -33,10 +35,10 @@ def stress(
     ] = ["auto"],  # noqa: B006  typer reads the default
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
-    keyframes: KeyframesOption = 5,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
+    keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     seed: Annotated[
         int, typer.Option(min=0, help="First room; 0 to 999 are for tuning, the default is held out from it.")
     ] = 1000,
@@ -56,12 +58,8 @@ def stress(
     from mast3r_ros.lab.stress.run import StressSettings, ignore, run_stress
     from mast3r_ros.lab.stress.summary import summarise_stress
     from mast3r_ros.localization import LocalizerSettings
-    from mast3r_ros.matching.registry import create, matcher_options
 
-    options: dict[str, Any] = {} if feature is None else {"feature": feature}
-    if checkpoint is not None:
-        options |= {"checkpoint": checkpoint, "device": device, "dtype": dtype, "size": network_size}
-    matchers = [create(name, **matcher_options(name, options)) for name in dict.fromkeys(matcher)]
+    matchers = make_matchers(matcher, feature, checkpoint, device, dtype, network_size)
     sizes: dict[str, int] = QUICK if quick else {"rooms": rooms, "queries": queries, "negatives": negatives}
     names = tuple(name.strip() for name in conditions.split(",") if name.strip()) or tuple(CONDITIONS)
     settings = StressSettings(seed, conditions=names, localizer=LocalizerSettings(keyframes=keyframes), **sizes)

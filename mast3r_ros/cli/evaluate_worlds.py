@@ -14,7 +14,7 @@ from mast3r_ros.cli.common import (
     FeatureOption,
     JsonOption,
     NetworkSizeOption,
-    make_matcher,
+    make_matchers,
     note,
     print_facts,
     print_json,
@@ -29,9 +29,9 @@ def worlds(
     ] = ["auto"],  # noqa: B006  typer reads the default
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of pictures, over all overlaps in equal parts.")] = 500,
     rooms: Annotated[int, typer.Option(min=1, max=1000, help="Rooms they come from.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Any; each has rooms of its own, and none was ever trained on.")] = 0,
@@ -53,12 +53,7 @@ def worlds(
     from mast3r_ros.lab.runs.worlds import WorldsSettings, evaluate_worlds
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
-    names = list(dict.fromkeys(matcher))
-    options = (checkpoint, device, dtype, network_size)
-    made = [
-        make_matcher(name, feature if name in ("sift", "auto") else None, *(options if name != "sift" else ()))
-        for name in names
-    ]
+    made = make_matchers(matcher, feature, checkpoint, device, dtype, network_size)
     settings = WorldsSettings(seed, rooms, pairs, not no_depth, *size)
     galleries = {one.name: Gallery(KeyframeMap()) for one in made}
 

@@ -18,9 +18,11 @@ from mast3r_ros.cli.common import (
     KeyframesOption,
     MatcherOption,
     NetworkSizeOption,
+    ParamsOption,
+    chosen_settings,
     load_map,
-    make_localizer,
     make_matcher,
+    make_relocalizer,
     note,
     print_json,
     print_table,
@@ -30,9 +32,9 @@ from mast3r_ros.cli.common import (
 if TYPE_CHECKING:
     from mast3r_ros.frames import Frame
     from mast3r_ros.lab.runs.record import Record
-    from mast3r_ros.localization import Localizer
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.base import Matcher
+    from mast3r_ros.pipeline import Relocalizer
 
 
 def localize(
@@ -45,13 +47,14 @@ def localize(
         Path | None,
         typer.Option(help="Depth of that photo (16-bit PNG, mm): without it the network guesses the scale."),
     ] = None,
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
-    keyframes: KeyframesOption = 5,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
+    keyframes: KeyframesOption = None,
+    params: ParamsOption = None,
     camera: Annotated[
         str | None,
         typer.Option(
@@ -87,22 +90,23 @@ def localize(
     images = [*([] if reference is None else [map]), *(images or [])]
     if not images:
         raise typer.BadParameter("give at least one image after the map", param_hint="IMAGE...")
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    settings = chosen_settings(params, keyframes=keyframes)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)
     if reference is not None:
         keyframe_map = _map_of_photo(reference, reference_depth, chosen, (camera, (fx, fy, cx, cy), focal))
         chosen = _asking_a_photo(keyframe_map, chosen)
     else:
         keyframe_map = load_map(map)
     choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
-    localizer = make_localizer(choice.keyframe_map, chosen, keyframes)
     if reference is not None:
         from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES
 
-        localizer.settings = replace(localizer.settings, gates=SINGLE_REFERENCE_GATES)
+        settings = replace(settings, localizer=replace(settings.localizer, gates=SINGLE_REFERENCE_GATES))
+    relocalizer = make_relocalizer(choice.keyframe_map, chosen, settings)
     records = []
     with progress("localizing", len(images)) as show:
         for number, image in enumerate(images, start=1):
-            record = _localize_file(localizer, image, choice, _depth_file(depth, image, len(images)))
+            record = _localize_file(relocalizer, image, choice, _depth_file(depth, image, len(images)))
             records.append(replace(record, stamp_ns=_stamp_ns(image, number - 1)))
             show(number, None, image.name)
             if json:
@@ -118,7 +122,7 @@ def localize(
         raise typer.Exit(1)
 
 
-def _localize_file(localizer: Localizer, image: Path, choice: CameraChoice, depth: Path | None) -> Record:
+def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, depth: Path | None) -> Record:
     """The record of one image; a file that cannot be read fails alone."""
     from mast3r_ros.errors import UserError
     from mast3r_ros.lab.runs.record import Record
@@ -127,11 +131,11 @@ def _localize_file(localizer: Localizer, image: Path, choice: CameraChoice, dept
 
     try:
         frame = _read_frame(image, choice, depth)
-        if len(localizer.map) == 1:  # one view says little about the query's focal length, its own pointmap more
-            frame = calibrated(frame, localizer.matcher)
+        if len(relocalizer.map) == 1:  # one view says little about the query's focal length, its own pointmap more
+            frame = calibrated(frame, relocalizer.matcher)
     except UserError as error:
         return Record(str(image), 0, False, Reason.UNUSABLE_IMAGE.value, str(error))
-    return Record.of(str(image), 0, localizer.localize(frame))
+    return Record.of(str(image), 0, relocalizer.localize(frame))
 
 
 def _map_of_photo(photo: Path, depth: Path | None, matcher: Matcher, calibration: tuple[Any, Any, Any]) -> KeyframeMap:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, benchmark, checkpoint, demo, evaluate, localize, map, predict, replay, train
+from mast3r_ros.cli import bag, benchmark, checkpoint, demo, evaluate, localize, map, predict, replay, settings, train
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError
 
@@ -30,6 +30,7 @@ app.add_typer(map.app, name="map")
 app.add_typer(bag.app, name="bag")
 app.command("localize")(localize.localize)
 app.command("replay")(replay.replay)
+app.command("settings")(settings.settings)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("predict")(predict.predict)
 app.command("match")(predict.match)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import (
+    DEFAULTS,
     CheckpointOption,
     DeviceOption,
     DtypeOption,
@@ -42,7 +43,7 @@ def predict(
     checkpoint: CheckpointOption = None,
     size: SizeOption = 0,
     dtype: DtypeOption = "float32",
-    device: DeviceOption = "auto",
+    device: DeviceOption = None,
     subsample: Annotated[int, typer.Option(min=1, max=64, help="Spacing of the pixels that matching starts from.")] = 8,
     json: JsonOption = False,
 ) -> None:
@@ -90,12 +91,12 @@ def match(
     image1: ImageArgument,
     image2: ImageArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write, e.g. matches.png.")],
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
     size: SizeOption = 0,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Match two images and draw it: dots for all matches, lines for the surest of each region."""
@@ -109,6 +110,7 @@ def match(
     images = [load_image(path) for path in (image1, image2)]
     with stages() as show:
         show("matching", 0, 2)
+        matcher = matcher or DEFAULTS.matching.matcher
         if matcher == "auto":
             matcher, _ = best_matcher(checkpoint or "")
         if matcher == "sift":
@@ -139,7 +141,12 @@ def _by_sift(images: list[NDArray[np.uint8]], feature: str | None) -> tuple[str,
 
 
 def _by_network(
-    images: list[NDArray[np.uint8]], name: str, checkpoint: Path | None, size: int, dtype: str, device: str
+    images: list[NDArray[np.uint8]],
+    name: str,
+    checkpoint: Path | None,
+    size: int,
+    dtype: str | None,
+    device: str | None,
 ) -> tuple[str, TwoImageMatches]:
     from mast3r_ros.matching.prediction import predict_pair
     from mast3r_ros.matching.two_images import network_matches
@@ -151,7 +158,9 @@ def _by_network(
     return matcher.name, network_matches(prediction, views[0], views[1])
 
 
-def _network_matcher(checkpoint: Path | None, size: int, dtype: str, device: str, name: str) -> NetworkMatcher:
+def _network_matcher(
+    checkpoint: Path | None, size: int, dtype: str | None, device: str | None, name: str
+) -> NetworkMatcher:
     """The checkpoint's matcher, which knows its network's size, type and device."""
     from mast3r_ros.errors import MatcherError
     from mast3r_ros.matching.learned import NetworkMatcher

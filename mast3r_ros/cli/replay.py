@@ -16,9 +16,12 @@ from mast3r_ros.cli.common import (
     KeyframesOption,
     MatcherOption,
     NetworkSizeOption,
+    ParamsOption,
+    chosen_settings,
     load_map,
-    make_localizer,
     make_matcher,
+    make_relocalizer,
+    option,
     progress,
 )
 from mast3r_ros.cli.summary import print_summary
@@ -33,19 +36,22 @@ def replay(
     bag: Annotated[Path, typer.Argument(help="Recording: folder, .mcap, .db3 or .bag.")],
     map: Annotated[Path, typer.Option(help="Folder of the map.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for result.mcap, report.html and more.")],
-    matcher: MatcherOption = "auto",
+    matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    network_size: NetworkSizeOption = 0,
-    keyframes: KeyframesOption = 5,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
+    keyframes: KeyframesOption = None,
+    params: ParamsOption = None,
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
-    depth: Annotated[bool, typer.Option(help="Check poses against recorded depth, where there is any.")] = True,
-    odom_frame: Annotated[str, typer.Option(help="TF frame of odometry.")] = "odom",
-    base_frame: Annotated[str, typer.Option(help="TF frame of the robot.")] = "base_link",
+    depth: Annotated[
+        bool | None, typer.Option("--depth/--no-depth", help="Check poses against recorded depth, where there is any.")
+    ] = None,
+    odom_frame: Annotated[str | None, option("odom_frame_id", "--odom-frame")] = None,
+    base_frame: Annotated[str | None, option("base_frame_id", "--base-frame")] = None,
     truth_topic: Annotated[str | None, typer.Option(help="Reference poses in the map frame: measure errors.")] = None,
     truth_frame: Annotated[str | None, typer.Option(help="The same from TF: the fixed frame of the reference.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take each n-th frame only.")] = 1,
@@ -59,14 +65,23 @@ def replay(
     from mast3r_ros.lab.pages.report import write_run
     from mast3r_ros.lab.runs.gallery import Gallery
     from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, recorded_truth, replay_bag, write_result_bag
-    from mast3r_ros.localization import Tracker
 
-    settings = ReplaySettings(
-        image_topic, camera_info_topic, depth_topic, depth, odom_frame, base_frame, truth_topic, truth_frame, every
+    settings = chosen_settings(
+        params, keyframes=keyframes, use_depth=depth, odom_frame_id=odom_frame, base_frame_id=base_frame
     )
-    keyframe_map, chosen = load_map(map), make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
-    frames = count_frames(bag, settings)
-    tracker = Tracker(make_localizer(keyframe_map, chosen, keyframes))
+    reading = ReplaySettings.of_node(
+        settings.node,
+        image_topic=image_topic,
+        camera_info_topic=camera_info_topic,
+        depth_topic=depth_topic,
+        truth_topic=truth_topic,
+        truth_frame=truth_frame,
+        every=every,
+    )
+    keyframe_map = load_map(map)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)
+    frames = count_frames(bag, reading)
+    relocalizer = make_relocalizer(keyframe_map, chosen, settings)
     gallery = Gallery(keyframe_map)
     about = {
         "bag": str(bag),
@@ -74,7 +89,8 @@ def replay(
         "map_keyframes": len(keyframe_map),
         "matcher": chosen.name,
         "features": chosen.signature,
-        "keyframes": keyframes,
+        "keyframes": settings.localizer.keyframes,
+        "changed": settings.differences(),
     }
     with progress("localizing", frames) as show:
         done = 0
@@ -85,7 +101,7 @@ def replay(
             gallery.offer(record, frame, estimate)
             show(done, None, record.reason or "localized")
 
-        run = replay_bag(bag, tracker, settings, watch, about, recorded_truth(bag, settings))
-    write_result_bag(output / "result.mcap", run, settings, keyframe_map.frame_id)
+        run = replay_bag(bag, relocalizer, reading, watch, about, recorded_truth(bag, reading))
+    write_result_bag(output / "result.mcap", run, reading, keyframe_map.frame_id)
     report = write_run(output, run.evaluation, keyframe_map, gallery.pictures())
     print_summary(run.evaluation, report, json)

@@ -13,6 +13,7 @@ import poselib
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
+from mast3r_ros.settings import SolverSettings
 
 Array = NDArray[np.float64]
 
@@ -22,25 +23,6 @@ MOST_SAMPLED = 800
 SETTLED = 1e-5
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
-
-
-@dataclass(frozen=True)
-class SolverSettings:
-    """How a pose is found.
-
-    Attributes:
-        threshold_px: reprojection error up to which RANSAC counts a match as an inlier.
-        iterations: most RANSAC rounds.
-        pixel_sigma_px: noise of a matched pixel.
-        point_sigma_m: noise of a map point across the line of sight (depth noise, keyframe poses).
-        seed: of RANSAC; the same matches always give the same pose.
-    """
-
-    threshold_px: float = 6.0
-    iterations: int = 2000
-    pixel_sigma_px: float = 1.0
-    point_sigma_m: float = 0.005
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from mast3r_ros.geometry.absolute_pose import AbsolutePose, Array, SolverSettings, refine_pose, solve_pose
+from mast3r_ros.geometry.absolute_pose import AbsolutePose, Array, refine_pose, solve_pose
+from mast3r_ros.settings import SolverSettings
 
 #: Focal lengths tried first, as shares of the longer image side: 127 to 19 degrees of view.
 FIRST_GUESSES = np.geomspace(0.25, 3.0, 13)

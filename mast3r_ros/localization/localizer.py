@@ -6,26 +6,19 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.absolute_pose import (
-    MINIMUM,
-    AbsolutePose,
-    SolverSettings,
-    ransac_pose,
-    refine_pose,
-)
+from mast3r_ros.geometry.absolute_pose import MINIMUM, AbsolutePose, ransac_pose, refine_pose
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.verification import (
     SUPPORT,
     USUAL_NOISE,
-    Gates,
     Support,
     Verdict,
     balanced_weights,
@@ -35,6 +28,7 @@ from mast3r_ros.localization.verification import (
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches, keyframes_on_track, landmarks
+from mast3r_ros.settings import LocalizerSettings
 
 Array = NDArray[np.float64]
 
@@ -46,29 +40,6 @@ WITNESSES = 5
 ON_TRACK_M, ON_TRACK_RAD = 0.5, 0.3
 #: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance (m, rad).
 SLACK = 0.1
-
-
-@dataclass(frozen=True)
-class LocalizerSettings:
-    """How a frame is localized.
-
-    Attributes:
-        keyframes: keyframes matched with every query (K).
-        keyframes_on_track: the same while the pose is known beforehand, as long as what is found agrees with it; all K,
-            and no more, are matched as soon as it does not. 0 takes what suits the matcher: each keyframe costs a
-            network most of its time, and local features little.
-        second_look: keyframes matched in a second attempt when the first is rejected; 0 turns it off.
-        threshold: reprojection error an inlier may have, as a share of the image diagonal.
-        solver: noise and effort of the pose solver (its ``threshold_px`` is replaced by ``threshold``).
-        gates: what a pose must show to be accepted.
-    """
-
-    keyframes: int = 5
-    keyframes_on_track: int = 0
-    second_look: int = 15
-    threshold: float = 0.01
-    solver: SolverSettings = field(default_factory=lambda: SolverSettings(point_sigma_m=0.01))
-    gates: Gates = field(default_factory=Gates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,12 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization.localizer import Localizer, LocalizerSettings
+from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.verification import USUAL_NOISE, map_covariance
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.settings import LocalizerSettings
 
 Array = NDArray[np.float64]
 

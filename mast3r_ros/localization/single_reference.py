@@ -8,11 +8,11 @@ import numpy as np
 
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
-from mast3r_ros.localization.verification import Gates
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import DepthPredictor, Matcher
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.two_views import TwoViewMatcher
+from mast3r_ros.settings import Gates
 
 #: Name of the only keyframe, and of the frame that poses are in: the photo's camera (x right, y down, z forward).
 REFERENCE = "reference"

@@ -17,35 +17,9 @@ from mast3r_ros.localization.estimate import PoseEstimate, Reason, Status
 from mast3r_ros.localization.localizer import Localizer, PosePrior
 from mast3r_ros.localization.verification import worst_sigmas
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.settings import TrackerSettings
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class TrackerSettings:
-    """How far odometry is trusted.
-
-    Attributes:
-        drift_per_metre, drift_per_radian: growth of the odometry's error, as shares of the motion
-            (translation error per metre; rotation error per radian and per metre).
-        speed, turn_rate: fastest motion assumed where there is no odometry (m/s, rad/s).
-        slack_m, slack_rad: difference that is never held against a pose.
-        limit: standard deviations a pose may be away from what odometry predicts.
-        confirmations: attempts that must agree with each other to overrule odometry.
-        first_confirmations: attempts that must agree before the first pose is accepted (1: at once).
-        forget_s: without an accepted pose for this long, odometry is no longer held against a new one.
-    """
-
-    drift_per_metre: float = 0.05
-    drift_per_radian: float = 0.05
-    speed: float = 2.0
-    turn_rate: float = 2.0
-    slack_m: float = 0.1
-    slack_rad: float = 0.1
-    limit: float = 4.0
-    confirmations: int = 3
-    first_confirmations: int = 1
-    forget_s: float = 30.0
 
 
 @dataclass(frozen=True, eq=False)

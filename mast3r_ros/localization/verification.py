@@ -20,46 +20,9 @@ from mast3r_ros.localization.cells import CELLS, cells_of, spread
 from mast3r_ros.localization.estimate import Evidence, Reason
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
+from mast3r_ros.settings import Gates
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Gates:
-    """What a pose must show to be accepted; every field belongs to one named reason.
-
-    Attributes:
-        min_inliers: matches the pose explains (``too_few_inliers``).
-        min_inlier_ratio: their share of all matches (``too_few_inliers``).
-        min_spread: share of the image's 8 x 6 cells that hold an inlier (``inliers_on_one_patch``).
-        max_residual_px: median reprojection error of the inliers, in pixels of a 640 wide image (``large_residuals``).
-        max_position_sigma_m: standard deviation that the matches leave to the position in its worst direction
-            (``uncertain``).
-        max_rotation_sigma_deg: the same for the rotation (``uncertain``).
-        max_condition: ratio of the largest to the smallest standard deviation of the position
-            (``ill_conditioned``).
-        min_agreeing_keyframes: keyframes that must support the pose, where the map offers as many
-            (``keyframes_disagree``); a single keyframe is enough with ``strong_inliers`` and ``strong_spread``.
-        min_explained: of the image's cells in which the map has something to show, the share in which it was found
-            (``expected_not_seen``).
-        max_depth_error: median relative difference to the query's own depth (``depth_disagrees``).
-        max_found_elsewhere: share of the map's own keyframes that are found where they are not; beyond it a pose needs
-            a belief that it agrees with (``ambiguous_map``).
-    """
-
-    min_inliers: int = 15
-    min_inlier_ratio: float = 0.05
-    min_spread: float = 0.16
-    max_residual_px: float = 6.0
-    max_position_sigma_m: float = 0.1
-    max_rotation_sigma_deg: float = 4.0
-    max_condition: float = 30.0
-    min_agreeing_keyframes: int = 2
-    strong_inliers: int = 30
-    strong_spread: float = 0.2
-    min_explained: float = 0.4
-    max_depth_error: float = 0.1
-    max_found_elsewhere: float = 0.15
 
 
 #: A keyframe supports a pose on its own with this many inliers.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.frames import PosedFrame, valid_depth
+from mast3r_ros.tables import setting
 
 #: Sharpness is measured at this width, so that it means the same for every camera; pixels.
 SHARPNESS_WIDTH = 320
@@ -20,21 +21,18 @@ FEWEST_COMPARED, COMPARED = 3, 30
 
 @dataclass(frozen=True)
 class SelectionSettings:
-    """When a frame becomes a keyframe. The defaults suit rooms; double the distance for halls.
+    """When a frame becomes a keyframe. The defaults suit rooms; double the distance for halls."""
 
-    Attributes:
-        distance_m: a view this far from every keyframe is new, metres.
-        angle_deg: so is one turned this much from every keyframe nearer than that, degrees.
-        sharpness: a frame with less than this share of the sharpness of recent similar views is blurred; 0 is off.
-        require_depth: skip frames without depth once the recording has shown that it has depth.
-        max_keyframes: cap of the map, 0 for none.
-    """
-
-    distance_m: float = 0.2
-    angle_deg: float = 12.0
-    sharpness: float = 0.4
-    require_depth: bool = True
-    max_keyframes: int = 0
+    distance_m: float = setting(0.2, "A view this far from every keyframe is new.", low=0, high=1000, unit="m")
+    angle_deg: float = setting(12.0, "So is one turned this much.", low=0, high=180, unit="deg")
+    sharpness: float = setting(
+        0.4,
+        "Frames with less than this share of the sharpness of similar views are blurred; 0 is off.",
+        low=0,
+        high=1,
+    )
+    require_depth: bool = setting(True, "Skip frames without depth where depth is published.")
+    max_keyframes: int = setting(0, "Most keyframes; 0 for no limit.", low=0, high=1000000)
 
     def __post_init__(self) -> None:
         if self.distance_m < 0 or self.angle_deg < 0 or self.sharpness < 0 or self.max_keyframes < 0:

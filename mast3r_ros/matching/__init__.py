@@ -3,6 +3,15 @@
 from mast3r_ros.matching import dust3r, fake, mast3r, sift  # noqa: F401  # importing registers them
 from mast3r_ros.matching.base import Features, Matcher, Matches
 from mast3r_ros.matching.reciprocal import fast_reciprocal_matches
-from mast3r_ros.matching.registry import available, create, register
+from mast3r_ros.matching.registry import available, create, from_settings, register
 
-__all__ = ["Features", "Matcher", "Matches", "available", "create", "fast_reciprocal_matches", "register"]
+__all__ = [
+    "Features",
+    "Matcher",
+    "Matches",
+    "available",
+    "create",
+    "fast_reciprocal_matches",
+    "from_settings",
+    "register",
+]

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mast3r_ros.geometry.absolute_pose import SolverSettings, ransac_pose
+from mast3r_ros.geometry.absolute_pose import ransac_pose
 from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.dust3r import best_of_cells
 from mast3r_ros.matching.pointmap_matches import pointmap_matches
 from mast3r_ros.matching.reciprocal import fast_reciprocal_matches
 from mast3r_ros.network import PointmapNetwork, ViewPrediction
 from mast3r_ros.network.preprocessing import NetworkImage
+from mast3r_ros.settings import SolverSettings
 
 Array = NDArray[np.float64]
 Map = NDArray[np.float32]

@@ -11,6 +11,7 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.network.checkpoint import read_config
 from mast3r_ros.network.shipped import better_than_sift, shipped_checkpoint
+from mast3r_ros.settings import MatcherSettings
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,16 @@ def create(name: str, **options: Any) -> Matcher:
         return _FACTORIES[name](**options)
     except TypeError as error:
         raise MatcherError(f"matcher '{name}' does not take these options ({error})") from error
+
+
+def from_settings(settings: MatcherSettings) -> Matcher:
+    """Build the matcher that the settings name, with those of their options that it has.
+
+    Raises:
+        MatcherError: for an unknown name.
+        CheckpointError: for a checkpoint that cannot be used.
+    """
+    return create(settings.matcher, **matcher_options(settings.matcher, settings.options()))
 
 
 def best_matcher(checkpoint: Any = "") -> tuple[str, str]:

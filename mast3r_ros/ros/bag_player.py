@@ -30,8 +30,9 @@ from mast3r_ros.io.bags import BagReader, open_bag
 from mast3r_ros.io.bags.playback import PlaybackClock
 from mast3r_ros.io.bags.ros2 import as_ros2
 from mast3r_ros.ros import conversions, qos
-from mast3r_ros.ros.parameters import Parameters, param
+from mast3r_ros.ros.parameters import Parameters
 from mast3r_ros.ros.signals import interruptible
+from mast3r_ros.tables import setting
 
 #: Not played unless asked for by name: they speak about the nodes that were recorded, not about the world.
 ABOUT_NODES = ("/parameter_events", "/rosout", "/clock")
@@ -49,9 +50,9 @@ FAREWELL_S = 1.0
 class BagPlayerParameters:
     """What the bag player can be told."""
 
-    bag: str = param("", "Recording to play: a ROS 2 folder, .mcap or .db3, or a ROS 1 .bag.", fixed=True)
-    rate: float = param(1.0, "Seconds of recording per second.", low=0.01, high=100)
-    start_offset: float = param(
+    bag: str = setting("", "Recording to play: a ROS 2 folder, .mcap or .db3, or a ROS 1 .bag.", fixed=True)
+    rate: float = setting(1.0, "Seconds of recording per second.", low=0.01, high=100)
+    start_offset: float = setting(
         0.0,
         "Start this far into the recording; latched topics before it are sent first.",
         low=0,
@@ -59,16 +60,16 @@ class BagPlayerParameters:
         unit="s",
         fixed=True,
     )
-    loop: bool = param(False, "Start again at the end; /clock then jumps back.")
-    topics: str = param("", "Topics to play, separated by spaces; empty plays all.", fixed=True)
-    clock_rate: float = param(
+    loop: bool = setting(False, "Start again at the end; /clock then jumps back.")
+    topics: str = setting("", "Topics to play, separated by spaces; empty plays all.", fixed=True)
+    clock_rate: float = setting(
         40.0, "How often /clock is published; 0 for no /clock.", low=0, high=1000, unit="Hz", fixed=True
     )
-    start_paused: bool = param(False, "Wait for ~/resume before the first message.", fixed=True)
-    wait_for_subscribers: float = param(
+    start_paused: bool = setting(False, "Wait for ~/resume before the first message.", fixed=True)
+    wait_for_subscribers: float = setting(
         5.0, "Longest wait for somebody to listen to the images.", low=0, high=3600, unit="s", fixed=True
     )
-    on_end: str = param("exit", "exit, or hold: stay, with /clock standing at the end.", choices=("exit", "hold"))
+    on_end: str = setting("exit", "exit, or hold: stay, with /clock standing at the end.", choices=("exit", "hold"))
 
 
 class BagPlayer(Node):

@@ -19,15 +19,15 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import PosePrior
-from mast3r_ros.localization.tracking import Tracker
+from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.correction import CorrectionBroadcaster
 from mast3r_ros.ros.diagnostics import Statistics
 from mast3r_ros.ros.intake import Arrival, FrameRefused, Intake
 from mast3r_ros.ros.outputs import Outputs
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
 from mast3r_ros.ros.tf import TransformListener
+from mast3r_ros.settings import NodeSettings, Settings
 from mast3r_ros.transforms import TransformUnavailable
 
 Array = NDArray[np.float64]
@@ -63,8 +63,8 @@ class FrameProcessor:
     def __init__(
         self,
         node: Node,
-        tracker: Tracker,
-        parameters: Callable[[], RelocalizerParameters],
+        relocalizer: Relocalizer,
+        settings: Callable[[], Settings],
         intake: Intake,
         outputs: Outputs,
         correction: CorrectionBroadcaster,
@@ -73,8 +73,8 @@ class FrameProcessor:
         complaints: Complaints,
     ) -> None:
         self._node = node
-        self._tracker = tracker
-        self._parameters = parameters
+        self._relocalizer = relocalizer
+        self._settings = settings
         self._intake = intake
         self._outputs = outputs
         self._correction = correction
@@ -84,7 +84,7 @@ class FrameProcessor:
         self.transforms: TransformListener | None = None
         self._lock = threading.Lock()
         self._epoch = 0
-        self._next_tracker: Tracker | None = None
+        self._next: Relocalizer | None = None
         self._reset_wanted = False
         self._prior: BasePrior | None = None
         self._last_stamp_ns = 0
@@ -93,9 +93,9 @@ class FrameProcessor:
         self._seeded_at: float | None = None
 
     @property
-    def tracker(self) -> Tracker:
-        """The tracker that the next frame will use."""
-        return self._next_tracker or self._tracker
+    def relocalizer(self) -> Relocalizer:
+        """What the next frame will be localized with."""
+        return self._next or self._relocalizer
 
     def reset(self) -> None:
         """The robot may be anywhere: forget the track, stop broadcasting, drop the attempt in work."""
@@ -119,11 +119,11 @@ class FrameProcessor:
         with self._lock:
             self._prior = prior
 
-    def switch(self, tracker: Tracker) -> None:
+    def switch(self, relocalizer: Relocalizer) -> None:
         """Use another map from the next frame on."""
         self.reset()
         with self._lock:
-            self._next_tracker = tracker
+            self._next = relocalizer
         self._outputs.forget_path()
 
     def process(self, arrival: Arrival) -> None:
@@ -145,7 +145,8 @@ class FrameProcessor:
             raise
 
     def _attempt(self, arrival: Arrival) -> None:
-        p = self._parameters()
+        settings = self._settings()
+        p = settings.node
         epoch = self._obey_requests()
         if not self._is_timely(arrival, p):
             return
@@ -158,9 +159,8 @@ class FrameProcessor:
         self._wait_for_base(where, p)
         self._use_prior(where, arrival.stamp_ns, p)
         clock.lap("tf")
-        self._tracker.settings = p.tracker_settings()
-        self._tracker.localizer.settings = p.localizer_settings()
-        estimate = replace(self._tracker.localize(frame, where.odom_T_camera), stamp_ns=frame.stamp_ns)
+        self._relocalizer.settings = settings
+        estimate = replace(self._relocalizer.track(frame, where.odom_T_camera), stamp_ns=frame.stamp_ns)
         clock.skip()
         with self._lock:
             if epoch != self._epoch:
@@ -175,14 +175,14 @@ class FrameProcessor:
     def _obey_requests(self) -> int:
         """Do what other threads asked for; returns the epoch that this attempt belongs to."""
         with self._lock:
-            if self._next_tracker is not None:
-                self._tracker, self._next_tracker = self._next_tracker, None
+            if self._next is not None:
+                self._relocalizer, self._next = self._next, None
             if self._reset_wanted:
-                self._tracker.reset()
+                self._relocalizer.reset()
                 self._reset_wanted = False
             return self._epoch
 
-    def _is_timely(self, arrival: Arrival, p: RelocalizerParameters) -> bool:
+    def _is_timely(self, arrival: Arrival, p: NodeSettings) -> bool:
         """Whether the image is neither too old, nor from the future, nor out of order."""
         now_ns, stamp_ns = self._node.get_clock().now().nanoseconds, arrival.stamp_ns
         age = (now_ns - stamp_ns) * 1e-9
@@ -213,7 +213,7 @@ class FrameProcessor:
         self._last_stamp_ns = stamp_ns
         return True
 
-    def _whereabouts(self, arrival: Arrival, p: RelocalizerParameters) -> _Whereabouts:
+    def _whereabouts(self, arrival: Arrival, p: NodeSettings) -> _Whereabouts:
         """Ask TF where the camera was, in the odometry frame and on the robot, at the image's stamp."""
         camera_frame = p.camera_frame_id or arrival.message.header.frame_id
         if not camera_frame:
@@ -227,7 +227,7 @@ class FrameProcessor:
             odom = self._lookup("tf_odom", p.odom_frame_id, camera_frame, arrival.stamp_ns, p.tf_timeout)
         return _Whereabouts(camera_frame, odom, base)
 
-    def _wait_for_base(self, where: _Whereabouts, p: RelocalizerParameters) -> None:
+    def _wait_for_base(self, where: _Whereabouts, p: NodeSettings) -> None:
         """Static transforms may arrive seconds after the first image: until then ~/pose would be the camera's."""
         now = time.monotonic()
         if self._first_frame_at is None:
@@ -253,7 +253,7 @@ class FrameProcessor:
         self._complaints.cured(kind)
         return found
 
-    def _use_prior(self, where: _Whereabouts, stamp_ns: int, p: RelocalizerParameters) -> None:
+    def _use_prior(self, where: _Whereabouts, stamp_ns: int, p: NodeSettings) -> None:
         """Hand a waiting prior to the tracker, as the pose of the camera."""
         with self._lock:
             prior = self._prior
@@ -273,25 +273,25 @@ class FrameProcessor:
                 self._complaints.say("prior_dated", "no odometry at the initial pose's stamp: it is taken to hold now")
         map_T_camera = prior.map_T_base @ where.base_T_camera
         belief = PosePrior(map_T_camera, prior.position_sigma_m, prior.rotation_sigma_rad)
-        self._tracker.set_prior(belief, odom_T_camera, prior.stamp_ns or stamp_ns)
+        self._relocalizer.set_prior(belief, odom_T_camera, prior.stamp_ns or stamp_ns)
         with self._lock:
             if self._prior is prior:
                 self._prior = None
         self._complaints.cured("prior_waits")
 
     def _publish(
-        self, frame: Frame, estimate: PoseEstimate, where: _Whereabouts, arrival: Arrival, p: RelocalizerParameters
+        self, frame: Frame, estimate: PoseEstimate, where: _Whereabouts, arrival: Arrival, p: NodeSettings
     ) -> None:
         if estimate.localized:
             asked = self._attempts.answer(arrival.received_ns, Outcome(True, _pose_in_words(estimate, p)))
             self._publish_pose(estimate, where, asked, p)
-            self._outputs.cloud(self._tracker.localizer, frame, estimate, p.points_stride)
+            self._outputs.cloud(self._relocalizer.localizer, frame, estimate, p.points_stride)
         else:
             words = f"not localized: {estimate.reason.value} ({estimate.detail})"
             self._attempts.answer(arrival.received_ns, Outcome(False, words))
-        self._outputs.matches(frame, estimate, self._tracker.localizer.map, arrival.message.header.frame_id)
+        self._outputs.matches(frame, estimate, self._relocalizer.map, arrival.message.header.frame_id)
 
-    def _publish_pose(self, estimate: PoseEstimate, where: _Whereabouts, asked: bool, p: RelocalizerParameters) -> None:
+    def _publish_pose(self, estimate: PoseEstimate, where: _Whereabouts, asked: bool, p: NodeSettings) -> None:
         """~/pose is the robot's, as AMCL has it; the camera's only where TF has never told where it is mounted."""
         assert estimate.map_T_camera is not None and estimate.covariance is not None
         map_T_body, covariance = estimate.map_T_camera, estimate.covariance
@@ -307,14 +307,14 @@ class FrameProcessor:
         elif p.tf_broadcast:
             self._broadcast(map_T_body, estimate.stamp_ns, where, p)
 
-    def _broadcast(self, map_T_body: Array, stamp_ns: int, where: _Whereabouts, p: RelocalizerParameters) -> None:
-        map_T_odom = self._tracker.map_T_odom
+    def _broadcast(self, map_T_body: Array, stamp_ns: int, where: _Whereabouts, p: NodeSettings) -> None:
+        map_T_odom = self._relocalizer.map_T_odom
         if p.odom_frame_id and where.odom_T_camera is not None and map_T_odom is not None:
             self._correction.correct(map_T_odom, stamp_ns, p.transform_tolerance)
         elif not p.odom_frame_id and where.base_T_camera is not None:
             self._correction.place(p.base_frame_id, map_T_body, stamp_ns)
 
-    def _seed(self, map_T_base: Array, covariance: Array, stamp_ns: int, asked: bool, p: RelocalizerParameters) -> None:
+    def _seed(self, map_T_base: Array, covariance: Array, stamp_ns: int, asked: bool, p: NodeSettings) -> None:
         """AMCL starts over with every seed, so it gets one at first, on request, and every feed_interval."""
         if not self._base_known:
             return
@@ -342,7 +342,7 @@ class _Stages:
         self._since = time.perf_counter()
 
 
-def _pose_in_words(estimate: PoseEstimate, p: RelocalizerParameters) -> str:
+def _pose_in_words(estimate: PoseEstimate, p: NodeSettings) -> str:
     assert estimate.map_T_camera is not None
     x, y, z = estimate.map_T_camera[:3, 3]
     evidence = estimate.evidence

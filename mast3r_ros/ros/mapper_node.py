@@ -25,7 +25,7 @@ from mast3r_ros.localization.coverage import Coverage, Verdict
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.mapping.session import MappingSession
-from mast3r_ros.matching import create
+from mast3r_ros.matching import from_settings
 from mast3r_ros.ros import conversions, diagnostics, qos
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
@@ -200,7 +200,7 @@ class Mapper(Node):
 
     def _lacks_depth(self, posed: PosedFrame, settings: MapperParameters) -> bool:
         """Whether a frame has no depth although somebody publishes it: a later one will, so this one is no keyframe."""
-        if posed.frame.depth is not None or not (settings.use_depth and settings.selection__require_depth):
+        if posed.frame.depth is not None or not (settings.use_depth and settings.selection.require_depth):
             self._complaints.cured("no_depth")
             return False
         if not self.count_publishers(self.resolve_topic_name("depth")):
@@ -281,6 +281,6 @@ def _prepared(settings: MapperParameters) -> tuple[MappingSession, Coverage]:
     if not settings.map:
         raise MapError("no place for the map given: set the parameter map (--ros-args -p map:=FOLDER)")
     path, frame_id = Path(settings.map), settings.global_frame_id
-    session = MappingSession(path, frame_id, settings.selection_settings(), settings.existing, source="mapper")
-    matcher = create(settings.matcher, **settings.matcher_options())
+    session = MappingSession(path, frame_id, settings.selection, settings.existing, source="mapper")
+    matcher = from_settings(settings.matching)
     return session, Coverage(Localizer(session.map, matcher), settings.coverage_settings())

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from scipy.spatial.transform import Rotation
 
 from mast3r_ros.errors import UserError
-from mast3r_ros.geometry import se3
+from mast3r_ros.localization.initial_pose import POSITION_SIGMA_M, ROTATION_SIGMA_RAD, map_T_base
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.frame_processor import BasePrior
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
-
-#: Standard deviations taken where none are given: RViz's own, metres and radians.
-POSITION_SIGMA_M, ROTATION_SIGMA_RAD = 0.5, 0.26
+from mast3r_ros.settings import InitialPose
 
 
 def from_message(message: PoseWithCovarianceStamped, global_frame_id: str) -> BasePrior:
@@ -26,7 +22,7 @@ def from_message(message: PoseWithCovarianceStamped, global_frame_id: str) -> Ba
     if frame_id != global_frame_id:
         raise UserError(f"it is in frame '{frame_id}', but must be in '{global_frame_id}' (set RViz's fixed frame)")
     try:
-        map_T_base = conversions.matrix_from_pose(message.pose.pose)
+        pose = conversions.matrix_from_pose(message.pose.pose)
     except ValueError as error:
         raise UserError(str(error)) from error
     covariance = np.asarray(message.pose.covariance, dtype=np.float64).reshape(6, 6)
@@ -34,11 +30,9 @@ def from_message(message: PoseWithCovarianceStamped, global_frame_id: str) -> Ba
         raise UserError("its covariance contains NaN or infinity")
     position, rotation = (float(np.sqrt(max(np.diag(covariance)[part].max(), 0))) for part in (slice(3), slice(3, 6)))
     stamp_ns = conversions.stamp_ns(message.header.stamp)
-    return BasePrior(map_T_base, position or POSITION_SIGMA_M, rotation or ROTATION_SIGMA_RAD, stamp_ns)
+    return BasePrior(pose, position or POSITION_SIGMA_M, rotation or ROTATION_SIGMA_RAD, stamp_ns)
 
 
-def from_parameters(p: RelocalizerParameters) -> BasePrior:
+def from_settings(start: InitialPose) -> BasePrior:
     """A prior from ``initial_pose.*``; it holds when the first image comes."""
-    position = (p.initial_pose__x, p.initial_pose__y, p.initial_pose__z)
-    heading = Rotation.from_euler("z", p.initial_pose__yaw).as_matrix()
-    return BasePrior(se3.make(heading, position), POSITION_SIGMA_M, ROTATION_SIGMA_RAD, 0)
+    return BasePrior(map_T_base(start), POSITION_SIGMA_M, ROTATION_SIGMA_RAD, 0)

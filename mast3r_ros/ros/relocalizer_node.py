@@ -25,10 +25,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
 from mast3r_ros.errors import MapError, UserError
-from mast3r_ros.localization.localizer import Localizer
-from mast3r_ros.localization.tracking import Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching import Matcher, create
+from mast3r_ros.matching import Matcher, from_settings
+from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros import conversions, diagnostics, priors, qos
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
@@ -37,9 +36,9 @@ from mast3r_ros.ros.frame_processor import FrameProcessor
 from mast3r_ros.ros.intake import Arrival, Intake
 from mast3r_ros.ros.outputs import Outputs
 from mast3r_ros.ros.parameters import ParameterError, Parameters
-from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
 from mast3r_ros.ros.tf import TransformListener
 from mast3r_ros.ros.worker import LatestWorker
+from mast3r_ros.settings import Settings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -48,7 +47,7 @@ class Stopping(UserError):
     """The node is being shut down while it loads."""
 
 
-class Relocalizer(LifecycleNodeMixin, Node):
+class RelocalizerNode(LifecycleNodeMixin, Node):
     """Managed node; needs an executor with several threads, because ``~/relocalize`` waits for its attempt.
 
     Raises:
@@ -60,7 +59,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
         # get_state must answer while configure loads a map: lifecycle services may run side by side.
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         try:
-            self._settings = Parameters(self, RelocalizerParameters)
+            self._settings = Parameters(self, Settings)
         except ParameterError:
             Node.destroy_node(self)
             raise
@@ -70,7 +69,6 @@ class Relocalizer(LifecycleNodeMixin, Node):
         self._intake = Intake(self._complaints)
         self._transitions = RLock()
         self._stopping = False
-        self._matcher: Matcher | None = None
         self._processor: FrameProcessor | None = None
         self._outputs: Outputs | None = None
         self._correction: CorrectionBroadcaster | None = None
@@ -82,7 +80,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
         backwards = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
         self._jumps = self.get_clock().create_jump_callback(backwards, post_callback=self._clock_jumped)
         self._autostart: Timer | None = None
-        if self._settings.snapshot().autostart:
+        if self._settings.snapshot().node.autostart:
             group = MutuallyExclusiveCallbackGroup()
             self._autostart = self.create_timer(0.0, self._start_by_itself, group, _steady())
 
@@ -145,39 +143,39 @@ class Relocalizer(LifecycleNodeMixin, Node):
         self._attempts.answer_all(Outcome(False, "the node is shutting down"))
 
     def _configure(self) -> None:
-        p = self._settings.snapshot()
-        matcher = create(p.matcher, **p.matcher_options())
-        tracker = self._load(p, matcher)
+        settings = self._settings.snapshot()
+        p = settings.node
+        relocalizer = self._load(settings, from_settings(settings.matching))
         self._settings.freeze(True)
-        self._matcher = matcher
         self._outputs = Outputs(self, p.global_frame_id, p.path_length, p.feed == "amcl")
         self._correction = CorrectionBroadcaster(self, p.global_frame_id, p.odom_frame_id)
         self._processor = FrameProcessor(
-            *(self, tracker, self._settings.snapshot, self._intake, self._outputs, self._correction),
+            *(self, relocalizer, self._settings.snapshot, self._intake, self._outputs, self._correction),
             *(self._attempts, self._statistics, self._complaints),
         )
         self._worker = LatestWorker(self._processor.process, self._say_failure, "localization")
         if p.set_initial_pose:
-            self._processor.set_prior(priors.from_parameters(p))
+            self._processor.set_prior(priors.from_settings(p.initial_pose))
 
-    def _load(self, p: RelocalizerParameters, matcher: Matcher) -> Tracker:
+    def _load(self, settings: Settings, matcher: Matcher) -> Relocalizer:
         """Read a map and prepare it for the matcher.
 
         Raises:
             MapError: if there is no usable map.
         """
+        p = settings.node
         if not p.map:
             raise MapError("parameter map is empty: give the folder of a map (mast3r_ros map build makes one)")
         started = time.monotonic()
         keyframe_map = KeyframeMap.load(p.map)
         if not len(keyframe_map):
             raise MapError(f"the map {p.map} has no keyframes: build it again from a recording with poses")
-        keyframe_map.prepare(matcher, self._progress(started))
+        relocalizer = Relocalizer(keyframe_map, matcher, settings, self._progress(started))
         took = time.monotonic() - started
         self.get_logger().info(
             f"map {p.map}: {len(keyframe_map)} keyframes, matcher {matcher.name} ({matcher.signature}), {took:.1f} s"
         )
-        return Tracker(Localizer(keyframe_map, matcher, p.localizer_settings()), p.tracker_settings())
+        return relocalizer
 
     def _progress(self, started: float) -> Callable[[int, int], None]:
         """Says every ten seconds how far the preparation of a map is, and ends it when the node is stopping."""
@@ -196,7 +194,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
     def _activate(self) -> None:
         assert self._processor is not None and self._worker is not None
         assert self._outputs is not None and self._correction is not None
-        p = self._settings.snapshot()
+        p = self._settings.snapshot().node
         self._worker.start()
         self._processor.transforms = TransformListener(self, lambda why: self._complaints.say("bad_tf", why))
         image_type = CompressedImage if p.image_transport == "compressed" else Image
@@ -208,7 +206,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
             self._subscribe(PoseWithCovarianceStamped, "initialpose", self._take_initial_pose, qos.reliable())
         timer = self.create_timer(1 / p.tf_rate, self._repeat_correction, MutuallyExclusiveCallbackGroup())
         self._live += [self._processor.transforms.destroy, lambda: self.destroy_timer(timer)]
-        self._outputs.map(self._processor.tracker.localizer.map, p.map_points_voxel, self._now_ns())
+        self._outputs.map(self._processor.relocalizer.map, p.map_points_voxel, self._now_ns())
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: object) -> None:
         group = MutuallyExclusiveCallbackGroup()
@@ -233,7 +231,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
         for part in (self._outputs, self._correction):
             if part is not None:
                 part.destroy()
-        self._matcher = self._processor = self._outputs = self._correction = self._worker = None
+        self._processor = self._outputs = self._correction = self._worker = None
         self._settings.freeze(False)
 
     def _take_down(self) -> TransitionCallbackReturn:
@@ -258,7 +256,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
     def _take_image(self, message: Image | CompressedImage) -> None:
         self._statistics.count("received")
         now = time.monotonic()
-        max_rate = self._settings.snapshot().max_rate if self._worker is not None else 0
+        max_rate = self._settings.snapshot().node.max_rate if self._worker is not None else 0
         # 10 % grace: a camera at 30 Hz that jitters must pass a limit of 30 Hz.
         if max_rate > 0 and now - self._submitted_at < 0.9 / max_rate and not self._attempts.asked:
             self._statistics.count("skipped")
@@ -269,7 +267,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
             worker.submit(Arrival(message, time.monotonic_ns()))
 
     def _take_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
-        p, processor = self._settings.snapshot(), self._processor
+        p, processor = self._settings.snapshot().node, self._processor
         try:
             prior = priors.from_message(message, p.global_frame_id)
         except UserError as error:
@@ -282,7 +280,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
             processor.set_prior(prior)
 
     def _repeat_correction(self) -> None:
-        p, correction = self._settings.snapshot(), self._correction
+        p, correction = self._settings.snapshot().node, self._correction
         if correction is not None and p.tf_broadcast and p.feed != "amcl" and p.odom_frame_id:
             correction.repeat(p.transform_tolerance)
 
@@ -312,7 +310,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
         if not self._is_active:
             response.success, response.message = False, "the node is not active"
             return response
-        timeout = self._settings.snapshot().relocalize_timeout
+        timeout = self._settings.snapshot().node.relocalize_timeout
         before = self._statistics.counts().get("received", 0)
         asked = self._attempts.ask(time.monotonic_ns())
         try:
@@ -335,22 +333,22 @@ class Relocalizer(LifecycleNodeMixin, Node):
     def _reload_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Load the map that parameter ``map`` names now; the old one stays where that fails."""
         with self._transitions:
-            processor, matcher, outputs = self._processor, self._matcher, self._outputs
-            if processor is None or matcher is None or outputs is None:
+            processor, outputs = self._processor, self._outputs
+            if processor is None or outputs is None:
                 response.success, response.message = False, "the node is not configured"
                 return response
-            p = self._settings.snapshot()
+            settings = self._settings.snapshot()
             try:
-                tracker = self._load(p, matcher)
+                relocalizer = self._load(settings, processor.relocalizer.matcher)
             except UserError as error:
                 self.get_logger().error(f"the old map stays: {error}")
                 response.success, response.message = False, f"the old map stays: {error}"
                 return response
-            processor.switch(tracker)
+            processor.switch(relocalizer)
             if self._is_active:
-                outputs.map(tracker.localizer.map, p.map_points_voxel, self._now_ns())
+                outputs.map(relocalizer.map, settings.node.map_points_voxel, self._now_ns())
             response.success = True
-            response.message = f"{len(tracker.localizer.map)} keyframes from {p.map}"
+            response.message = f"{len(relocalizer.map)} keyframes from {settings.node.map}"
         return response
 
     # -- diagnostics -------------------------------------------------------------------------------
@@ -363,12 +361,13 @@ class Relocalizer(LifecycleNodeMixin, Node):
 
     def _diagnose(self) -> None:
         state = self._state_machine.current_state[1]
-        worker, matcher, processor = self._worker, self._matcher, self._processor
+        worker, processor = self._worker, self._processor
+        matcher = processor.relocalizer.matcher if processor is not None else None
         values = {"state": state, **self._statistics.values()}
         values["replaced by newer frames"] = str(worker.replaced if worker is not None else 0)
         values["device"] = str(getattr(matcher, "device", "cpu"))
         values["matcher"] = matcher.signature if matcher is not None else ""
-        values["keyframes"] = str(len(processor.tracker.localizer.map)) if processor is not None else "0"
+        values["keyframes"] = str(len(processor.relocalizer.map)) if processor is not None else "0"
         values["memory (MB)"] = f"{diagnostics.memory_mb():.0f}"
         values["troubles"] = ", ".join(self._complaints.going_on)
         values["last trouble"] = self._complaints.last

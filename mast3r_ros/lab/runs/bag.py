@@ -25,7 +25,7 @@ from mast3r_ros.lab.runs.localization import Watch
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import Replay, ReplaySettings, pose_at, recorded_truth, replay_bag
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
-from mast3r_ros.localization import Tracker
+from mast3r_ros.pipeline import Relocalizer
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Align(str, Enum):
 
 def evaluate_bag(
     path: Path,
-    tracker: Tracker,
+    relocalizer: Relocalizer,
     ground_truth: str,
     align: Align = Align.NONE,
     settings: ReplaySettings = ReplaySettings(),
@@ -65,12 +65,12 @@ def evaluate_bag(
         BagError, DatasetError: if the recording or its truth cannot be read.
         UserError: if the truth is in another frame than the map, or the alignment is not determined.
     """
-    settings = truth_settings(path, ground_truth, tracker.map.frame_id, settings)
+    settings = truth_settings(path, ground_truth, relocalizer.map.frame_id, settings)
     truth = recorded_truth(path, settings)
     assert truth is not None
     if align is Align.NONE:
-        _check_frames(truth, settings, tracker.map.frame_id)
-    run = replay_bag(path, tracker, settings, watch, about, truth=truth if align is Align.NONE else None)
+        _check_frames(truth, settings, relocalizer.map.frame_id)
+    run = replay_bag(path, relocalizer, settings, watch, about, truth=truth if align is Align.NONE else None)
     evaluation = run.evaluation
     evaluation.name = f"Replay of {path.resolve().name} against {ground_truth}"
     known = sum(pose_at(truth, record.stamp_ns) is not None for record in evaluation.records)
@@ -88,7 +88,7 @@ def evaluate_bag(
             len(evaluation.records),
         )
     if align is not Align.NONE:
-        evaluation.figures["alignment"] = _align(run, truth, align, Viewpoints(tracker.map))
+        evaluation.figures["alignment"] = _align(run, truth, align, Viewpoints(relocalizer.map))
     evaluation.settings |= {
         "ground_truth": ground_truth,
         "ground_truth_frame": truth.fixed_frame,

@@ -1,4 +1,4 @@
-"""A recording through the Tracker, offline and as fast as it goes: what the live node would have said."""
+"""A recording through the pipeline, offline and as fast as it goes: what the live node would have said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from mast3r_ros.io.datasets.recorded_poses import RecordedPoses
 from mast3r_ros.lab.runs.localization import Evaluation, Watch
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
-from mast3r_ros.localization import Tracker
+from mast3r_ros.localization.initial_pose import initial_prior
+from mast3r_ros.pipeline import Relocalizer
+from mast3r_ros.settings import NodeSettings
 from mast3r_ros.transforms import TransformBuffer, TransformUnavailable
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class ReplaySettings:
     Attributes:
         image_topic, camera_info_topic, depth_topic: of the camera.
         use_depth: whether verification sees the recorded depth.
+        depth_slop_s: depth this close in time belongs to an image.
         odom_frame, base_frame: TF frames of odometry and robot; without them poses are tracked without odometry.
         truth_topic: topic with reference poses, to measure errors against.
         truth_file: TUM trajectory with reference poses, instead.
@@ -56,6 +59,18 @@ class ReplaySettings:
     truth_gap_s: float = 0.5
     truth_difference_s: float = 0.02
     truth_offset_s: float = 0.0
+    depth_slop_s: float = NodeSettings.depth_slop
+
+    @classmethod
+    def of_node(cls, node: NodeSettings, **others: Any) -> ReplaySettings:
+        """Reads the recording as a node with these settings hears it; ``others`` are further fields."""
+        own = {
+            "use_depth": node.use_depth,
+            "odom_frame": node.odom_frame_id,
+            "base_frame": node.base_frame_id,
+            "depth_slop_s": node.depth_slop,
+        }
+        return cls(**{**own, **others})
 
 
 @dataclass
@@ -79,7 +94,7 @@ class Replay:
 
 def replay_bag(
     path: Path,
-    tracker: Tracker,
+    relocalizer: Relocalizer,
     settings: ReplaySettings = ReplaySettings(),
     watch: Watch | None = None,
     about: dict[str, Any] | None = None,
@@ -110,13 +125,13 @@ def replay_bag(
             Evaluation(
                 f"Replay of {path.resolve().name}",
                 settings={**vars(topics), **(about or {})},
-                map_fingerprint=Viewpoints(tracker.map).fingerprint,
+                map_fingerprint=Viewpoints(relocalizer.map).fingerprint,
             ),
             camera_frame,
             _lookup(transforms, settings.base_frame, camera_frame, None),
-            map_in_tf=transforms.can_transform(tracker.map.frame_id, camera_frame),
+            map_in_tf=transforms.can_transform(relocalizer.map.frame_id, camera_frame),
         )
-        _localize_all(bag, tracker, settings, transforms, truth, run, watch)
+        _localize_all(bag, relocalizer, settings, transforms, truth, run, watch)
     records = run.evaluation.records
     if not records:
         raise BagError(f"{path}: no readable frame on {topics.image}")
@@ -133,7 +148,7 @@ def replay_bag(
 
 def _localize_all(
     bag: BagReader,
-    tracker: Tracker,
+    relocalizer: Relocalizer,
     settings: ReplaySettings,
     transforms: TransformBuffer,
     truth: RecordedPoses | None,
@@ -141,20 +156,26 @@ def _localize_all(
     watch: Watch | None,
 ) -> None:
     frames = bag.frames(
-        settings.image_topic, settings.camera_info_topic, settings.depth_topic, use_depth=settings.use_depth
+        settings.image_topic,
+        settings.camera_info_topic,
+        settings.depth_topic,
+        settings.depth_slop_s,
+        settings.use_depth,
     )
-    viewpoints = Viewpoints(tracker.map)
+    viewpoints, node = Viewpoints(relocalizer.map), relocalizer.settings.node
     for number, frame in enumerate(frames):
         if number % settings.every:
             continue
         odom_T_camera = _lookup(transforms, settings.odom_frame, run.camera_frame, frame.stamp_ns)
-        estimate = tracker.localize(frame, odom_T_camera)
+        if number == 0 and node.set_initial_pose:
+            relocalizer.set_prior(initial_prior(node.initial_pose, run.base_T_camera), odom_T_camera, frame.stamp_ns)
+        estimate = relocalizer.track(frame, odom_T_camera)
         true_pose = pose_at(truth, frame.stamp_ns)
         viewpoint = viewpoints.nearest(true_pose)
         record = Record.of(f"{number:06d}", frame.stamp_ns, estimate, true_pose, viewpoint=viewpoint)
         run.evaluation.records.append(record)
-        if estimate.localized and tracker.map_T_odom is not None:
-            run.corrections.append((frame.stamp_ns, tracker.map_T_odom))
+        if estimate.localized and relocalizer.map_T_odom is not None:
+            run.corrections.append((frame.stamp_ns, relocalizer.map_T_odom))
         if watch is not None:
             watch(record, frame, estimate)
 

@@ -12,9 +12,10 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.io.datasets.recorded_poses import RecordedPoses
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, recorded_truth, replay_bag
-from mast3r_ros.localization import Localizer, PoseEstimate, Tracker
+from mast3r_ros.localization import PoseEstimate
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.pipeline import Relocalizer
 
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
@@ -55,13 +56,15 @@ def _replayed(
     progress: Progress,
 ) -> dict[str, Any]:
     """The row of one matcher."""
-    keyframe_map.prepare(matcher, lambda done, of: progress(f"{matcher.name}: keyframes", done, of))
+    relocalizer = Relocalizer(
+        keyframe_map, matcher, progress=lambda done, of: progress(f"{matcher.name}: keyframes", done, of)
+    )
     looked_at, total = itertools.count(1), count_frames(bag, settings)
 
     def watch(record: Record, frame: Frame, estimate: PoseEstimate) -> None:
         progress(f"{matcher.name}: frames", next(looked_at), total)
 
-    run = replay_bag(bag, Tracker(Localizer(keyframe_map, matcher)), settings, watch, truth=truth)
+    run = replay_bag(bag, relocalizer, settings, watch, truth=truth)
     summary = run.evaluation.summary()
     return {
         "frames": summary["queries"],

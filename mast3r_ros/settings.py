@@ -1,0 +1,282 @@
+"""Every setting of the relocalizer, once: its type, default, sentence, range and unit.
+
+:class:`Settings` is the whole tree, frozen. The ROS parameters with their descriptors, the parameter files, the options
+of the command line and the tables of the documentation are made from it, so a default that is changed here changes
+everywhere. A setting's name is that of its field behind the names of the groups that have one: ``gates.min_inliers``.
+
+    settings = Settings.read("robot.yaml")          # the file that the node takes as --params-file
+    settings = settings.changed({"gates.min_inliers": 30, "matcher": "sift"})
+    settings.write("robot.yaml")
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mast3r_ros.errors import SettingsError
+from mast3r_ros.tables import as_yaml, build, group, read_parameters, setting, settings_of, values_of
+
+#: The node whose parameter files are read.
+NODE = "relocalizer"
+
+
+@dataclass(frozen=True)
+class MatcherSettings:
+    """Which matcher runs, and how."""
+
+    matcher: str = setting(
+        "auto",
+        "sift, mast3r, dust3r (needs a checkpoint), one of your own, or auto for the best that can run here.",
+        fixed=True,
+    )
+    feature: str = setting(
+        "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
+    )
+    max_features: int = setting(
+        0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
+    )
+    checkpoint: str = setting(
+        "",
+        "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder; without, mast3r is the "
+        "small network of the package.",
+        fixed=True,
+    )
+    device: str = setting("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"), fixed=True)
+    dtype: str = setting(
+        "auto",
+        "What it computes in; auto takes bfloat16 where the hardware has it.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        fixed=True,
+    )
+    network_size: int = setting(
+        0,
+        "Longer side of the network's image; 0 takes that of its training, less is faster and less exact.",
+        low=0,
+        high=2048,
+        unit="px",
+        fixed=True,
+    )
+
+    def options(self) -> dict[str, Any]:
+        """The options of :func:`mast3r_ros.matching.registry.create`, whatever the matcher."""
+        names = ("feature", "max_features", "checkpoint", "device", "dtype")
+        return {name: getattr(self, name) for name in names} | {"size": self.network_size}
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How a pose is found (:mod:`mast3r_ros.geometry.absolute_pose`)."""
+
+    #: Pixels; the localizer replaces it by ``threshold``, a share of the image.
+    threshold_px: float = 6.0
+    iterations: int = setting(2000, "Most rounds of RANSAC.", low=10, high=100000)
+    pixel_sigma_px: float = setting(1.0, "Noise of a matched pixel.", low=0.01, high=100, unit="px")
+    point_sigma_m: float = setting(
+        0.01,
+        "Noise of a map point across the line of sight (depth, keyframe poses).",
+        low=0,
+        high=10,
+        unit="m",
+    )
+    seed: int = setting(0, "Of RANSAC: the same matches give the same pose.", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a pose must show to be accepted; each belongs to one named reason for rejection."""
+
+    min_inliers: int = setting(15, "Fewest inliers (too_few_inliers).", low=4, high=10000)
+    min_inlier_ratio: float = setting(0.05, "Least share of inliers (too_few_inliers).", low=0, high=1)
+    min_spread: float = setting(
+        0.16, "Least share of the image's 8 x 6 cells with inliers (inliers_on_one_patch).", low=0, high=1
+    )
+    max_residual_px: float = setting(
+        6.0, "Largest median error of inliers, in a 640 wide image (large_residuals).", low=0.1, high=100, unit="px"
+    )
+    max_position_sigma_m: float = setting(
+        0.1, "Largest standard deviation of the position (uncertain).", low=0.001, high=100, unit="m"
+    )
+    max_rotation_sigma_deg: float = setting(
+        4.0, "Largest standard deviation of the rotation (uncertain).", low=0.01, high=180, unit="deg"
+    )
+    max_condition: float = setting(30.0, "Largest ratio of position uncertainties (ill_conditioned).", low=1, high=1e6)
+    min_agreeing_keyframes: int = setting(
+        2, "Keyframes that must support a pose (keyframes_disagree).", low=1, high=100
+    )
+    strong_inliers: int = setting(
+        30, "A single keyframe is enough with this many inliers, spread by strong_spread.", low=4, high=10000
+    )
+    strong_spread: float = setting(
+        0.2, "A single keyframe is enough with inliers in this share of cells.", low=0, high=1
+    )
+    min_explained: float = setting(
+        0.4,
+        "Least share of what the map expects in the image that must be found (expected_not_seen).",
+        low=0,
+        high=1,
+    )
+    max_found_elsewhere: float = setting(
+        0.15,
+        "Largest share of the map's keyframes found at wrong places, unless an initial pose helps (ambiguous_map).",
+        low=0,
+        high=1,
+    )
+    max_depth_error: float = setting(
+        0.1, "Largest median relative difference to sensor depth (depth_disagrees).", low=0.001, high=10
+    )
+
+
+@dataclass(frozen=True)
+class LocalizerSettings:
+    """How one frame is localized."""
+
+    keyframes: int = setting(5, "Keyframes matched with every image.", low=1, high=100)
+    keyframes_on_track: int = setting(
+        0,
+        "Keyframes matched while the track tells where the camera is and what is found agrees with it; 0 takes what "
+        "suits the matcher: 2 for networks, all for sift.",
+        low=0,
+        high=100,
+    )
+    second_look: int = setting(15, "Keyframes of a second attempt after a rejection; 0: none.", low=0, high=200)
+    threshold: float = setting(
+        0.01, "Reprojection error of an inlier as a share of the image diagonal.", low=0.0005, high=0.1
+    )
+    solver: SolverSettings = group(SolverSettings, "solver")
+    gates: Gates = group(Gates, "gates")
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """How far odometry is trusted."""
+
+    drift_per_metre: float = setting(0.05, "Growth of the odometry's error with distance.", low=0, high=1)
+    drift_per_radian: float = setting(0.05, "Growth of the odometry's error with turning.", low=0, high=1)
+    speed: float = setting(2.0, "Fastest motion assumed where there is no odometry.", low=0, high=1000, unit="m/s")
+    turn_rate: float = setting(2.0, "Fastest turn assumed where there is no odometry.", low=0, high=100, unit="rad/s")
+    slack_m: float = setting(0.1, "Distance that is never held against a pose.", low=0, high=100, unit="m")
+    slack_rad: float = setting(0.1, "Angle that is never held against a pose.", low=0, high=3.2, unit="rad")
+    limit: float = setting(4.0, "Standard deviations a pose may be off odometry (odometry_disagrees).", low=1, high=100)
+    confirmations: int = setting(3, "Agreeing attempts that overrule odometry.", low=1, high=100)
+    first_confirmations: int = setting(1, "Agreeing attempts before the first pose is accepted.", low=1, high=100)
+    forget_s: float = setting(
+        30.0, "Without a pose for this long, odometry is not held against a new one.", low=0.1, high=86400, unit="s"
+    )
+
+
+@dataclass(frozen=True)
+class InitialPose:
+    """Where the robot starts."""
+
+    x: float = setting(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
+    y: float = setting(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
+    z: float = setting(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
+    yaw: float = setting(0.0, "Of the robot in the map.", low=-6.3, high=6.3, unit="rad")
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What the relocalizer node listens to, waits for and publishes."""
+
+    map: str = setting("", "Folder of the map. Change it and call ~/reload_map to switch maps while running.")
+    autostart: bool = setting(True, "Configure and activate at start; false where a lifecycle manager does it.")
+
+    image_transport: str = setting(
+        "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
+    )
+    rectified: bool = setting(False, "The images are rectified: P of camera_info holds, without distortion.")
+    use_depth: bool = setting(True, "Use the depth topic where somebody publishes it.", fixed=True)
+    depth_slop: float = setting(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
+    camera_info_wait: float = setting(
+        2.0,
+        "Frames wait this long for a first camera_info; then the focal length is estimated.",
+        low=0,
+        high=60,
+        unit="s",
+    )
+    max_frame_age: float = setting(1.0, "Older frames are dropped; 0 takes all.", low=0, high=3600, unit="s")
+    max_rate: float = setting(0.0, "Most attempts per second; 0 takes every frame it can.", low=0, high=1000, unit="Hz")
+
+    global_frame_id: str = setting("map", "Frame of the poses that are published.", fixed=True)
+    odom_frame_id: str = setting("odom", "Odometry frame; empty where there is no odometry.", fixed=True)
+    base_frame_id: str = setting("base_link", "Frame of the robot.", fixed=True)
+    camera_frame_id: str = setting("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
+    tf_broadcast: bool = setting(True, "Broadcast map -> odom (map -> base where there is no odometry).")
+    tf_rate: float = setting(20.0, "How often map -> odom is repeated.", low=0.1, high=200, unit="Hz", fixed=True)
+    transform_tolerance: float = setting(
+        1.0, "map -> odom is post-dated by this, as AMCL does.", low=0, high=60, unit="s"
+    )
+    tf_wait: float = setting(
+        3.0, "First frames wait this long for base -> camera; then ~/pose is the camera's.", low=0, high=60, unit="s"
+    )
+    tf_timeout: float = setting(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
+
+    set_initial_pose: bool = setting(False, "Use initial_pose.* as the first guess of the robot's pose.")
+    initial_pose: InitialPose = group(InitialPose, "initial_pose")
+    feed: str = setting(
+        "none", "amcl publishes initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
+    )
+    feed_interval: float = setting(
+        0.0, "AMCL is seeded again this often; 0 only by the first pose and on request.", low=0, high=3600, unit="s"
+    )
+    relocalize_timeout: float = setting(5.0, "How long ~/relocalize waits for an attempt.", low=0.1, high=120, unit="s")
+
+    path_length: int = setting(1000, "Poses kept in ~/path.", low=1, high=100000)
+    points_stride: int = setting(4, "Every n-th pixel goes into ~/points.", low=1, high=64)
+    map_points_voxel: float = setting(0.05, "Resolution of ~/map_points; 0 publishes none.", low=0, high=10, unit="m")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole tree of the relocalizer. Change it with :meth:`changed`, and hand it on as a whole."""
+
+    node: NodeSettings = group(NodeSettings)
+    matching: MatcherSettings = group(MatcherSettings)
+    localizer: LocalizerSettings = group(LocalizerSettings)
+    tracking: TrackerSettings = group(TrackerSettings, "tracking")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Settings:
+        """The settings of a parameter file, as ``--params-file`` of the node takes it; what it leaves out is default.
+
+        Raises:
+            SettingsError: naming the file and everything in it that is unknown or out of its range.
+        """
+        return cls().changed(read_parameters(Path(path), NODE), str(path))
+
+    def changed(self, values: Mapping[str, Any], where: str = "") -> Settings:
+        """The same with other values, by name.
+
+        Raises:
+            SettingsError: naming every value that is unknown or out of its range.
+        """
+        known = {entry.name: entry for entry in settings_of(Settings)}
+        wrong = []
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                wrong.append(f"there is no parameter {name}{f' (did you mean {near[0]}?)' if near else ''}")
+            elif complaint := known[name].spec.complaint(name, known[name].kind, value):
+                wrong.append(complaint)
+        if wrong:
+            raise SettingsError(f"{f'{where}: ' if where else ''}{'; '.join(wrong)}")
+        return build(Settings, {**self.values(), **values})
+
+    def values(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return values_of(self)
+
+    def differences(self) -> dict[str, Any]:
+        """Those settings, by name, that are not at their defaults."""
+        defaults = Settings().values()
+        return {name: value for name, value in self.values().items() if value != defaults[name]}
+
+    def write(self, path: str | Path) -> None:
+        """Write a parameter file with every setting, its sentence and range."""
+        head = "# Settings of mast3r_ros: the node takes this file as --params-file, the commands as --params."
+        body = as_yaml(Settings, self.values())
+        Path(path).write_text(f"{head}\n{NODE}:\n  ros__parameters:\n{body}\n", encoding="utf-8")
