@@ -13,8 +13,8 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
-from mast3r_ros.bags import find_topics, open_bag
-from mast3r_ros.bags.frames import base_name
+from mast3r_ros.io.bags import find_topics, open_bag
+from mast3r_ros.io.bags.frames import base_name
 from mast3r_ros.ros import launch_tools as tools
 
 

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 import yaml
 
-from mast3r_ros.evaluation import metrics
+from mast3r_ros.lab import metrics
+from mast3r_ros.lab.training.config import TrainConfig
+from mast3r_ros.lab.training.metrics import read_metrics
+from mast3r_ros.lab.training.rooms import VALIDATION_SEEDS, RenderedRooms, RoomsConfig
+from mast3r_ros.lab.training.validation import HeldOutPair, held_out_pairs, judge
 from mast3r_ros.network.checkpoint import load_model
-from mast3r_ros.training.config import TrainConfig
-from mast3r_ros.training.metrics import read_metrics
-from mast3r_ros.training.rooms import VALIDATION_SEEDS, RenderedRooms, RoomsConfig
-from mast3r_ros.training.validation import HeldOutPair, held_out_pairs, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "ablations.md"

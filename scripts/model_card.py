@@ -181,7 +181,7 @@ def _recipe(training: dict[str, Any]) -> list[str]:
 
 
 def _command(training: dict[str, Any]) -> str:
-    from mast3r_ros.training.config import TrainConfig
+    from mast3r_ros.lab.training.config import TrainConfig
 
     recipe = {key: value for key, value in training.items() if key not in MACHINE}
     known = json.loads(json.dumps(TrainConfig.load(CONFIG).to_json()))

@@ -14,11 +14,11 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import Reader as Reader2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from mast3r_ros import codec
-from mast3r_ros.bags import BagReader, BagWriter, open_bag
 from mast3r_ros.errors import BagError, CalibrationError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.io import codec
+from mast3r_ros.io.bags import BagReader, BagWriter, open_bag
 
 START, PERIOD = 1_700_000_000_000_000_000, 33_000_000
 CAMERA = Camera(64, 48, np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]]), "plumb_bob", np.array([0.1, 0.01, 0, 0, 0]))

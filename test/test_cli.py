@@ -15,10 +15,10 @@ import walls
 import yaml
 
 from mast3r_ros import __version__
-from mast3r_ros.bags import open_bag
 from mast3r_ros.cli.common import DEBUG_VARIABLE
 from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import open_bag
 
 
 class Result(NamedTuple):

@@ -10,9 +10,9 @@ import pytest
 from scipy.io import savemat
 
 from mast3r_ros.cli.main import main
-from mast3r_ros.datasets.ply import read_ply
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.evaluation.cloud import ObservedVolume, cloud_summary, compare_clouds, read_plane, thinned
+from mast3r_ros.io.datasets.ply import read_ply
+from mast3r_ros.lab.runs.cloud import ObservedVolume, cloud_summary, compare_clouds, read_plane, thinned
 from mast3r_ros.mapping.export import write_ply
 
 POINTS = np.random.default_rng(0).normal(size=(50, 3))

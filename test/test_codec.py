@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mast3r_ros import codec
-from mast3r_ros.codec.depth import decode_rvl
 from mast3r_ros.errors import CalibrationError, CodecError
+from mast3r_ros.io import codec
+from mast3r_ros.io.codec.depth import decode_rvl
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mast3r_ros.bags import BagWriter
-from mast3r_ros.codec import encode_compressed_image
-from mast3r_ros.codec.depth import millimetres
-from mast3r_ros.datasets import FrameList, Source, open_source
-from mast3r_ros.datasets.sevenscenes import COLOUR_CAMERA, DEPTH_CAMERA
 from mast3r_ros.errors import BagError, DatasetError
 from mast3r_ros.frames import Camera, PosedFrame, valid_depth
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter
+from mast3r_ros.io.codec import encode_compressed_image
+from mast3r_ros.io.codec.depth import millimetres
+from mast3r_ros.io.datasets import FrameList, Source, open_source
+from mast3r_ros.io.datasets.sevenscenes import COLOUR_CAMERA, DEPTH_CAMERA
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 START, PERIOD = 1_700_000_000_000_000_000, 100_000_000

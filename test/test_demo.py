@@ -11,21 +11,21 @@ import pytest
 from oracle import TINY
 from typer.testing import CliRunner
 
-from mast3r_ros.bags import open_bag
-from mast3r_ros.datasets import open_source
-from mast3r_ros.datasets.write_bag import write_bag
 from mast3r_ros.errors import DatasetError, UserError
-from mast3r_ros.evaluation.live_summary import Traffic, live_summary
-from mast3r_ros.evaluation.localization import Evaluation, Record
-from mast3r_ros.evaluation.replay import ReplaySettings, reference_poses
-from mast3r_ros.evaluation.scene_view import PAPER, Way, draw_scene
-from mast3r_ros.evaluation.side_by_side import side_by_side
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import open_bag
+from mast3r_ros.io.datasets import open_source
+from mast3r_ros.io.datasets.write_bag import write_bag
+from mast3r_ros.lab.live.summary import Traffic, live_summary
+from mast3r_ros.lab.pages.scene_view import PAPER, Way, draw_scene
+from mast3r_ros.lab.runs.localization import Evaluation, Record
+from mast3r_ros.lab.runs.replay import ReplaySettings, reference_poses
+from mast3r_ros.lab.runs.side_by_side import side_by_side
+from mast3r_ros.lab.synthetic import recording
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
 from mast3r_ros.network.initialise import random_network
-from mast3r_ros.synthetic import recording
 
 SMALL = recording.RecordingSettings(
     family="office", seed=1, width=320, height=240, mapping_s=24.0, query_s=6.0, mapping_hz=2, query_hz=3
@@ -130,7 +130,7 @@ def test_demo_says_what_is_missing(world_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_node_that_cannot_start_is_an_error_with_its_reason(world_folder: Path, tmp_path: Path) -> None:
-    from mast3r_ros.ros.live import LiveSettings, play_live
+    from mast3r_ros.lab.live.run import LiveSettings, play_live
 
     with pytest.raises(UserError, match="no_such_map"):
         play_live(LiveSettings(world_folder / "query.mcap", tmp_path / "no_such_map"))

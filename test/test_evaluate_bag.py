@@ -11,16 +11,16 @@ import pytest
 import walls
 from typer.testing import CliRunner
 
-from mast3r_ros.bags import BagWriter, open_bag
 from mast3r_ros.cli.main import app
-from mast3r_ros.datasets.recorded_poses import read_trajectory
 from mast3r_ros.errors import DatasetError, UserError
-from mast3r_ros.evaluation.bag import Align, evaluate_bag, trajectory_figures
-from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.replay import Replay, ReplaySettings, pose_at, recorded_truth
-from mast3r_ros.evaluation.results import write_tum
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter, open_bag
+from mast3r_ros.io.datasets.recorded_poses import read_trajectory
+from mast3r_ros.lab.runs.bag import Align, evaluate_bag, trajectory_figures
+from mast3r_ros.lab.runs.localization import Record
+from mast3r_ros.lab.runs.replay import Replay, ReplaySettings, pose_at, recorded_truth
+from mast3r_ros.lab.runs.results import write_tum
 from mast3r_ros.localization import Localizer, Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create

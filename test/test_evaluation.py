@@ -10,15 +10,15 @@ import pytest
 import walls
 from scipy.spatial.transform import Rotation
 
-from mast3r_ros.evaluation import metrics
-from mast3r_ros.evaluation.baseline import Baseline
-from mast3r_ros.evaluation.benchmark import benchmark_large_map, benchmark_localization
-from mast3r_ros.evaluation.localization import Evaluation, Record, evaluate_localization
-from mast3r_ros.evaluation.results import pose_dict, to_json, write_tum
-from mast3r_ros.evaluation.scenes import evaluate_scene, map_of_train_split
-from mast3r_ros.evaluation.splits import QuerySettings
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab import metrics
+from mast3r_ros.lab.runs.localization import Evaluation, Record, evaluate_localization
+from mast3r_ros.lab.runs.results import pose_dict, to_json, write_tum
+from mast3r_ros.lab.runs.scenes import evaluate_scene, map_of_train_split
+from mast3r_ros.lab.runs.splits import QuerySettings
+from mast3r_ros.lab.speed.baseline import Baseline
+from mast3r_ros.lab.speed.benchmark import benchmark_large_map, benchmark_localization
 from mast3r_ros.localization import Localizer, Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
@@ -115,7 +115,7 @@ def test_sevenscenes_mini_is_localized(shared_dir):
     scene = shared_dir / "data" / "sevenscenes_mini"
     if not scene.is_dir():
         pytest.skip("needs shared/data/sevenscenes_mini")
-    from mast3r_ros.datasets.sevenscenes import SevenScenes
+    from mast3r_ros.io.datasets.sevenscenes import SevenScenes
 
     matcher = create("sift")
     queries = SevenScenes(scene, split="test", use_depth=False)

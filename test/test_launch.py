@@ -22,8 +22,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from ros_world import build_map, ros, values
 from test_ros_bag_player import write_bag
 
-from mast3r_ros.cameras import CAMERAS
 from mast3r_ros.ros.bag_player import BagPlayerParameters
+from mast3r_ros.ros.cameras import CAMERAS
 from mast3r_ros.ros.mapper_node import Mapper
 from mast3r_ros.ros.mapper_parameters import MapperParameters
 from mast3r_ros.ros.parameters import ros_name

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.speed.tile import tile_map
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector, SelectionSettings, Skip, sharpness
-from mast3r_ros.mapping.tile import tile_map
 from mast3r_ros.matching.fake import FakeMatcher
 
 CAMERA = Camera.pinhole(320, 240, 260, 260, 159.5, 119.5)

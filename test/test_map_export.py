@@ -16,7 +16,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.export import export_colmap, export_ply
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.plan_view import Trajectory, draw_plan_view, plan_rotation
+from mast3r_ros.pictures.plan_view import Trajectory, draw_plan_view, plan_rotation
 
 CAMERA = Camera(
     160, 120, np.array([[100.0, 0, 79.5], [0, 101.0, 59.5], [0, 0, 1]]), "plumb_bob", np.array([0.05, 0, 0, 0, 0])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from golden_cases import COMPACT, case
 
-from mast3r_ros.datasets.mapfree import MapFree, MapFreeScene, by_number, parse_poses
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.evaluation import metrics
-from mast3r_ros.evaluation.mapfree_score import MapFreeScore, SceneScore, benchmark_figures, score_submission
-from mast3r_ros.evaluation.mapfree_submission import read_submission
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.datasets.mapfree import MapFree, MapFreeScene, by_number, parse_poses
+from mast3r_ros.lab import metrics
+from mast3r_ros.lab.runs.mapfree_score import MapFreeScore, SceneScore, benchmark_figures, score_submission
+from mast3r_ros.lab.runs.mapfree_submission import read_submission
 
 GOLDEN = COMPACT / "mapfree"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

@@ -15,13 +15,13 @@ from oracle import CAMERA, OracleNetwork, keyframe_poses, see
 from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
-from mast3r_ros.datasets.mapfree import MapFree, MapFreeScene
 from mast3r_ros.errors import DatasetError, MatcherError
-from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.mapfree import run_mapfree
-from mast3r_ros.evaluation.mapfree_score import score_submission
-from mast3r_ros.evaluation.mapfree_submission import read_submission, write_submission
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.datasets.mapfree import MapFree, MapFreeScene
+from mast3r_ros.lab.runs.localization import Record
+from mast3r_ros.lab.runs.mapfree import run_mapfree
+from mast3r_ros.lab.runs.mapfree_score import score_submission
+from mast3r_ros.lab.runs.mapfree_submission import read_submission, write_submission
 from mast3r_ros.matching import create
 
 GOLDEN = COMPACT / "mapfree"

@@ -11,8 +11,8 @@ from golden_cases import COMPACT, case
 from scipy.spatial.transform import Rotation
 from scipy.stats import beta
 
-from mast3r_ros.evaluation import metrics
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab import metrics
 
 GOLDEN = COMPACT / "mapfree"
 NAN = math.nan

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from mast3r_ros.cli.main import main
-from mast3r_ros.evaluation import known_truth
-from mast3r_ros.evaluation.match_recall import SHIFT, descriptor_pairs, measure_recall
-from mast3r_ros.evaluation.network_benchmark import CONFIGS, STAGES
-from mast3r_ros.evaluation.plain_path import published_matches
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.speed import known_truth
+from mast3r_ros.lab.speed.match_recall import SHIFT, descriptor_pairs, measure_recall
+from mast3r_ros.lab.speed.network_benchmark import CONFIGS, STAGES
+from mast3r_ros.lab.speed.plain_path import published_matches
 from mast3r_ros.matching import create, fast_reciprocal_matches
 from mast3r_ros.network import PUBLISHED, PointmapNetwork
 from mast3r_ros.network.preprocessing import prepare

@@ -13,8 +13,12 @@ import oracle
 import pytest
 
 from mast3r_ros.cli.main import main
-from mast3r_ros.datasets import open_source
-from mast3r_ros.datasets.image_pairs import (
+from mast3r_ros.errors import DatasetError, MatcherError
+from mast3r_ros.frames import Camera, PosedFrame
+from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.relative_pose import solve_relative_pose
+from mast3r_ros.io.datasets import open_source
+from mast3r_ros.io.datasets.image_pairs import (
     ImagePair,
     PairList,
     StoredImage,
@@ -22,15 +26,11 @@ from mast3r_ros.datasets.image_pairs import (
     upright_T_stored,
     write_pair_list,
 )
-from mast3r_ros.errors import DatasetError, MatcherError
-from mast3r_ros.evaluation.overlapping_pairs import OverlapSettings, make_pairs
-from mast3r_ros.evaluation.pair_poses import make_finder
-from mast3r_ros.evaluation.pairs import PairEvaluation, PairRecord, evaluate_pairs
-from mast3r_ros.frames import Camera, PosedFrame
-from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.relative_pose import solve_relative_pose
+from mast3r_ros.lab.runs.overlapping_pairs import OverlapSettings, make_pairs
+from mast3r_ros.lab.runs.pair_poses import make_finder
+from mast3r_ros.lab.runs.pairs import PairEvaluation, PairRecord, evaluate_pairs
+from mast3r_ros.lab.synthetic import DepthNoise, Shot, make_room, take
 from mast3r_ros.matching import create
-from mast3r_ros.synthetic import DepthNoise, Shot, make_room, take
 
 CAMERA = Camera.pinhole(320, 240, 240, 248, 164, 116)
 TURNS = (0, 1, 2, 3)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import walls
 
-from mast3r_ros.evaluation.gallery import Gallery, Picture
-from mast3r_ros.evaluation.localization import Evaluation, Record, evaluate_localization
-from mast3r_ros.evaluation.report import write_report, write_run
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.pages.report import write_report, write_run
+from mast3r_ros.lab.runs.gallery import Gallery, Picture
+from mast3r_ros.lab.runs.localization import Evaluation, Record, evaluate_localization
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create

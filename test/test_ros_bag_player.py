@@ -28,11 +28,11 @@ from std_srvs.srv import Trigger
 from test_bags import ros1_bag
 from tf2_msgs.msg import TFMessage
 
-from mast3r_ros.bags import BagWriter
-from mast3r_ros.bags.playback import PlaybackClock
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter
+from mast3r_ros.io.bags.playback import PlaybackClock
 from mast3r_ros.ros import conversions, qos
 from mast3r_ros.ros.bag_player import BagPlayer
 

@@ -11,10 +11,10 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Pose, TransformStamped
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
-from mast3r_ros import codec
 from mast3r_ros.errors import CalibrationError, CodecError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.io import codec
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.ros import conversions
 from mast3r_ros.transforms import TransformBuffer

@@ -37,9 +37,9 @@ from std_srvs.srv import Trigger
 from test_ros_bag_player import playing
 from visualization_msgs.msg import MarkerArray
 
-from mast3r_ros.bags import BagWriter
 from mast3r_ros.errors import MapError
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.mapping import storage
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.ros import conversions, qos

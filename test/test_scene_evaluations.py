@@ -12,12 +12,12 @@ import pytest
 import walls
 
 from mast3r_ros.cli.main import main
-from mast3r_ros.datasets import FrameList, open_source
-from mast3r_ros.datasets.twelvescenes import TwelveScenes
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.evaluation.tum import TumSplit
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.datasets import FrameList, open_source
+from mast3r_ros.io.datasets.twelvescenes import TwelveScenes
+from mast3r_ros.lab.runs.tum import TumSplit
 
 
 @pytest.fixture

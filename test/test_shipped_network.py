@@ -20,13 +20,13 @@ from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import CheckpointError
+from mast3r_ros.lab.training.config import TrainConfig
 from mast3r_ros.matching import create
 from mast3r_ros.network import shipped
 from mast3r_ros.network.checkpoint import save_network
 from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.shipped import Measurement, Outcome
 from mast3r_ros.ros.relocalizer_parameters import RelocalizerParameters
-from mast3r_ros.training.config import TrainConfig
 
 
 @pytest.fixture()

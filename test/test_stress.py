@@ -17,11 +17,14 @@ from typer.testing import CliRunner
 from mast3r_ros.cli.evaluate_stress import stress
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import UserError
-from mast3r_ros.evaluation import negatives
-from mast3r_ros.evaluation.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
-from mast3r_ros.evaluation.described_once import DescribedOnce
-from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.stress import (
+from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.geometry import se3
+from mast3r_ros.lab.pages.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
+from mast3r_ros.lab.runs.described_once import DescribedOnce
+from mast3r_ros.lab.runs.localization import Record
+from mast3r_ros.lab.stress import negatives
+from mast3r_ros.lab.stress.conditions import CONDITIONS, chosen
+from mast3r_ros.lab.stress.run import (
     HELD_OUT_SEED,
     TUNING_SEED,
     Attempt,
@@ -29,14 +32,11 @@ from mast3r_ros.evaluation.stress import (
     StressSettings,
     run_stress,
 )
-from mast3r_ros.evaluation.stress_conditions import CONDITIONS, chosen
-from mast3r_ros.evaluation.stress_scenes import KINDS, Place, Scene, scenes_of, visitors
-from mast3r_ros.evaluation.stress_summary import summarise_stress
-from mast3r_ros.frames import Camera, Frame
-from mast3r_ros.geometry import se3
+from mast3r_ros.lab.stress.scenes import KINDS, Place, Scene, scenes_of, visitors
+from mast3r_ros.lab.stress.summary import summarise_stress
+from mast3r_ros.lab.synthetic import Shot, take
 from mast3r_ros.localization import Gates, LocalizerSettings
 from mast3r_ros.matching.registry import create
-from mast3r_ros.synthetic import Shot, take
 
 SMALL = Camera.pinhole(160, 120, 120.0, 120.0, 79.5, 59.5)
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from test_report import Page
 
-from mast3r_ros.evaluation import plots
-from mast3r_ros.evaluation.bins import binned
-from mast3r_ros.evaluation.gallery import Picture
-from mast3r_ros.evaluation.localization import Evaluation, Record
-from mast3r_ros.evaluation.report import write_report
-from mast3r_ros.evaluation.viewpoint import Viewpoints
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.pages import plots
+from mast3r_ros.lab.pages.report import write_report
+from mast3r_ros.lab.runs.bins import binned
+from mast3r_ros.lab.runs.gallery import Picture
+from mast3r_ros.lab.runs.localization import Evaluation, Record
+from mast3r_ros.lab.runs.viewpoint import Viewpoints
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 

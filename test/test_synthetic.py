@@ -14,7 +14,7 @@ import torch
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
-from mast3r_ros.synthetic import (
+from mast3r_ros.lab.synthetic import (
     FAMILIES,
     CameraNoise,
     DepthNoise,
@@ -37,10 +37,10 @@ from mast3r_ros.synthetic import (
     render_sequence,
     tour,
 )
-from mast3r_ros.synthetic.lighting import lit
-from mast3r_ros.synthetic.raycast import intersect
-from mast3r_ros.synthetic.textures import flat, grain
-from mast3r_ros.synthetic.world import FACES
+from mast3r_ros.lab.synthetic.lighting import lit
+from mast3r_ros.lab.synthetic.raycast import intersect
+from mast3r_ros.lab.synthetic.textures import flat, grain
+from mast3r_ros.lab.synthetic.world import FACES
 
 VGA = Camera.pinhole(640, 480, 525.0, 525.0, 319.5, 239.5)
 SMALL = Camera.pinhole(160, 120, 130.0, 130.0, 79.5, 59.5)

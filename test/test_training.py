@@ -19,19 +19,19 @@ from safetensors.torch import load_file
 from mast3r_ros.errors import CheckpointError, UserError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.training import correspondences
+from mast3r_ros.lab.training.augmentation import mirrored
+from mast3r_ros.lab.training.config import OptimiserSettings, TrainConfig, fine_tuning
+from mast3r_ros.lab.training.criterion import LossSettings, every
+from mast3r_ros.lab.training.data import TrainingData
+from mast3r_ros.lab.training.loop import train
+from mast3r_ros.lab.training.metrics import read_metrics
+from mast3r_ros.lab.training.pairs import PairSettings
+from mast3r_ros.lab.training.rooms import RoomsConfig, render_room
+from mast3r_ros.lab.training.views import View, axis_gaps, overlaps
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.network import NetworkConfig
 from mast3r_ros.network.initialise import random_network
-from mast3r_ros.training import correspondences
-from mast3r_ros.training.augmentation import mirrored
-from mast3r_ros.training.config import OptimiserSettings, TrainConfig, fine_tuning
-from mast3r_ros.training.criterion import LossSettings, every
-from mast3r_ros.training.data import TrainingData
-from mast3r_ros.training.loop import train
-from mast3r_ros.training.metrics import read_metrics
-from mast3r_ros.training.pairs import PairSettings
-from mast3r_ros.training.rooms import RoomsConfig, render_room
-from mast3r_ros.training.views import View, axis_gaps, overlaps
 
 TINY = NetworkConfig(
     enc_embed_dim=64,

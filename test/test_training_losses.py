@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mast3r_ros.training import matching_loss, regression
-from mast3r_ros.training.regression import Errors, PointmapLoss, Points
+from mast3r_ros.lab.training import matching_loss, regression
+from mast3r_ros.lab.training.regression import Errors, PointmapLoss, Points
 
 RTOL = 1e-4
 NAMES = ("pts3d", "conf", "desc", "desc_conf")

@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MatcherError, UserError
-from mast3r_ros.evaluation.localization import Record
-from mast3r_ros.evaluation.results import read_records
-from mast3r_ros.evaluation.stress import HELD_OUT_SEED
-from mast3r_ros.evaluation.world_pairs import FIRST_ROOM, MOST_ROOMS, ROOMS, WorldPair, first_room, world_pairs
-from mast3r_ros.evaluation.worlds import WorldsSettings, evaluate_worlds, match_precision
-from mast3r_ros.evaluation.worlds_summary import worlds_figures
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.runs.localization import Record
+from mast3r_ros.lab.runs.results import read_records
+from mast3r_ros.lab.runs.world_pairs import FIRST_ROOM, MOST_ROOMS, ROOMS, WorldPair, first_room, world_pairs
+from mast3r_ros.lab.runs.worlds import WorldsSettings, evaluate_worlds, match_precision
+from mast3r_ros.lab.runs.worlds_summary import worlds_figures
+from mast3r_ros.lab.stress.run import HELD_OUT_SEED
+from mast3r_ros.lab.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 from mast3r_ros.localization import Localizer
 from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
 from mast3r_ros.matching import create
@@ -31,7 +32,6 @@ from mast3r_ros.matching.base import DepthPredictor, PixelMatches
 from mast3r_ros.matching.two_views import TwoViewMatcher, triangulated
 from mast3r_ros.network.heads import Pointmap
 from mast3r_ros.network.initialise import random_network
-from mast3r_ros.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 
 ROOM = RoomsConfig(width=192, height=144)
 

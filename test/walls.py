@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from test_matching import texture
 
-from mast3r_ros.bags import BagWriter
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter
 
 CAMERA = Camera.pinhole(640, 480, 525, 525, 320, 240)
 #: The robot's camera, 20 cm in front of and 50 cm above its centre.

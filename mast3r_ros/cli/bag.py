@@ -32,8 +32,8 @@ def write(
     json: JsonOption = False,
 ) -> None:
     """Write a data set as a recording with true poses, so that it can be played to the live node."""
-    from mast3r_ros.datasets import open_source
-    from mast3r_ros.datasets.write_bag import write_bag
+    from mast3r_ros.io.datasets import open_source
+    from mast3r_ros.io.datasets.write_bag import write_bag
 
     options: dict[str, Any] = {} if split is None else {"split": split}
     frames = open_source(source, layout, **options)

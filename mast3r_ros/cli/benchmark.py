@@ -53,7 +53,7 @@ def time_localization(
     json: JsonOption = False,
 ) -> None:
     """Time queries by stage, beside a plain OpenCV baseline on the same features in the same run."""
-    from mast3r_ros.evaluation.benchmark import benchmark_localization
+    from mast3r_ros.lab.speed.benchmark import benchmark_localization
 
     chosen = make_matcher(matcher, feature)
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
@@ -78,7 +78,7 @@ def time_large_map(
     json: JsonOption = False,
 ) -> None:
     """Time loading and asking a large map, made by repeating a small one with moved poses."""
-    from mast3r_ros.evaluation.benchmark import benchmark_large_map
+    from mast3r_ros.lab.speed.benchmark import benchmark_large_map
 
     chosen = make_matcher(matcher, feature)
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
@@ -122,7 +122,7 @@ def time_network(
     Plain: both images of each pair encoded, one pair at a time, all heads, float32, matching as published.
     Fast: keyframes' tokens cached, the query encoded once, pairs decoded as one batch, only the heads needed.
     """
-    from mast3r_ros.evaluation.network_benchmark import NetworkBenchmark, benchmark_network
+    from mast3r_ros.lab.speed.network_benchmark import NetworkBenchmark, benchmark_network
 
     settings = NetworkBenchmark(
         checkpoint, config, keyframes, queries, rounds, min(plain_pairs, keyframes), dtype, device, compile
@@ -175,7 +175,7 @@ def measure_recall(
     json: JsonOption = False,
 ) -> None:
     """Compare fast reciprocal matching with the exhaustive search, on smooth, noisy and repetitive textures."""
-    from mast3r_ros.evaluation.match_recall import measure_recall as measure
+    from mast3r_ros.lab.speed.match_recall import measure_recall as measure
 
     figures = measure(size, subsample)
     if json:
@@ -201,8 +201,8 @@ def measure_recall(
 @contextmanager
 def _workload(map: Path | None, images: Path | None, count: int) -> Iterator[tuple[KeyframeMap, list[Frame]]]:
     """A map on disk and queries in memory."""
-    from mast3r_ros.datasets import open_source
-    from mast3r_ros.evaluation.benchmark import first_frames, generated_room
+    from mast3r_ros.io.datasets import open_source
+    from mast3r_ros.lab.speed.benchmark import first_frames, generated_room
 
     if map is not None:
         keyframe_map = load_map(map)

@@ -49,8 +49,8 @@ class CameraChoice:
         Raises:
             CalibrationError: if the given calibration cannot belong to such an image.
         """
-        from mast3r_ros.codec import fit_camera_to_image
         from mast3r_ros.frames import Camera
+        from mast3r_ros.io.codec import fit_camera_to_image
 
         if self.focal is not None:
             return Camera.pinhole(width, height, self.focal, self.focal, (width - 1) / 2, (height - 1) / 2)
@@ -62,7 +62,7 @@ class CameraChoice:
         return None if self.source == "unknown" else self._if_it_fits(width, height)
 
     def _from_file(self) -> Camera:
-        from mast3r_ros.datasets.camera_file import read_camera
+        from mast3r_ros.io.datasets.camera_file import read_camera
 
         return read_camera(Path(str(self.source)))
 

@@ -18,10 +18,10 @@ from mast3r_ros.cli.common import MatcherOption, make_matcher, print_facts, prin
 from mast3r_ros.errors import UserError
 
 if TYPE_CHECKING:
-    from mast3r_ros.evaluation.replay import ReplaySettings
+    from mast3r_ros.lab.live.run import LiveRun
+    from mast3r_ros.lab.runs.replay import ReplaySettings
+    from mast3r_ros.lab.synthetic.recording import RecordingSettings
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
-    from mast3r_ros.ros.live import LiveRun
-    from mast3r_ros.synthetic.recording import RecordingSettings
 
 console = Console()
 
@@ -70,7 +70,7 @@ def demo(
 
     Writes summary.json, report.html, result.mcap, recording.rrd (rerun recording.rrd) and trajectory.tum.
     """
-    from mast3r_ros.synthetic.recording import RecordingSettings
+    from mast3r_ros.lab.synthetic.recording import RecordingSettings
 
     if (bag is None) != (map is None):
         have, need = ("--bag", "--map") if map is None else ("--map", "--bag")
@@ -88,7 +88,7 @@ def demo(
 
 def _make_world(story: Story, output: Path, settings: RecordingSettings, matcher: str) -> tuple[Path, Path]:
     """A generated room, its two recordings and its map. Returns the query recording and the map."""
-    from mast3r_ros.synthetic.recording import demo_world, record_mapping, record_query
+    from mast3r_ros.lab.synthetic.recording import demo_world, record_mapping, record_query
 
     mapping, query, map_folder = output / "mapping.mcap", output / "query.mcap", output / "map"
     with story.chapter("world", f"A room: {settings.family}, seed {settings.seed}"):
@@ -106,7 +106,7 @@ def _make_world(story: Story, output: Path, settings: RecordingSettings, matcher
 
 
 def _build_map(recording: Path, folder: Path, matcher: str) -> None:
-    from mast3r_ros.datasets import open_source
+    from mast3r_ros.io.datasets import open_source
     from mast3r_ros.mapping.build import build_map
 
     with progress("   reading frames") as show:
@@ -132,9 +132,9 @@ def _play(
     compare: bool,
 ) -> None:
     """Play the recording through the live node and write what came of it."""
-    from mast3r_ros.evaluation.demo_output import write_live_output, write_pictures
-    from mast3r_ros.evaluation.live_summary import Traffic
-    from mast3r_ros.evaluation.replay import ReplaySettings
+    from mast3r_ros.lab.live.output import write_live_output, write_pictures
+    from mast3r_ros.lab.live.summary import Traffic
+    from mast3r_ros.lab.runs.replay import ReplaySettings
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
     truth = truth_topic or (TRUTH_TOPIC if _has_topic(bag, TRUTH_TOPIC) else None)
@@ -172,7 +172,7 @@ def _side_by_side(
     story: Story, bag: Path, keyframe_map: KeyframeMap, topics: ReplaySettings
 ) -> dict[str, dict[str, Any]]:
     """The network of the package and sift on the same frames; nothing where the package has no network."""
-    from mast3r_ros.evaluation.side_by_side import side_by_side
+    from mast3r_ros.lab.runs.side_by_side import side_by_side
     from mast3r_ros.network.shipped import shipped_checkpoint
 
     if shipped_checkpoint() is None:
@@ -202,7 +202,7 @@ def _lines(rows: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _has_topic(bag: Path, topic: str) -> bool:
-    from mast3r_ros.bags import open_bag
+    from mast3r_ros.io.bags import open_bag
 
     with open_bag(bag) as reader:
         return topic in reader.topics
@@ -211,7 +211,7 @@ def _has_topic(bag: Path, topic: str) -> bool:
 def _live(bag: Path, map_folder: Path, topics: ReplaySettings, matcher: str, logs: Path) -> LiveRun:
     """The live run with a table that changes with it."""
     try:
-        from mast3r_ros.ros.live import LiveSettings, play_live
+        from mast3r_ros.lab.live.run import LiveSettings, play_live
     except ImportError as error:
         raise UserError(
             f"ROS 2 is not available here ({error}): run make setup, or source your ROS 2 workspace"

@@ -25,8 +25,8 @@ from mast3r_ros.cli.common import (
 from mast3r_ros.cli.summary import ReportOption, finish
 
 if TYPE_CHECKING:
-    from mast3r_ros.evaluation.localization import Record
     from mast3r_ros.frames import Frame
+    from mast3r_ros.lab.runs.localization import Record
     from mast3r_ros.localization import PoseEstimate
 
 
@@ -77,9 +77,9 @@ def bag(
     Frames go through the tracker in their order, as in the live node. With --report the folder also gets result.mcap:
     poses, path, truth and TF, to be opened in RViz or Foxglove beside the recording.
     """
-    from mast3r_ros.evaluation.bag import Align, evaluate_bag
-    from mast3r_ros.evaluation.gallery import Gallery
-    from mast3r_ros.evaluation.replay import ReplaySettings, count_frames, write_result_bag
+    from mast3r_ros.lab.runs.bag import Align, evaluate_bag
+    from mast3r_ros.lab.runs.gallery import Gallery
+    from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, write_result_bag
     from mast3r_ros.localization import Tracker
 
     settings = ReplaySettings(

@@ -25,10 +25,10 @@ from mast3r_ros.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from mast3r_ros.datasets.mapfree import MapFree
-    from mast3r_ros.evaluation.gallery import Picture
-    from mast3r_ros.evaluation.localization import Record
     from mast3r_ros.frames import Frame
+    from mast3r_ros.io.datasets.mapfree import MapFree
+    from mast3r_ros.lab.runs.gallery import Picture
+    from mast3r_ros.lab.runs.localization import Record
     from mast3r_ros.localization import PoseEstimate
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.base import Matcher
@@ -71,11 +71,11 @@ def mapfree(
     Every query of a scene is localized against the scene's one reference. The zip can be uploaded to the benchmark's
     server as it is.
     """
-    from mast3r_ros.datasets.mapfree import MapFree
-    from mast3r_ros.evaluation.localization import Evaluation
-    from mast3r_ros.evaluation.mapfree_report import benchmark_summary, write_mapfree_run
-    from mast3r_ros.evaluation.mapfree_score import score_submission
-    from mast3r_ros.evaluation.mapfree_submission import read_submission, write_submission
+    from mast3r_ros.io.datasets.mapfree import MapFree
+    from mast3r_ros.lab.pages.mapfree_report import benchmark_summary, write_mapfree_run
+    from mast3r_ros.lab.runs.localization import Evaluation
+    from mast3r_ros.lab.runs.mapfree_score import score_submission
+    from mast3r_ros.lab.runs.mapfree_submission import read_submission, write_submission
 
     if split not in ("val", "test"):
         raise typer.BadParameter(f"the benchmark evaluates val and test, not '{split}'", param_hint="--split")
@@ -111,8 +111,8 @@ def _run(
     data: MapFree, matcher: Matcher, reference_depth: Path | None
 ) -> tuple[dict[str, list[Record]], list[Picture]]:
     """Records by scene, and pictures for a report."""
-    from mast3r_ros.evaluation.gallery import Gallery
-    from mast3r_ros.evaluation.mapfree import run_mapfree
+    from mast3r_ros.lab.runs.gallery import Gallery
+    from mast3r_ros.lab.runs.mapfree import run_mapfree
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
     gallery = Gallery(KeyframeMap())

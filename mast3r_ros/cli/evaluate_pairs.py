@@ -27,7 +27,7 @@ from mast3r_ros.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mast3r_ros.datasets.image_pairs import PairList
+    from mast3r_ros.io.datasets.image_pairs import PairList
 
 
 def pairs(
@@ -72,9 +72,9 @@ def pairs(
 
     Translations are compared by direction, unsigned; no map is needed, so sift runs too.
     """
-    from mast3r_ros.evaluation.pair_poses import make_finder
-    from mast3r_ros.evaluation.pair_report import PairGallery, write_pair_run
-    from mast3r_ros.evaluation.pairs import evaluate_pairs
+    from mast3r_ros.lab.pages.pair_report import PairGallery, write_pair_run
+    from mast3r_ros.lab.runs.pair_poses import make_finder
+    from mast3r_ros.lab.runs.pairs import evaluate_pairs
 
     listed = _is_list(source)
     if listed and write_pairs is not None:
@@ -103,14 +103,14 @@ def pairs(
 
 
 def _is_list(source: Path) -> bool:
-    from mast3r_ros.bags.reader import is_bag
+    from mast3r_ros.io.bags.reader import is_bag
 
     return source.is_file() and not is_bag(source)
 
 
 def _listed(file: Path, images: Path, count: int) -> PairList:
     """The first pairs of a list."""
-    from mast3r_ros.datasets.image_pairs import PairList
+    from mast3r_ros.io.datasets.image_pairs import PairList
 
     listed = PairList(file, images)
     listed.pairs = listed.pairs[:count]
@@ -125,8 +125,8 @@ def _made(
     show: Callable[[str, int, int], None],
 ) -> PairList:
     """Pairs of views of a recording that overlap."""
-    from mast3r_ros.datasets import open_source
-    from mast3r_ros.evaluation.overlapping_pairs import OverlapSettings, make_pairs
+    from mast3r_ros.io.datasets import open_source
+    from mast3r_ros.lab.runs.overlapping_pairs import OverlapSettings, make_pairs
 
     return make_pairs(open_source(source, **options), folder, OverlapSettings(*limits), show)
 

@@ -72,8 +72,8 @@ def queries(
 
     Recall is given at (0.25 m, 2 deg), (0.5 m, 5 deg) and (5 m, 10 deg) among others, as Aachen's server does.
     """
-    from mast3r_ros.datasets.query_list import QueryList, write_poses
-    from mast3r_ros.evaluation.splits import QuerySettings, evaluate_split
+    from mast3r_ros.io.datasets.query_list import QueryList, write_poses
+    from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split
 
     asked = QueryList(queries, images, cameras, ground_truth, scale)
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)

@@ -56,8 +56,8 @@ def scene(
     json: JsonOption = False,
 ) -> None:
     """Localize the test split of a 7-Scenes or 12-Scenes scene in a map of its train split."""
-    from mast3r_ros.evaluation.scenes import evaluate_scene, map_of_train_split
-    from mast3r_ros.evaluation.splits import QuerySettings
+    from mast3r_ros.lab.runs.scenes import evaluate_scene, map_of_train_split
+    from mast3r_ros.lab.runs.splits import QuerySettings
 
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     settings = QuerySettings(keyframes, query_depth, tracking)
@@ -111,8 +111,8 @@ def tum(
 
     ICL-NUIM and Bonn come in the same layout; give their --intrinsics.
     """
-    from mast3r_ros.evaluation.splits import QuerySettings, evaluate_split, temporary_map
-    from mast3r_ros.evaluation.tum import TumSplit
+    from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split, temporary_map
+    from mast3r_ros.lab.runs.tum import TumSplit
     from mast3r_ros.mapping.selection import SelectionSettings
 
     options: dict[str, Any] = {"depth_scale": depth_scale, "max_delay_s": max_delay}
@@ -139,9 +139,9 @@ def _camera(text: str, sequence: Path) -> Camera:
     """Calibration from a file, or from numbers for images of the sequence's size."""
     import numpy as np
 
-    from mast3r_ros.datasets.base import read_image, read_table
-    from mast3r_ros.datasets.camera_file import read_camera
     from mast3r_ros.frames import Camera
+    from mast3r_ros.io.datasets.base import read_image, read_table
+    from mast3r_ros.io.datasets.camera_file import read_camera
 
     try:
         values = [float(word) for word in text.split(",")]

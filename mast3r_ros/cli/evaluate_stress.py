@@ -51,10 +51,10 @@ def stress(
     json: JsonOption = False,
 ) -> None:
     """Localize in generated worlds under hard conditions, and where there is nothing to be found."""
-    from mast3r_ros.evaluation.stress import StressSettings, ignore, run_stress
-    from mast3r_ros.evaluation.stress_conditions import CONDITIONS
-    from mast3r_ros.evaluation.stress_report import StressPictures, write_stress
-    from mast3r_ros.evaluation.stress_summary import summarise_stress
+    from mast3r_ros.lab.stress.conditions import CONDITIONS
+    from mast3r_ros.lab.stress.report import StressPictures, write_stress
+    from mast3r_ros.lab.stress.run import StressSettings, ignore, run_stress
+    from mast3r_ros.lab.stress.summary import summarise_stress
     from mast3r_ros.localization import LocalizerSettings
     from mast3r_ros.matching.registry import create, matcher_options
 

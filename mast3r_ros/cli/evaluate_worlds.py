@@ -48,9 +48,9 @@ def worlds(
 
     Success counts all poses that were found; the gates' verdict is reported beside it (answered, accepted).
     """
-    from mast3r_ros.evaluation.gallery import Gallery
-    from mast3r_ros.evaluation.report import write_run
-    from mast3r_ros.evaluation.worlds import WorldsSettings, evaluate_worlds
+    from mast3r_ros.lab.pages.report import write_run
+    from mast3r_ros.lab.runs.gallery import Gallery
+    from mast3r_ros.lab.runs.worlds import WorldsSettings, evaluate_worlds
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
     names = list(dict.fromkeys(matcher))

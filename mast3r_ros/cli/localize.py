@@ -28,8 +28,8 @@ from mast3r_ros.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from mast3r_ros.evaluation.localization import Record
     from mast3r_ros.frames import Frame
+    from mast3r_ros.lab.runs.localization import Record
     from mast3r_ros.localization import Localizer
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.base import Matcher
@@ -110,7 +110,7 @@ def localize(
     if not json:
         _print_people(records)
     if tum is not None:
-        from mast3r_ros.evaluation.results import write_tum
+        from mast3r_ros.lab.runs.results import write_tum
 
         write_tum(tum, [(r.stamp_ns, r.map_T_camera) for r in records if r.accepted and r.map_T_camera is not None])
         note(f"trajectory: {tum}")
@@ -121,7 +121,7 @@ def localize(
 def _localize_file(localizer: Localizer, image: Path, choice: CameraChoice, depth: Path | None) -> Record:
     """The record of one image; a file that cannot be read fails alone."""
     from mast3r_ros.errors import UserError
-    from mast3r_ros.evaluation.localization import Record
+    from mast3r_ros.lab.runs.localization import Record
     from mast3r_ros.localization import Reason
     from mast3r_ros.localization.single_reference import calibrated
 
@@ -153,8 +153,8 @@ def _asking_a_photo(keyframe_map: KeyframeMap, matcher: Matcher) -> Matcher:
 
 
 def _read_frame(image: Path, choice: CameraChoice, depth: Path | None) -> Frame:
-    from mast3r_ros.datasets.base import read_depth, read_image
     from mast3r_ros.frames import Frame
+    from mast3r_ros.io.datasets.base import read_depth, read_image
 
     pixels = read_image(image)
     camera = choice.of_image(pixels.shape[1], pixels.shape[0])
@@ -180,13 +180,13 @@ def _stamp_ns(image: Path, number: int) -> int:
 
 
 def _print_record(record: Record) -> None:
-    from mast3r_ros.evaluation.results import record_dict
+    from mast3r_ros.lab.runs.results import record_dict
 
     print_json(record_dict(record), lines=True)
 
 
 def _print_people(records: list[Record]) -> None:
-    from mast3r_ros.evaluation.results import pose_dict
+    from mast3r_ros.lab.runs.results import pose_dict
 
     rows = []
     for record in records:

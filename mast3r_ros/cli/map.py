@@ -73,7 +73,7 @@ def build(
     json: JsonOption = False,
 ) -> None:
     """Build a map from a recording with known poses, and get it ready for a matcher."""
-    from mast3r_ros.datasets import open_source
+    from mast3r_ros.io.datasets import open_source
     from mast3r_ros.mapping.build import build_map
     from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 
@@ -90,7 +90,7 @@ def build(
         "depth_scale": depth_scale,
     }
     if intrinsics is not None:
-        from mast3r_ros.datasets.camera_file import read_camera
+        from mast3r_ros.io.datasets.camera_file import read_camera
 
         options["camera"] = read_camera(intrinsics)
     frames = open_source(source, layout, **{name: value for name, value in options.items() if value is not None})
@@ -190,7 +190,7 @@ def export(
 ) -> None:
     """Write a map as a PLY cloud, a COLMAP text model, or a picture from above."""
     from mast3r_ros.mapping.export import export_colmap, export_ply
-    from mast3r_ros.mapping.plan_view import draw_plan_view
+    from mast3r_ros.pictures.plan_view import draw_plan_view
 
     keyframe_map = load_map(map)
     if format is ExportFormat.PLY:

@@ -24,8 +24,8 @@ from mast3r_ros.cli.common import (
 from mast3r_ros.cli.summary import print_summary
 
 if TYPE_CHECKING:
-    from mast3r_ros.evaluation.localization import Record
     from mast3r_ros.frames import Frame
+    from mast3r_ros.lab.runs.localization import Record
     from mast3r_ros.localization import PoseEstimate
 
 
@@ -56,9 +56,9 @@ def replay(
     Writes result.mcap (poses, path, map -> odom), trajectory.tum (camera poses), summary.json, records.jsonl and
     report.html.
     """
-    from mast3r_ros.evaluation.gallery import Gallery
-    from mast3r_ros.evaluation.replay import ReplaySettings, count_frames, recorded_truth, replay_bag, write_result_bag
-    from mast3r_ros.evaluation.report import write_run
+    from mast3r_ros.lab.pages.report import write_run
+    from mast3r_ros.lab.runs.gallery import Gallery
+    from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, recorded_truth, replay_bag, write_result_bag
     from mast3r_ros.localization import Tracker
 
     settings = ReplaySettings(

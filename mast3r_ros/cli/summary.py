@@ -12,8 +12,8 @@ import typer
 from mast3r_ros.cli.common import note, print_facts, print_json
 
 if TYPE_CHECKING:
-    from mast3r_ros.evaluation.gallery import Picture
-    from mast3r_ros.evaluation.localization import Evaluation
+    from mast3r_ros.lab.runs.gallery import Picture
+    from mast3r_ros.lab.runs.localization import Evaluation
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 ReportOption = Annotated[
@@ -27,7 +27,7 @@ def finish(
     """Write the report where one is wanted, and print the figures."""
     written = None
     if report is not None:
-        from mast3r_ros.evaluation.report import write_run
+        from mast3r_ros.lab.pages.report import write_run
 
         written = write_run(report, evaluation, keyframe_map, pictures)
     print_summary(evaluation, written, json)
@@ -54,7 +54,7 @@ def print_summary(evaluation: Evaluation, report: Path | None, json: bool) -> No
 
 def _accuracy(summary: dict[str, Any]) -> dict[str, str]:
     """Figures that need a truth, each with its 95 % interval."""
-    from mast3r_ros.evaluation.gallery import length
+    from mast3r_ros.lab.runs.gallery import length
 
     metres, degrees = summary["median_translation_error_m"], summary["median_rotation_error_deg"]
     facts = {

@@ -11,8 +11,8 @@ import typer
 from mast3r_ros.cli.common import JsonOption, note, print_facts, print_json, progress
 
 if TYPE_CHECKING:
-    from mast3r_ros.training.config import TrainConfig
-    from mast3r_ros.training.data import TrainingData
+    from mast3r_ros.lab.training.config import TrainConfig
+    from mast3r_ros.lab.training.data import TrainingData
 
 
 def train(
@@ -37,9 +37,9 @@ def train(
     """
     import torch
 
-    from mast3r_ros.training import processes
-    from mast3r_ros.training.data import TrainingData
-    from mast3r_ros.training.loop import train as run
+    from mast3r_ros.lab.training import processes
+    from mast3r_ros.lab.training.data import TrainingData
+    from mast3r_ros.lab.training.loop import train as run
 
     if threads:
         torch.set_num_threads(threads)
@@ -68,7 +68,7 @@ def train(
 def _settings(config: Path | None, init: Path | None, pairs: int | None) -> TrainConfig:
     """The config by its file, or one for fine-tuning the checkpoint's own network."""
     from mast3r_ros.errors import UserError
-    from mast3r_ros.training.config import TrainConfig, fine_tuning
+    from mast3r_ros.lab.training.config import TrainConfig, fine_tuning
 
     if config is not None:
         settings = TrainConfig.load(config)
@@ -81,7 +81,7 @@ def _settings(config: Path | None, init: Path | None, pairs: int | None) -> Trai
 
 def _measured(settings: TrainConfig, data: TrainingData, init: Path | None, output: Path) -> dict[str, Any]:
     """What a run would do, from a few steps on real batches; nothing is kept."""
-    from mast3r_ros.training.rehearsal import rehearse
+    from mast3r_ros.lab.training.rehearsal import rehearse
 
     note("a few steps on real data ...")
     figures = rehearse(settings, data, init)
@@ -94,6 +94,6 @@ def _measured(settings: TrainConfig, data: TrainingData, init: Path | None, outp
 
 
 def _done(output: Path) -> int:
-    from mast3r_ros.training.state import saved_step
+    from mast3r_ros.lab.training.state import saved_step
 
     return saved_step(output / "state.safetensors")

@@ -25,10 +25,10 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
-from mast3r_ros.bags import BagReader, open_bag
-from mast3r_ros.bags.playback import PlaybackClock
-from mast3r_ros.bags.ros2 import as_ros2
 from mast3r_ros.errors import BagError, UserError
+from mast3r_ros.io.bags import BagReader, open_bag
+from mast3r_ros.io.bags.playback import PlaybackClock
+from mast3r_ros.io.bags.ros2 import as_ros2
 from mast3r_ros.ros import conversions, qos
 from mast3r_ros.ros.parameters import Parameters, param
 from mast3r_ros.ros.signals import interruptible

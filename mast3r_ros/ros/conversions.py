@@ -18,9 +18,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from mast3r_ros import codec
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.io import codec
 from mast3r_ros.mapping.keyframe import Keyframe
 
 Array = NDArray[np.float64]

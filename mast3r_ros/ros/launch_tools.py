@@ -12,7 +12,7 @@ from launch.launch_context import LaunchContext
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from mast3r_ros.cameras import CAMERAS, CameraTopics
+from mast3r_ros.ros.cameras import CAMERAS, CameraTopics
 
 #: Humble's Fast DDS knows the second name only.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")

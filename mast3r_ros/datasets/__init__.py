@@ -1,6 +1,0 @@
-"""Folders and recordings of posed camera frames, each layout read by one class with the same face."""
-
-from mast3r_ros.datasets.base import FrameList, Source
-from mast3r_ros.datasets.detect import LAYOUTS, open_source
-
-__all__ = ["LAYOUTS", "FrameList", "Source", "open_source"]

@@ -1,0 +1,170 @@
+"""Rendered rooms as training scenes: families, cameras, exposure and noise vary; everything follows from the number.
+
+Rooms of training and of validation have seeds above ``TRAINING_SEEDS`` and ``VALIDATION_SEEDS``: every room seed a
+person would ask an evaluation for lies below both, so what is evaluated was never trained on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import Camera
+from mast3r_ros.geometry import se3
+from mast3r_ros.lab.synthetic import CameraNoise, LightingSettings, Renderer, RoomSettings, World, exposed, make_room
+from mast3r_ros.lab.synthetic.trajectory import OPTICAL
+from mast3r_ros.lab.training.views import SceneFile, View, save_scene
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+    from multiprocessing.sharedctypes import Synchronized
+
+Array = NDArray[np.float64]
+
+TRAINING_SEEDS, VALIDATION_SEEDS = 1 << 31, 1 << 30
+#: Changes whenever rooms of the same number come out differently: part of the cache's name.
+ROOMS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RoomsConfig:
+    """What rooms are rendered.
+
+    Attributes:
+        families: in turn; naming one twice makes it twice as frequent.
+        views: per room.
+        width, height: of the images in pixels.
+        field_of_view_deg: horizontal, least and most.
+        camera_height_m: least and most.
+        clearance_m: least distance of a camera from anything.
+        noise: exposure, photon noise, vignetting and compression like those of real cameras.
+    """
+
+    families: tuple[str, ...] = ("living", "office", "kitchen", "corridor", "warehouse")
+    views: int = 64
+    width: int = 192
+    height: int = 144
+    field_of_view_deg: tuple[float, float] = (50.0, 90.0)
+    camera_height_m: tuple[float, float] = (0.3, 1.9)
+    clearance_m: float = 0.3
+    noise: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the cache calls rooms made like this."""
+        import hashlib
+
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:10]
+        return f"rooms-{self.width}x{self.height}-v{ROOMS_VERSION}-{digest}"
+
+
+class RenderedRooms:
+    """Rooms by number, rendered when they are first asked for and kept in a folder."""
+
+    def __init__(self, config: RoomsConfig, cache: Path, first_seed: int = TRAINING_SEEDS) -> None:
+        self.config, self.first_seed = config, first_seed
+        self.folder = cache / config.name
+
+    def path(self, number: int) -> Path:
+        """Where a room is kept."""
+        return self.folder / f"{self.first_seed + number}.safetensors"
+
+    def __getitem__(self, number: int) -> SceneFile:
+        self.ensure(number)
+        return SceneFile(self.path(number))
+
+    def ensure(self, number: int) -> bool:
+        """Render a room where it is missing; whether it was."""
+        if self.path(number).exists():
+            return False
+        save_scene(self.path(number), render_room(self.first_seed + number, self.config))
+        return True
+
+
+def render_room(seed: int, config: RoomsConfig) -> list[View]:
+    """Views of the room with this seed; views with nothing but a close surface are not among them."""
+    rng = np.random.default_rng([seed, 5])
+    family = config.families[seed % len(config.families)]
+    clutter = float(rng.uniform(0.6, 1.5))
+    world = make_room(family, seed, RoomSettings(clutter, LightingSettings(light_samples=2, sky_samples=12)))
+    renderer = Renderer(world)
+    shared = float(rng.uniform(*config.field_of_view_deg)) if rng.uniform() < 0.7 else None
+    noise = camera_noise(rng) if config.noise else CameraNoise.none()
+    views: list[View] = []
+    places = clear_places(world, config, rng)
+    while len(views) < config.views:
+        camera = pinhole(config.width, config.height, shared or float(rng.uniform(*config.field_of_view_deg)))
+        pose = looking_about(places[int(rng.integers(len(places)))], rng)
+        rendered = renderer.render(pose[None], camera)
+        depth = rendered.depth[0].numpy()
+        if np.median(depth) < 0.7:
+            continue
+        views.append(View(exposed(rendered.radiance[0], noise, rng), depth, pose, camera.K))
+    return views
+
+
+def camera_noise(rng: np.random.Generator) -> CameraNoise:
+    """A camera between good and poor, one per room."""
+    return CameraNoise(
+        exposure=float(np.exp(rng.uniform(-0.5, 0.3))),
+        gain=float(np.exp(rng.uniform(-0.2, 0.3))),
+        exposure_jitter=float(rng.uniform(0.0, 0.25)),
+        vignetting=float(rng.uniform(0.0, 0.4)),
+        photons=float(np.exp(rng.uniform(np.log(300), np.log(8000)))),
+        read_noise=float(rng.uniform(0.0, 0.01)),
+        jpeg_quality=int(rng.integers(60, 96)) if rng.uniform() < 0.3 else 0,
+    )
+
+
+def pinhole(width: int, height: int, field_of_view_deg: float) -> Camera:
+    """An ideal camera by the angle that its image is wide."""
+    f = width / 2 / np.tan(np.radians(field_of_view_deg) / 2)
+    return Camera.pinhole(width, height, f, f, (width - 1) / 2, (height - 1) / 2)
+
+
+def clear_places(world: World, config: RoomsConfig, rng: np.random.Generator) -> Array:
+    """Camera centres (N, 3) clear of everything, in a few groups: views from one group overlap."""
+    half = np.asarray(world.size[:2]) / 2
+    low, high = config.camera_height_m
+    xy = rng.uniform(-half, half, (4000, 2))
+    points = np.column_stack([xy, rng.uniform(low, min(high, world.size[2] - 0.3), len(xy))])
+    clear = points[world.clearance(points) > config.clearance_m]
+    return clear if len(clear) else points
+
+
+def looking_about(centre: Array, rng: np.random.Generator) -> Array:
+    """``map_T_camera`` of a camera that looks about horizontally in any direction."""
+    yaw, pitch, roll = rng.uniform(-np.pi, np.pi), rng.normal(0.08, 0.2), rng.normal(0, 0.07)
+    turn = se3.exp(np.array([0, 0, 0, 0, 0, yaw])) @ se3.exp(np.array([0, 0, 0, 0, pitch, 0]))
+    turn = turn @ se3.exp(np.array([0, 0, 0, roll, 0, 0]))
+    return se3.make(turn[:3, :3] @ OPTICAL, centre)
+
+
+def render_ahead(rooms: RenderedRooms, first: int, count: int, step: int, wanted: Synchronized[int]) -> None:
+    """Render every ``step``-th room from ``first`` on, as far as ``wanted`` rooms, which may grow up to ``count``.
+
+    Meant for a process of its own: it leaves others the right of way, and ends when its parent does.
+    """
+    import torch
+
+    parent = parent_process()
+
+    os.nice(10)
+    torch.set_num_threads(1)
+    for number in range(first, count, step):
+        while number >= wanted.value and _alive(parent):
+            time.sleep(0.5)
+        if not _alive(parent):
+            return
+        rooms.ensure(number)
+
+
+def _alive(parent: BaseProcess | None) -> bool:
+    return parent is None or parent.is_alive()
