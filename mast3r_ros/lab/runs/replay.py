@@ -43,6 +43,7 @@ class ReplaySettings:
         truth_body: the frame that they are the pose of, where the recording does not say; the camera by default.
         truth_gap_s, truth_difference_s, truth_offset_s: how they are held against images, see RecordedPoses.
         every: take each n-th frame only.
+        stamps_ns: take the frames of these times only, such as those that a live node looked at; None takes all.
     """
 
     image_topic: str | None = None
@@ -54,6 +55,7 @@ class ReplaySettings:
     truth_topic: str | None = None
     truth_frame: str | None = None
     every: int = 1
+    stamps_ns: frozenset[int] | None = None
     truth_file: Path | None = None
     truth_body: str | None = None
     truth_gap_s: float = 0.5
@@ -164,10 +166,10 @@ def _localize_all(
     )
     viewpoints, node = Viewpoints(relocalizer.map), relocalizer.settings.node
     for number, frame in enumerate(frames):
-        if number % settings.every:
+        if number % settings.every or (settings.stamps_ns is not None and frame.stamp_ns not in settings.stamps_ns):
             continue
         odom_T_camera = _lookup(transforms, settings.odom_frame, run.camera_frame, frame.stamp_ns)
-        if number == 0 and node.set_initial_pose:
+        if not run.evaluation.records and node.set_initial_pose:
             relocalizer.set_prior(initial_prior(node.initial_pose, run.base_T_camera), odom_T_camera, frame.stamp_ns)
         estimate = relocalizer.track(frame, odom_T_camera)
         true_pose = pose_at(truth, frame.stamp_ns)
