@@ -32,11 +32,12 @@ MOVED = {
     **{
         f"evaluation.{name}": f"lab.pages.{name}"
         for name in (
-            *("compare_report", "contact_sheet", "mapfree_report", "match_picture", "page"),
+            *("compare_report", "contact_sheet", "mapfree_report", "page"),
             *("pair_report", "plots", "report", "rerun_recording", "scene_view"),
         )
     },
     "evaluation": "lab.runs",
+    "evaluation.match_picture": "pictures.two_images",
     "localization.draw": "pictures.matches",
     "mapping.plan_view": "pictures.plan_view",
     "mapping.tile": "lab.speed.tile",

@@ -14,10 +14,11 @@ pytestmark = pytest.mark.smoke
 #: From the bottom to the top; docs/architecture.md draws them. A room imports from those before it.
 ROOMS = (
     *("errors", "moved", "tables", "settings", "geometry", "frames", "transforms"),
-    *("io.codec", "io.bags", "io.datasets", "network"),
+    *("io.documents", "io.codec", "io.bags", "io.datasets", "network"),
     *("matching", "mapping", "localization", "pipeline", "pictures", "ros"),
+    *("cli.common", "cli.cameras"),
     *("lab.metrics", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed", "lab.stress", "lab.live"),
-    "cli",
+    *("lab.commands", "cli"),
 )
 #: Only these rooms talk to ROS 2.
 ROS_ROOMS = ("ros", "lab.live")
@@ -97,3 +98,11 @@ def test_only_the_rooms_for_ros_import_ros(repository: Path) -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             found = [n for n in names if ROS.match(n)]
             assert not found, f"{path} imports {found}: only {', '.join(ROS_ROOMS)} may"
+
+
+def test_the_product_never_imports_the_laboratory(graph: dict[str, set[str]]) -> None:
+    """The door is the command line's main module, and no other."""
+    for name, targets in graph.items():
+        if not name.startswith("lab") and name != "cli.main":
+            found = sorted(target for target in targets if target.startswith("lab"))
+            assert not found, f"{name} imports {found}"

@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import UserError
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.documents import to_json, write_json
 from mast3r_ros.lab import metrics
 from mast3r_ros.lab.runs.compare import Run, compare, load_run
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.paired import disagreements, mcnemar, measured
 from mast3r_ros.lab.runs.record import Record
-from mast3r_ros.lab.runs.results import read_records, to_json, write_json, write_records
+from mast3r_ros.lab.runs.results import read_records, write_records
 
 COUNT = 120
 

@@ -17,10 +17,10 @@ from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import BagWriter, open_bag
 from mast3r_ros.io.datasets.recorded_poses import read_trajectory
+from mast3r_ros.io.documents import write_tum
 from mast3r_ros.lab.runs.bag import Align, evaluate_bag, trajectory_figures
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import Replay, ReplaySettings, pose_at, recorded_truth
-from mast3r_ros.lab.runs.results import write_tum
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
 from mast3r_ros.pipeline import Relocalizer

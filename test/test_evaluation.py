@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.documents import pose_dict, to_json, write_tum
 from mast3r_ros.lab import metrics
 from mast3r_ros.lab.runs.localization import Evaluation, evaluate_localization
 from mast3r_ros.lab.runs.record import Record
-from mast3r_ros.lab.runs.results import pose_dict, to_json, write_tum
 from mast3r_ros.lab.runs.scenes import evaluate_scene, map_of_train_split
 from mast3r_ros.lab.runs.splits import QuerySettings
 from mast3r_ros.lab.speed.baseline import Baseline

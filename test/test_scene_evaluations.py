@@ -197,7 +197,7 @@ def test_tum_intrinsics_are_numbers_or_a_file(run, tmp_path):
     assert code == 2 and "expected 4, 8 or 9 numbers" in error.replace("\n", " ")
     code, _, error = run("tum", sequence, "--intrinsics", tmp_path / "camera.yaml")
     assert code == 1 and "camera.yaml cannot be read" in error
-    from mast3r_ros.cli.evaluate_scenes import _camera
+    from mast3r_ros.lab.commands.evaluate_scenes import _camera
 
     bent = _camera("525,525,320,240,0.1,-0.2,0,0,0.05", sequence)
     assert bent.model == "plumb_bob" and bent.D.tolist() == [0.1, -0.2, 0, 0, 0.05]

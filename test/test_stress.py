@@ -14,11 +14,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mast3r_ros.cli.evaluate_stress import stress
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.commands.evaluate_stress import stress
 from mast3r_ros.lab.pages.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
 from mast3r_ros.lab.runs.described_once import DescribedOnce
 from mast3r_ros.lab.runs.record import Record

@@ -82,7 +82,7 @@ def warn(text: str) -> None:
 
 def print_json(value: Any, *, lines: bool = False) -> None:
     """One JSON document on standard output; on a single line as part of JSON lines."""
-    from mast3r_ros.lab.runs.results import to_json
+    from mast3r_ros.io.documents import to_json
 
     print(to_json(value, indent=None if lines else 2), flush=lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,7 @@ from mast3r_ros.cli.common import (
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Frame
-    from mast3r_ros.lab.runs.record import Record
+    from mast3r_ros.localization import PoseEstimate
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.base import Matcher
     from mast3r_ros.pipeline import Relocalizer
@@ -103,30 +103,30 @@ def localize(
 
         settings = replace(settings, localizer=replace(settings.localizer, gates=SINGLE_REFERENCE_GATES))
     relocalizer = make_relocalizer(choice.keyframe_map, chosen, settings)
-    records = []
+    answers: list[tuple[str, PoseEstimate]] = []
     with progress("localizing", len(images)) as show:
         for number, image in enumerate(images, start=1):
-            record = _localize_file(relocalizer, image, choice, _depth_file(depth, image, len(images)))
-            records.append(replace(record, stamp_ns=_stamp_ns(image, number - 1)))
+            answer = _localize_file(relocalizer, image, choice, _depth_file(depth, image, len(images)))
+            answers.append((str(image), replace(answer, stamp_ns=_stamp_ns(image, number - 1))))
             show(number, None, image.name)
             if json:
-                _print_record(records[-1])
+                _print_answer(*answers[-1])
     if not json:
-        _print_people(records)
+        _print_people(answers)
     if tum is not None:
-        from mast3r_ros.lab.runs.results import write_tum
+        from mast3r_ros.io.documents import write_tum
 
-        write_tum(tum, [(r.stamp_ns, r.map_T_camera) for r in records if r.accepted and r.map_T_camera is not None])
+        write_tum(tum, [(a.stamp_ns, a.map_T_camera) for _, a in answers if a.localized and a.map_T_camera is not None])
         note(f"trajectory: {tum}")
-    if not any(record.timings_ms for record in records):  # only images that were read have timings
+    if not any(answer.timings_ms for _, answer in answers):  # only images that were read have timings
         raise typer.Exit(1)
 
 
-def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, depth: Path | None) -> Record:
-    """The record of one image; a file that cannot be read fails alone."""
+def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, depth: Path | None) -> PoseEstimate:
+    """What became of one image; a file that cannot be read fails alone."""
     from mast3r_ros.errors import UserError
-    from mast3r_ros.lab.runs.record import Record
     from mast3r_ros.localization import Reason
+    from mast3r_ros.localization.localizer import rejected
     from mast3r_ros.localization.single_reference import calibrated
 
     try:
@@ -134,8 +134,8 @@ def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, 
         if len(relocalizer.map) == 1:  # one view says little about the query's focal length, its own pointmap more
             frame = calibrated(frame, relocalizer.matcher)
     except UserError as error:
-        return Record(str(image), 0, False, Reason.UNUSABLE_IMAGE.value, str(error))
-    return Record.of(str(image), 0, relocalizer.localize(frame))
+        return rejected(Reason.UNUSABLE_IMAGE, str(error))
+    return relocalizer.localize(frame)
 
 
 def _map_of_photo(photo: Path, depth: Path | None, matcher: Matcher, calibration: tuple[Any, Any, Any]) -> KeyframeMap:
@@ -183,27 +183,39 @@ def _stamp_ns(image: Path, number: int) -> int:
     return number * 10**9
 
 
-def _print_record(record: Record) -> None:
-    from mast3r_ros.lab.runs.results import record_dict
+def _print_answer(image: str, answer: PoseEstimate) -> None:
+    from mast3r_ros.io.documents import answer_dict
 
-    print_json(record_dict(record), lines=True)
+    document = answer_dict(
+        image=image,
+        stamp_ns=answer.stamp_ns,
+        accepted=answer.localized,
+        reason=answer.reason.value,
+        detail=answer.detail,
+        map_T_camera=answer.map_T_camera,
+        covariance=answer.covariance,
+        keyframes=answer.keyframes,
+        confidence=answer.confidence,
+        focal_px=answer.camera_focal_px,
+        evidence=asdict(answer.evidence),
+        timings_ms=answer.timings_ms,
+    )
+    print_json(document, lines=True)
 
 
-def _print_people(records: list[Record]) -> None:
-    from mast3r_ros.lab.runs.results import pose_dict
+def _print_people(answers: list[tuple[str, PoseEstimate]]) -> None:
+    from mast3r_ros.io.documents import pose_dict
 
     rows = []
-    for record in records:
-        pose = pose_dict(record.map_T_camera) if record.accepted else None
+    for image, answer in answers:
+        pose = pose_dict(answer.map_T_camera) if answer.localized else None
         if pose is None:
-            rows.append((record.name, "no", "", "", f"{record.reason}: {record.detail}"))
+            rows.append((image, "no", "", "", f"{answer.reason.value}: {answer.detail}"))
             continue
         translation = " ".join(f"{v:8.3f}" for v in pose["translation"])
         rotation = " ".join(f"{v:7.4f}" for v in pose["rotation_xyzw"])
-        sigma = 100 * record.evidence["position_sigma_m"]
-        rows.append(
-            (record.name, "yes", translation, rotation, f"{record.evidence['inliers']:.0f} inliers, +-{sigma:.1f} cm")
-        )
-    found = sum(record.accepted for record in records)
-    title = f"{found} of {len(records)} images localized"
+        sigma = 100 * answer.evidence.position_sigma_m
+        rows.append((image, "yes", translation, rotation, f"{answer.evidence.inliers} inliers, +-{sigma:.1f} cm"))
+    found = sum(answer.localized for _, answer in answers)
+    title = f"{found} of {len(answers)} images localized"
     print_table(title, ("image", "localized", "x y z (m)", "rotation x y z w", "evidence"), rows)

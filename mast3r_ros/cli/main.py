@@ -13,9 +13,10 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, benchmark, checkpoint, demo, evaluate, localize, map, predict, replay, settings, train
+from mast3r_ros.cli import bag, checkpoint, localize, map, predict, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError
+from mast3r_ros.lab.commands import benchmark, demo, evaluate, replay, train
 
 # Only light modules may be imported above: torch and OpenCV are loaded by the commands that need them.
 

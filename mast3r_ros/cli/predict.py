@@ -103,9 +103,9 @@ def match(
     import cv2
 
     from mast3r_ros.errors import MatcherError
-    from mast3r_ros.lab.pages.match_picture import draw_match_picture
     from mast3r_ros.matching.registry import best_matcher
     from mast3r_ros.network.preprocessing import load_image
+    from mast3r_ros.pictures.two_images import draw_match_picture
 
     images = [load_image(path) for path in (image1, image2)]
     with stages() as show:
@@ -182,7 +182,7 @@ def _writable_suffix(path: Path) -> bool:
 
 
 def _pose(camera1_T_camera2: NDArray[np.float64]) -> dict[str, list[float]] | None:
-    from mast3r_ros.lab.runs.results import pose_dict
+    from mast3r_ros.io.documents import pose_dict
 
     return pose_dict(camera1_T_camera2)
 

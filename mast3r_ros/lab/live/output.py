@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.io.bags import open_bag
+from mast3r_ros.io.documents import write_json
 from mast3r_ros.lab.live.summary import Traffic, live_summary
 from mast3r_ros.lab.pages.report import write_run
 from mast3r_ros.lab.pages.rerun_recording import write_rerun
@@ -20,7 +21,6 @@ from mast3r_ros.lab.pages.scene_view import Way, draw_scene
 from mast3r_ros.lab.runs.gallery import Gallery, Picture
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import Replay, ReplaySettings, write_result_bag
-from mast3r_ros.lab.runs.results import write_json
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher

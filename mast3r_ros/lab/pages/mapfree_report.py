@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mast3r_ros.io.documents import write_json
 from mast3r_ros.lab.pages.page import figure
 from mast3r_ros.lab.pages.report import write_report
 from mast3r_ros.lab.runs.gallery import Picture
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.mapfree_score import MapFreeScore
-from mast3r_ros.lab.runs.results import write_json, write_records
+from mast3r_ros.lab.runs.results import write_records
 
 
 def benchmark_summary(score: MapFreeScore | None) -> dict[str, Any]:

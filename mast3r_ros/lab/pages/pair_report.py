@@ -12,12 +12,12 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mast3r_ros.frames import Frame
+from mast3r_ros.io.documents import to_json, write_json
 from mast3r_ros.lab.pages import page, plots
-from mast3r_ros.lab.pages.match_picture import draw_match_picture
 from mast3r_ros.lab.runs.gallery import Picture
 from mast3r_ros.lab.runs.pair_poses import PairPose
 from mast3r_ros.lab.runs.pairs import PairEvaluation, PairRecord
-from mast3r_ros.lab.runs.results import to_json, write_json
+from mast3r_ros.pictures.two_images import draw_match_picture
 
 
 class PairGallery:

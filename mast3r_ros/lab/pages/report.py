@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.io.documents import write_json, write_tum
 from mast3r_ros.lab.pages import plots
 from mast3r_ros.lab.pages.page import (
     Bar,
@@ -30,7 +31,7 @@ from mast3r_ros.lab.pages.page import (
 )
 from mast3r_ros.lab.runs.gallery import Picture, length
 from mast3r_ros.lab.runs.localization import Evaluation
-from mast3r_ros.lab.runs.results import accepted_poses, write_json, write_records, write_tum
+from mast3r_ros.lab.runs.results import accepted_poses, write_records
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.pictures.plan_view import Trajectory, draw_plan_view
 

@@ -1,10 +1,9 @@
-"""Results as files and text that other programs read: strict JSON, and TUM trajectories."""
+"""The records of a run as files, and back."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +13,29 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.datasets.base import read_text
+from mast3r_ros.io.documents import answer_dict, pose_dict, to_json, write_text
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.record import Record
 
 Array = NDArray[np.float64]
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: NaN and infinity, which JSON does not have, become null; numpy values become numbers."""
-    return json.dumps(_plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
-
-
-def pose_dict(map_T_camera: Array | None) -> dict[str, list[float]] | None:
-    """(4, 4) -> ``{"translation": [x, y, z], "rotation_xyzw": [x, y, z, w]}``, metres; None stays None."""
-    if map_T_camera is None:
-        return None
-    return {
-        "translation": [float(v) for v in map_T_camera[:3, 3]],
-        "rotation_xyzw": [float(v) for v in se3.quaternion(map_T_camera)],
-    }
-
-
 def record_dict(record: Record) -> dict[str, Any]:
     """One record as JSON: pose, covariance, verdict, evidence; errors where the truth is known."""
-    document: dict[str, Any] = {
-        "image": record.name,
-        "stamp_ns": record.stamp_ns,
-        "status": "localized" if record.accepted else "rejected",
-        "reason": record.reason,
-        "detail": record.detail,
-        "map_T_camera": pose_dict(record.map_T_camera),
-        "covariance": record.covariance,
-        "inliers": int(record.evidence.get("inliers", 0)),
-        "keyframes": list(record.keyframes),
-        "confidence": record.confidence,
-        "focal_px": record.focal_px,
-        "evidence": record.evidence,
-        "timings_ms": record.timings_ms,
-    }
+    document = answer_dict(
+        image=record.name,
+        stamp_ns=record.stamp_ns,
+        accepted=record.accepted,
+        reason=record.reason,
+        detail=record.detail,
+        map_T_camera=record.map_T_camera,
+        covariance=record.covariance,
+        keyframes=record.keyframes,
+        confidence=record.confidence,
+        focal_px=record.focal_px,
+        evidence=record.evidence,
+        timings_ms=record.timings_ms,
+    )
     if record.group:
         document["group"] = record.group
     if record.negative:
@@ -89,14 +73,9 @@ def record_of(document: dict[str, Any]) -> Record:
     )
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as strict, indented JSON."""
-    _write_text(path, to_json(value, indent=2) + "\n")
-
-
 def write_records(path: Path, evaluation: Evaluation) -> None:
     """Write every record of an evaluation, one JSON object on each line."""
-    _write_text(path, "".join(to_json(record_dict(record)) + "\n" for record in evaluation.records))
+    write_text(path, "".join(to_json(record_dict(record)) + "\n" for record in evaluation.records))
 
 
 def read_records(path: Path) -> list[Record]:
@@ -114,23 +93,9 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def write_tum(path: Path, poses: Iterable[tuple[int, Array]]) -> None:
-    """Write stamped poses (nanoseconds, (4, 4)) as ``stamp tx ty tz qx qy qz qw``, the TUM trajectory format."""
-    lines = ["# timestamp tx ty tz qx qy qz qw\n"]
-    for stamp_ns, pose in poses:
-        numbers = " ".join(f"{v:.9f}" for v in (*pose[:3, 3], *se3.quaternion(pose)))
-        lines.append(f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d} {numbers}\n")
-    _write_text(path, "".join(lines))
-
-
 def accepted_poses(evaluation: Evaluation) -> list[tuple[int, Array]]:
     """Stamps and poses of the accepted records, for :func:`write_tum`."""
     return [(r.stamp_ns, r.map_T_camera) for r in evaluation.accepted if r.map_T_camera is not None]
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def _pose(document: dict[str, list[float]] | None) -> Array | None:
@@ -140,19 +105,3 @@ def _pose(document: dict[str, list[float]] | None) -> Array | None:
 def _number(value: float | None) -> float:
     """JSON has no NaN: it was written as null."""
     return math.nan if value is None else float(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

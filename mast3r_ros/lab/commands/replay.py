@@ -1,11 +1,10 @@
-"""`mast3r_ros evaluate bag`: a recording whose true poses are known, against a map."""
+"""`mast3r_ros replay`: a recording through the localizer, offline, with a result bag and a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from mast3r_ros.cli.common import (
@@ -25,7 +24,7 @@ from mast3r_ros.cli.common import (
     option,
     progress,
 )
-from mast3r_ros.cli.summary import ReportOption, finish
+from mast3r_ros.lab.commands.summary import print_summary
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Frame
@@ -33,31 +32,10 @@ if TYPE_CHECKING:
     from mast3r_ros.localization import PoseEstimate
 
 
-def bag(
+def replay(
     bag: Annotated[Path, typer.Argument(help="Recording: folder, .mcap, .db3 or .bag.")],
     map: Annotated[Path, typer.Option(help="Folder of the map.")],
-    ground_truth: Annotated[
-        str, typer.Option(help="/tf, a pose topic of the recording, or a TUM trajectory.", metavar="/tf|TOPIC|FILE")
-    ],
-    align: Annotated[
-        str,
-        typer.Option(
-            help="none: metric errors in the map. se3, sim3: the truth is in another frame; fit it first.",
-            click_type=click.Choice(["none", "se3", "sim3"]),
-        ),
-    ] = "none",
-    truth_frame: Annotated[
-        str | None, typer.Option(help="Frame that the truth is in, by default the map's; it must be the same place.")
-    ] = None,
-    truth_body: Annotated[
-        str | None,
-        typer.Option(help="Frame that it is the pose of; by default what the messages say, else the camera."),
-    ] = None,
-    max_gap: Annotated[float, typer.Option(min=0, help="True poses further apart are not interpolated, s.")] = 0.2,
-    max_difference: Annotated[
-        float, typer.Option(min=0, help="How near a lone true pose must be, where nothing can be interpolated, s.")
-    ] = 0.02,
-    time_offset: Annotated[float, typer.Option(help="The truth's clock minus the images' clock, s.")] = 0.0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for result.mcap, report.html and more.")],
     matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
@@ -74,18 +52,19 @@ def bag(
     ] = None,
     odom_frame: Annotated[str | None, option("odom_frame_id", "--odom-frame")] = None,
     base_frame: Annotated[str | None, option("base_frame_id", "--base-frame")] = None,
+    truth_topic: Annotated[str | None, typer.Option(help="Reference poses in the map frame: measure errors.")] = None,
+    truth_frame: Annotated[str | None, typer.Option(help="The same from TF: the fixed frame of the reference.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Take each n-th frame only.")] = 1,
-    report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Localize a recording in a map and measure against its true poses.
+    """Localize every frame of a recording, as fast as possible, as the live node would have.
 
-    Frames go through the tracker in their order, as in the live node. With --report the folder also gets result.mcap:
-    poses, path, truth and TF, to be opened in RViz or Foxglove beside the recording.
+    Writes result.mcap (poses, path, map -> odom), trajectory.tum (camera poses), summary.json, records.jsonl and
+    report.html.
     """
-    from mast3r_ros.lab.runs.bag import Align, evaluate_bag
+    from mast3r_ros.lab.pages.report import write_run
     from mast3r_ros.lab.runs.gallery import Gallery
-    from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, write_result_bag
+    from mast3r_ros.lab.runs.replay import ReplaySettings, count_frames, recorded_truth, replay_bag, write_result_bag
 
     settings = chosen_settings(
         params, keyframes=keyframes, use_depth=depth, odom_frame_id=odom_frame, base_frame_id=base_frame
@@ -95,12 +74,9 @@ def bag(
         image_topic=image_topic,
         camera_info_topic=camera_info_topic,
         depth_topic=depth_topic,
+        truth_topic=truth_topic,
         truth_frame=truth_frame,
         every=every,
-        truth_body=truth_body,
-        truth_gap_s=max_gap,
-        truth_difference_s=max_difference,
-        truth_offset_s=time_offset,
     )
     keyframe_map = load_map(map)
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)
@@ -115,7 +91,6 @@ def bag(
         "features": chosen.signature,
         "keyframes": settings.localizer.keyframes,
         "changed": settings.differences(),
-        "depth_checked": reading.use_depth,
     }
     with progress("localizing", frames) as show:
         done = 0
@@ -126,7 +101,7 @@ def bag(
             gallery.offer(record, frame, estimate)
             show(done, None, record.reason or "localized")
 
-        run = evaluate_bag(bag, relocalizer, ground_truth, Align(align), reading, watch, about)
-    if report is not None:
-        write_result_bag(report / "result.mcap", run, reading, keyframe_map.frame_id)
-    finish(run.evaluation, keyframe_map, gallery.pictures(), report, json)
+        run = replay_bag(bag, relocalizer, reading, watch, about, recorded_truth(bag, reading))
+    write_result_bag(output / "result.mcap", run, reading, keyframe_map.frame_id)
+    report = write_run(output, run.evaluation, keyframe_map, gallery.pictures())
+    print_summary(run.evaluation, report, json)

@@ -24,9 +24,9 @@ def compare(
     alone less can be shown. Of runs with other queries, another truth or another map it is said that they are not
     comparable, and why.
     """
+    from mast3r_ros.io.documents import write_json
     from mast3r_ros.lab.pages.compare_report import write_comparison
     from mast3r_ros.lab.runs.compare import compare, load_run
-    from mast3r_ros.lab.runs.results import write_json
 
     runs = load_run(a), load_run(b)
     comparison = compare(*runs)

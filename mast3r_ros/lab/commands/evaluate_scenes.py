@@ -22,7 +22,7 @@ from mast3r_ros.cli.common import (
     make_matcher,
     stages,
 )
-from mast3r_ros.cli.summary import ReportOption, finish
+from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Camera

@@ -21,7 +21,7 @@ from mast3r_ros.cli.common import (
     note,
     stages,
 )
-from mast3r_ros.cli.summary import ReportOption, finish
+from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 
 def queries(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from mast3r_ros.cli import (
+from mast3r_ros.lab.commands import (
     evaluate_bag,
     evaluate_cloud,
     evaluate_compare,
