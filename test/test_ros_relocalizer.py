@@ -76,7 +76,7 @@ def live(active: bool = True, **parameters: Any) -> Iterator[tuple[Relocalizer, 
 
 
 def state(node: Relocalizer) -> str:
-    return str(node._state_machine.current_state[1])
+    return node.lifecycle.state
 
 
 def show_until(robot: Robot, number: int, condition: Callable[[], Any], **options: Any) -> Any:

@@ -101,7 +101,7 @@ class RelocalizerParameters:
     initial_pose__z: float = param(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
     initial_pose__yaw: float = param(0.0, "Of the robot in the map.", low=-6.3, high=6.3, unit="rad")
     feed: str = param(
-        "none", "amcl publishes /initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
+        "none", "amcl publishes initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
     )
     feed_interval: float = param(
         0.0, "AMCL is seeded again this often; 0 only by the first pose and on request.", low=0, high=3600, unit="s"
