@@ -24,6 +24,7 @@ from ros_world import (  # noqa: E402
     CAMERA_FRAME,
     Robot,
     build_map,
+    held_back,
     map_T_camera,
     ros,
     spinning,
@@ -248,15 +249,7 @@ class TestTransitions:
     def test_a_manager_beside_autostart_is_answered_while_the_map_is_loaded(
         self, map_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        loading, go_on = threading.Event(), threading.Event()
-        load = Relocalizer._load
-
-        def slowly(*arguments: Any) -> Any:
-            loading.set()
-            go_on.wait(60)
-            return load(*arguments)
-
-        monkeypatch.setattr(Relocalizer, "_load", slowly)
+        loading, go_on = held_back(monkeypatch, Relocalizer, "_load")
         with live(active=False, map=str(map_folder)) as (node, robot):
             assert loading.wait(60)
             assert not _change(robot, Transition(id=Transition.TRANSITION_CONFIGURE))

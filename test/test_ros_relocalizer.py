@@ -26,6 +26,7 @@ from ros_world import (  # noqa: E402
     CAMERA_FRAME,
     Robot,
     build_map,
+    held_back,
     map_T_camera,
     ros,
     spinning,
@@ -340,15 +341,7 @@ class TestLifecycle:
     def test_get_state_answers_while_a_map_is_being_loaded(
         self, map_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        loading, go_on = threading.Event(), threading.Event()
-        load = Relocalizer._load
-
-        def slowly(*arguments: Any) -> Any:
-            loading.set()
-            go_on.wait(10)
-            return load(*arguments)
-
-        monkeypatch.setattr(Relocalizer, "_load", slowly)
+        loading, go_on = held_back(monkeypatch, Relocalizer, "_load")
         with live(active=False, map=str(map_folder)) as (_, robot):
             assert loading.wait(5)
             assert _get_state(robot) == "configuring"
