@@ -118,8 +118,8 @@ def test_every_parameter_in_a_configuration_is_declared_and_allowed(path: Path) 
                 value, spec = parameters.get(ros_name(field.name)), field.metadata["spec"]
                 if value is not None and spec.low is not None:
                     assert spec.low <= value <= spec.high
-                if value is not None and spec.choices:
-                    assert value in spec.choices
+                if value is not None and spec.choices:  # YAML's true may stand for the word
+                    assert (str(value).lower() if isinstance(value, bool) else value) in spec.choices
 
 
 def test_derived_files_are_up_to_date() -> None:

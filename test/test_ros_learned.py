@@ -42,7 +42,7 @@ def live(**parameters: Any) -> Iterator[tuple[Relocalizer, Robot]]:
 
 
 def state(node: Relocalizer) -> str:
-    return str(node._state_machine.current_state[1])
+    return str(node.lifecycle.state)
 
 
 @pytest.mark.parametrize("matcher", ["mast3r", "dust3r", "auto"])

@@ -102,7 +102,10 @@ class Parameters(Generic[Table]):
 
     def snapshot(self) -> Table:
         """All values at this moment, in the table's own types."""
-        values = {f.name: self._types[f.name](self._node.get_parameter(name).value) for name, f in self._fields.items()}
+        values = {
+            f.name: self._types[f.name](_as_word(self._spec(name), self._node.get_parameter(name).value))
+            for name, f in self._fields.items()
+        }
         return self._table(**values)
 
     def freeze(self, frozen: bool) -> None:
@@ -154,6 +157,7 @@ class Parameters(Generic[Table]):
         if name not in self._fields:
             return ""
         spec, kind = self._spec(name), self._kind(name)
+        value = _as_word(spec, value)
         right = f"{_TYPE_NAMES[kind]} {spec.allowed}".strip()
         if not _is(kind, value):
             return f"parameter {name} must be {right}, got {value!r}"
@@ -163,7 +167,7 @@ class Parameters(Generic[Table]):
             return f"parameter {name} must be {right}, got {value!r}"
         with self._lock:
             frozen = self._frozen and spec.fixed
-        if frozen and value != self._node.get_parameter(name).value:
+        if frozen and value != _as_word(spec, self._node.get_parameter(name).value):
             if not self._managed:
                 return f"parameter {name} is read at start: start the node anew with another value"
             return (
@@ -188,6 +192,13 @@ def _is(kind: type, value: Any) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
+
+
+def _as_word(spec: Spec, value: Any) -> Any:
+    """YAML's ``true``, and ``on`` too, is no text: where both words are among the choices, they are meant."""
+    if isinstance(value, bool) and {"true", "false"} <= set(spec.choices):
+        return str(value).lower()
+    return value
 
 
 def as_markdown(table: type, managed: bool = True) -> str:

@@ -11,6 +11,9 @@ from mast3r_ros.localization.verification import Gates
 from mast3r_ros.matching.registry import matcher_options
 from mast3r_ros.ros.parameters import param
 
+#: A switch that can be left to the node. YAML's true and false, on and off are taken as well.
+SWITCH = ("auto", "true", "false")
+
 
 @dataclass(frozen=True)
 class RelocalizerParameters:
@@ -46,6 +49,15 @@ class RelocalizerParameters:
         fixed=True,
     )
     autostart: bool = param(True, "Configure and activate at start; false where a lifecycle manager does it.")
+    bond: str = param(
+        "auto",
+        "Heartbeats for Nav2's lifecycle manager while active; auto where the ROS package bond is installed.",
+        choices=SWITCH,
+        fixed=True,
+    )
+    bond_heartbeat_period: float = param(
+        0.1, "How often the bond's heartbeat is sent; 0 never, as in Nav2.", low=0, high=2, unit="s", fixed=True
+    )
 
     image_transport: str = param(
         "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
@@ -68,6 +80,12 @@ class RelocalizerParameters:
     base_frame_id: str = param("base_link", "Frame of the robot.", fixed=True)
     camera_frame_id: str = param("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
     tf_broadcast: bool = param(True, "Broadcast map -> odom (map -> base where there is no odometry).")
+    planar: str = param(
+        "auto",
+        "The transform, and the seed of AMCL, have x, y and yaw only, for a robot on wheels; ~/pose has all. auto is "
+        "true with feed: amcl and false otherwise; config/nav2.yaml says true.",
+        choices=SWITCH,
+    )
     tf_rate: float = param(20.0, "How often map -> odom is repeated.", low=0.1, high=200, unit="Hz", fixed=True)
     transform_tolerance: float = param(
         1.0, "map -> odom is post-dated by this, as AMCL does.", low=0, high=60, unit="s"
@@ -83,7 +101,7 @@ class RelocalizerParameters:
     initial_pose__z: float = param(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
     initial_pose__yaw: float = param(0.0, "Of the robot in the map.", low=-6.3, high=6.3, unit="rad")
     feed: str = param(
-        "none", "amcl publishes /initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
+        "none", "amcl publishes initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
     )
     feed_interval: float = param(
         0.0, "AMCL is seeded again this often; 0 only by the first pose and on request.", low=0, high=3600, unit="s"
@@ -187,6 +205,11 @@ class RelocalizerParameters:
         high=86400,
         unit="s",
     )
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether what others steer by is reduced to x, y and yaw."""
+        return self.planar == "true" or (self.planar == "auto" and self.feed == "amcl")
 
     def matcher_options(self) -> dict[str, Any]:
         """Options for ``registry.create``: those of the parameters that the matcher has."""
