@@ -23,6 +23,9 @@ from mast3r_ros.tables import as_yaml, build, group, read_parameters, setting, s
 #: The node whose parameter files are read.
 NODE = "relocalizer"
 
+#: A switch that can be left to the program. YAML's true and false, on and off are taken as well.
+SWITCH = ("auto", "true", "false")
+
 
 @dataclass(frozen=True)
 class MatcherSettings:
@@ -184,6 +187,15 @@ class NodeSettings:
 
     map: str = setting("", "Folder of the map. Change it and call ~/reload_map to switch maps while running.")
     autostart: bool = setting(True, "Configure and activate at start; false where a lifecycle manager does it.")
+    bond: str = setting(
+        "auto",
+        "Heartbeats for Nav2's lifecycle manager while active; auto where the ROS package bond is installed.",
+        choices=SWITCH,
+        fixed=True,
+    )
+    bond_heartbeat_period: float = setting(
+        0.1, "How often the bond's heartbeat is sent; 0 never, as in Nav2.", low=0, high=2, unit="s", fixed=True
+    )
 
     image_transport: str = setting(
         "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
@@ -206,6 +218,12 @@ class NodeSettings:
     base_frame_id: str = setting("base_link", "Frame of the robot.", fixed=True)
     camera_frame_id: str = setting("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
     tf_broadcast: bool = setting(True, "Broadcast map -> odom (map -> base where there is no odometry).")
+    planar: str = setting(
+        "auto",
+        "The transform, and the seed of AMCL, have x, y and yaw only, for a robot on wheels; ~/pose has all. auto is "
+        "true with feed: amcl and false otherwise; config/nav2.yaml says true.",
+        choices=SWITCH,
+    )
     tf_rate: float = setting(20.0, "How often map -> odom is repeated.", low=0.1, high=200, unit="Hz", fixed=True)
     transform_tolerance: float = setting(
         1.0, "map -> odom is post-dated by this, as AMCL does.", low=0, high=60, unit="s"
@@ -228,6 +246,11 @@ class NodeSettings:
     path_length: int = setting(1000, "Poses kept in ~/path.", low=1, high=100000)
     points_stride: int = setting(4, "Every n-th pixel goes into ~/points.", low=1, high=64)
     map_points_voxel: float = setting(0.05, "Resolution of ~/map_points; 0 publishes none.", low=0, high=10, unit="m")
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether what others steer by is reduced to x, y and yaw."""
+        return self.planar == "true" or (self.planar == "auto" and self.feed == "amcl")
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,15 @@ class Spec:
             return f"between {self.low:g} and {self.high:g}{unit}"
         return ""
 
+    def as_word(self, value: Any) -> Any:
+        """YAML's ``true``, and ``on`` too, is no text: where both words are among the choices, they are meant."""
+        if isinstance(value, bool) and {"true", "false"} <= set(self.choices):
+            return str(value).lower()
+        return value
+
     def complaint(self, name: str, kind: type, value: Any) -> str:
         """Why a value is refused and what would be right; empty if it is fine."""
+        value = self.as_word(value)
         right = self.allowed if self.choices else f"{_TYPE_NAMES[kind]} {self.allowed}".strip()
         fits = _is(kind, value)
         if fits and self.choices:
@@ -113,7 +120,7 @@ def build(table: type[Table], values: Mapping[str, Any]) -> Table:
     made: Any = table()
     for entry in settings_of(table):
         if entry.name in values:
-            made = _with(made, entry.path, entry.kind(values[entry.name]))
+            made = _with(made, entry.path, entry.kind(entry.spec.as_word(values[entry.name])))
     return made  # type: ignore[no-any-return]
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv at the repository root with everything: libraries, ROS 2 from wheels, tf2_msgs, this package.
+# Makes .venv at the repository root with everything: libraries, ROS 2 from wheels, interfaces that have no wheel, this package.
 #
 # Work is done in stages. A finished stage leaves the hash of its inputs in .venv/.setup, so that a second run
 # does nothing, a changed input repeats its stage only, and an interrupted run goes on where it stopped.
@@ -71,20 +71,24 @@ install_requirements() {
         -r requirements.txt -r requirements-ros.txt -r requirements-dev.txt
 }
 
-# tf2_msgs has no wheel. The virtual environment is a full CMake prefix, so rosidl generates it there.
-build_tf2_msgs() {
-    local build=$root/.cache/tf2_msgs
-    say "generating tf2_msgs"
-    rm -rf "$build" && mkdir -p "$build"
-    {
-        export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib
-        cmake -G Ninja -S "$root/scripts/tf2_msgs" -B "$build" -DCMAKE_INSTALL_PREFIX="$venv" \
-            -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$venv/bin/python" &&
-            ninja -C "$build" install
-    } >"$build/log.txt" 2>&1 || {
-        tail -n 30 "$build/log.txt" >&2
-        die "tf2_msgs could not be generated: the whole log is in $build/log.txt"
-    }
+# Interfaces that have no wheel. The virtual environment is a full CMake prefix, so rosidl generates them there.
+# The nodes need tf2_msgs; bond and nav2_msgs are there so that what they do beside Nav2 is tested.
+build_interfaces() {
+    local package build
+    export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib
+    for package in tf2_msgs bond nav2_msgs; do
+        build=$root/.cache/$package
+        say "generating $package"
+        rm -rf "$build" && mkdir -p "$build"
+        {
+            cmake -G Ninja -S "$root/scripts/interfaces/$package" -B "$build" -DCMAKE_INSTALL_PREFIX="$venv" \
+                -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="$venv/bin/python" &&
+                ninja -C "$build" install
+        } >"$build/log.txt" 2>&1 || {
+            tail -n 30 "$build/log.txt" >&2
+            die "$package could not be generated: the whole log is in $build/log.txt"
+        }
+    done
 }
 
 install_package() {
@@ -93,7 +97,7 @@ install_package() {
 }
 
 check_environment() {
-    "$venv/bin/python" -c 'import rclpy, tf2_msgs.msg, mast3r_ros' ||
+    "$venv/bin/python" -c 'import rclpy, tf2_msgs.msg, bond.msg, nav2_msgs.srv, mast3r_ros' ||
         die "the finished environment cannot import ROS 2: remove .venv and run make setup again."
 }
 
@@ -121,7 +125,8 @@ main() {
     [ -f "$venv/.setup/package" ] || check_system
     stage environment make_venv /dev/null
     stage requirements install_requirements requirements*.txt
-    stage tf2_msgs build_tf2_msgs requirements-ros.txt scripts/tf2_msgs/CMakeLists.txt scripts/tf2_msgs/msg/*
+    mapfile -t interfaces < <(find scripts/interfaces -type f | LC_ALL=C sort)
+    stage interfaces build_interfaces requirements-ros.txt "${interfaces[@]}"
     # Data files are copied by pip, so a changed launch or configuration file repeats this stage.
     mapfile -t data_files < <(find launch config -type f 2>/dev/null | LC_ALL=C sort)
     stage package install_package setup.py setup.cfg package.xml "${data_files[@]}"

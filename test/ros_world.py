@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.exceptions import InvalidHandle
@@ -178,6 +179,20 @@ def ros() -> Iterator[None]:
         yield
     finally:
         rclpy.try_shutdown()
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> tuple[threading.Event, threading.Event]:
+    """Let a method wait before it does anything; the events: it was called, and it may go on."""
+    called, go_on = threading.Event(), threading.Event()
+    original = getattr(owner, method)
+
+    def slowly(*arguments: Any) -> Any:
+        called.set()
+        go_on.wait(60)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, method, slowly)
+    return called, go_on
 
 
 def values(**parameters: Any) -> list[Parameter]:

@@ -44,7 +44,7 @@ def live(**parameters: Any) -> Iterator[tuple[RelocalizerNode, Robot]]:
 
 
 def state(node: RelocalizerNode) -> str:
-    return str(node._state_machine.current_state[1])
+    return str(node.lifecycle.state)
 
 
 @pytest.mark.parametrize("matcher", ["mast3r", "dust3r", "auto"])

@@ -26,6 +26,7 @@ from ros_world import (  # noqa: E402
     CAMERA_FRAME,
     Robot,
     build_map,
+    held_back,
     map_T_camera,
     ros,
     spinning,
@@ -39,7 +40,7 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from mast3r_ros import codec  # noqa: E402
-from mast3r_ros.geometry import se3  # noqa: E402
+from mast3r_ros.geometry import planar, se3  # noqa: E402
 from mast3r_ros.ros import conversions, qos  # noqa: E402
 from mast3r_ros.ros.parameters import ParameterError  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
@@ -76,7 +77,7 @@ def live(active: bool = True, **parameters: Any) -> Iterator[tuple[RelocalizerNo
 
 
 def state(node: RelocalizerNode) -> str:
-    return str(node._state_machine.current_state[1])
+    return node.lifecycle.state
 
 
 def show_until(robot: Robot, number: int, condition: Callable[[], Any], **options: Any) -> Any:
@@ -192,7 +193,10 @@ class TestPoses:
             seeds = robot.listen(PoseWithCovarianceStamped, "/initialpose")
             poses = robot.listen(PoseWithCovarianceStamped, "/relocalizer/pose")
             show_until(robot, 1, lambda: len(poses) > 3)
-            assert len(seeds) == 1 and seeds[0] == poses[0] and not _from_map(sent)
+            assert len(seeds) == 1 and seeds[0].header == poses[0].header and not _from_map(sent)
+            # AMCL is planar, and so is its seed (test_ros_nav2 has one from a slope).
+            np.testing.assert_allclose(pose_of(seeds[0]), planar.flattened(pose_of(poses[0])), atol=1e-9)
+            assert (seeds[0].pose.covariance == poses[0].pose.covariance).all()
             robot.call(Empty, "/reinitialize_global_localization")
             show_until(robot, 1, lambda: len(seeds) == 2)
 
@@ -337,15 +341,7 @@ class TestLifecycle:
     def test_get_state_answers_while_a_map_is_being_loaded(
         self, map_folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        loading, go_on = threading.Event(), threading.Event()
-        load = RelocalizerNode._load
-
-        def slowly(*arguments: Any) -> Any:
-            loading.set()
-            go_on.wait(10)
-            return load(*arguments)
-
-        monkeypatch.setattr(RelocalizerNode, "_load", slowly)
+        loading, go_on = held_back(monkeypatch, RelocalizerNode, "_load")
         with live(active=False, map=str(map_folder)) as (_, robot):
             assert loading.wait(5)
             assert _get_state(robot) == "configuring"

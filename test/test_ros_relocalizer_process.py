@@ -149,7 +149,7 @@ def test_transitions_and_parameter_changes_in_a_storm(map_folder: Path, tmp_path
     ]
     with spinning(node, robot):
         robot.mount_camera()
-        wait_until(lambda: node._state_machine.current_state[1] == "active")
+        wait_until(lambda: node.lifecycle.state == "active")
         filming = threading.Thread(target=camera)
         filming.start()
         try:
@@ -164,7 +164,7 @@ def test_transitions_and_parameter_changes_in_a_storm(map_folder: Path, tmp_path
             node.set_parameters(values(map=str(map_folder), gates__min_inliers=15, keyframes=5, max_rate=0.0))
             for transition in (4, 2, 1, 3):
                 move(transition)
-            assert node._state_machine.current_state[1] == "active"
+            assert node.lifecycle.state == "active"
             before = node._statistics.counts().get("accepted", 0)
             wait_until(lambda: node._statistics.counts().get("accepted", 0) > before + 3)
         finally:

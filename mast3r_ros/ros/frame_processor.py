@@ -16,7 +16,7 @@ from rclpy.node import Node
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
-from mast3r_ros.geometry import se3
+from mast3r_ros.geometry import planar, se3
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import PosePrior
 from mast3r_ros.pipeline import Relocalizer
@@ -302,17 +302,31 @@ class FrameProcessor:
         elif self._base_known:
             return  # a camera's pose among poses of the robot would be a jump
         self._outputs.pose(map_T_body, covariance, estimate.stamp_ns)
-        if p.feed == "amcl":
-            self._seed(map_T_body, covariance, estimate.stamp_ns, asked, p)
-        elif p.tf_broadcast:
-            self._broadcast(map_T_body, estimate.stamp_ns, where, p)
+        try:
+            if p.feed == "amcl":
+                self._seed(map_T_body, covariance, estimate.stamp_ns, asked, p)
+            elif p.tf_broadcast:
+                self._broadcast(map_T_body, estimate.stamp_ns, where, p)
+        except planar.NotUprightError as error:
+            self._complaints.say(
+                "not_upright",
+                f"planar: {error}: no transform is made of this pose. The map's z axis must point up, and TF must say "
+                f"how the camera is mounted on {p.base_frame_id}; or set planar to false",
+            )
+        else:
+            self._complaints.cured("not_upright")
 
     def _broadcast(self, map_T_body: Array, stamp_ns: int, where: _Whereabouts, p: NodeSettings) -> None:
         map_T_odom = self._relocalizer.map_T_odom
         if p.odom_frame_id and where.odom_T_camera is not None and map_T_odom is not None:
+            if p.is_planar:
+                if where.base_T_camera is None:
+                    return  # what is planar is the robot's pose, not the camera's; its absence has been told
+                map_T_odom = planar.correction(map_T_body, where.odom_T_camera @ se3.inverse(where.base_T_camera))
             self._correction.correct(map_T_odom, stamp_ns, p.transform_tolerance)
         elif not p.odom_frame_id and where.base_T_camera is not None:
-            self._correction.place(p.base_frame_id, map_T_body, stamp_ns)
+            map_T_base = planar.flattened(map_T_body) if p.is_planar else map_T_body
+            self._correction.place(p.base_frame_id, map_T_base, stamp_ns)
 
     def _seed(self, map_T_base: Array, covariance: Array, stamp_ns: int, asked: bool, p: NodeSettings) -> None:
         """AMCL starts over with every seed, so it gets one at first, on request, and every feed_interval."""
@@ -321,7 +335,8 @@ class FrameProcessor:
         now = time.monotonic()
         due = p.feed_interval > 0 and self._seeded_at is not None and now - self._seeded_at >= p.feed_interval
         if asked or due or self._seeded_at is None:
-            self._outputs.seed(map_T_base, covariance, stamp_ns)
+            seed = planar.flattened(map_T_base) if p.is_planar else map_T_base
+            self._outputs.seed(seed, covariance, stamp_ns)
             self._seeded_at = now
 
 

@@ -36,7 +36,7 @@ class Outputs:
 
     Args:
         frame_id: frame of the map, in which everything is published.
-        seeds_amcl: publish /initialpose as well.
+        seeds_amcl: publish initialpose as well, for the AMCL of the same namespace.
     """
 
     def __init__(self, node: LifecycleNodeMixin, frame_id: str, path_length: int, seeds_amcl: bool) -> None:
@@ -53,14 +53,14 @@ class Outputs:
                 qos_overriding_options=qos.overridable(),
             )
 
-        self._pose_topic = publisher(PoseWithCovarianceStamped, "~/pose")
+        self._pose_topic = publisher(PoseWithCovarianceStamped, "~/pose", qos.latched())
         self._path_topic = publisher(Path, "~/path")
         self._status_topic = publisher(DiagnosticArray, "~/status")
         self._points_topic = publisher(PointCloud2, "~/points")
         self._matches_topic = publisher(Image, "~/matches")
         self._map_points_topic = publisher(PointCloud2, "~/map_points", qos.latched())
         self._keyframes_topic = publisher(MarkerArray, "~/keyframes", qos.latched())
-        self._seed_topic = publisher(PoseWithCovarianceStamped, "/initialpose") if seeds_amcl else None
+        self._seed_topic = publisher(PoseWithCovarianceStamped, "initialpose") if seeds_amcl else None
 
     def destroy(self) -> None:
         """Take all publishers down."""

@@ -114,7 +114,7 @@ class Parameters(Generic[Table]):
             return complaint
         with self._lock:
             frozen = self._frozen and entry.spec.fixed
-        if frozen and value != self._node.get_parameter(name).value:
+        if frozen and entry.spec.as_word(value) != entry.spec.as_word(self._node.get_parameter(name).value):
             if not self._managed:
                 return f"parameter {name} is read at start: start the node anew with another value"
             return (

@@ -6,7 +6,7 @@ parameter file works as anywhere in ROS 2.
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
@@ -51,8 +51,9 @@ def static_transforms() -> QoSProfile:
 
 
 def overridable() -> QoSOverridingOptions:
-    """Let history, depth and reliability of an endpoint be set by ``qos_overrides`` parameters."""
-    return QoSOverridingOptions.with_default_policies()
+    """Let history, depth, reliability and durability of an endpoint be set by ``qos_overrides`` parameters."""
+    kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+    return QoSOverridingOptions(kinds)
 
 
 # rclpy's executor looks at every event handler in every round, in Python, while it holds the interpreter. With

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.msg import Transition
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -27,18 +28,19 @@ from std_srvs.srv import Empty, Trigger
 from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, from_settings
-from mast3r_ros.pipeline import Relocalizer
-from mast3r_ros.ros import conversions, diagnostics, priors, qos
+from mast3r_ros.ros import bond, conversions, diagnostics, priors, qos
+from mast3r_ros.ros.amcl_interface import AmclInterface
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.correction import CorrectionBroadcaster
 from mast3r_ros.ros.frame_processor import FrameProcessor
 from mast3r_ros.ros.intake import Arrival, Intake
+from mast3r_ros.ros.lifecycle import Lifecycle
 from mast3r_ros.ros.outputs import Outputs
 from mast3r_ros.ros.parameters import ParameterError, Parameters
 from mast3r_ros.ros.tf import TransformListener
 from mast3r_ros.ros.worker import LatestWorker
-from mast3r_ros.settings import Settings
+from mast3r_ros.settings import NodeSettings, Settings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -50,6 +52,9 @@ class Stopping(UserError):
 class RelocalizerNode(LifecycleNodeMixin, Node):
     """Managed node; needs an executor with several threads, because ``~/relocalize`` waits for its attempt.
 
+    Attributes:
+        lifecycle: tells the node's state.
+
     Raises:
         ParameterError: listing every refused value of the launch or parameter file.
     """
@@ -58,6 +63,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         Node.__init__(self, "relocalizer", **options)
         # get_state must answer while configure loads a map: lifecycle services may run side by side.
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self.lifecycle = Lifecycle(self)
         try:
             self._settings = Parameters(self, Settings)
         except ParameterError:
@@ -72,6 +78,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self._processor: FrameProcessor | None = None
         self._outputs: Outputs | None = None
         self._correction: CorrectionBroadcaster | None = None
+        self._amcl: AmclInterface | None = None
         self._worker: LatestWorker[Arrival] | None = None
         self._live: list[Callable[[], Any]] = []
         self._submitted_at = -np.inf
@@ -145,6 +152,8 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
     def _configure(self) -> None:
         settings = self._settings.snapshot()
         p = settings.node
+        if p.bond == "true":
+            bond.status_type()  # raises where it is not installed
         relocalizer = self._load(settings, from_settings(settings.matching))
         self._settings.freeze(True)
         self._outputs = Outputs(self, p.global_frame_id, p.path_length, p.feed == "amcl")
@@ -153,6 +162,8 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
             *(self, relocalizer, self._settings.snapshot, self._intake, self._outputs, self._correction),
             *(self._attempts, self._statistics, self._complaints),
         )
+        amcl = (self, self._settings.snapshot, self._processor, self._attempts, self._complaints)
+        self._amcl = AmclInterface(*amcl, beside_amcl=p.feed == "amcl")
         self._worker = LatestWorker(self._processor.process, self._say_failure, "localization")
         if p.set_initial_pose:
             self._processor.set_prior(priors.from_settings(p.initial_pose))
@@ -193,7 +204,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
 
     def _activate(self) -> None:
         assert self._processor is not None and self._worker is not None
-        assert self._outputs is not None and self._correction is not None
+        assert self._outputs is not None and self._amcl is not None
         p = self._settings.snapshot().node
         self._worker.start()
         self._processor.transforms = TransformListener(self, lambda why: self._complaints.say("bad_tf", why))
@@ -202,11 +213,21 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self._subscribe(CameraInfo, "camera_info", self._intake.take_info, qos.newest())
         if p.use_depth:
             self._subscribe(Image, "depth", self._intake.take_depth, qos.newest())
-        if p.feed != "amcl":  # our own seeds on /initialpose would come back as priors
-            self._subscribe(PoseWithCovarianceStamped, "initialpose", self._take_initial_pose, qos.reliable())
+        if p.feed != "amcl":  # our own seeds on initialpose would come back as priors
+            self._subscribe(PoseWithCovarianceStamped, "initialpose", self._amcl.take_initial_pose, qos.reliable())
         timer = self.create_timer(1 / p.tf_rate, self._repeat_correction, MutuallyExclusiveCallbackGroup())
         self._live += [self._processor.transforms.destroy, lambda: self.destroy_timer(timer)]
         self._outputs.map(self._processor.relocalizer.map, p.map_points_voxel, self._now_ns())
+        self._form_bond(p)
+
+    def _form_bond(self, p: NodeSettings) -> None:
+        if p.bond == "false" or p.bond_heartbeat_period == 0:
+            return
+        if p.bond == "true" or bond.is_available():
+            self._live.append(bond.Bond(self, p.bond_heartbeat_period).destroy)
+        elif not p.autostart:  # a lifecycle manager started us, and may wait for a bond
+            why = "the ROS package bond is not installed"
+            self.get_logger().warning(f"no bond: {why}. Nav2's lifecycle manager needs bond_timeout: 0.0, then")
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: object) -> None:
         group = MutuallyExclusiveCallbackGroup()
@@ -228,10 +249,10 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self._attempts.answer_all(Outcome(False, "the node was deactivated"))
 
     def _clean_up(self) -> None:
-        for part in (self._outputs, self._correction):
+        for part in (self._amcl, self._outputs, self._correction):
             if part is not None:
                 part.destroy()
-        self._processor = self._outputs = self._correction = self._worker = None
+        self._processor = self._outputs = self._correction = self._amcl = self._worker = None
         self._settings.freeze(False)
 
     def _take_down(self) -> TransitionCallbackReturn:
@@ -243,11 +264,11 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
     def _start_by_itself(self) -> None:
         assert self._autostart is not None
         self._autostart.cancel()
-        if self._state_machine.current_state[1] != "unconfigured":
+        if self.lifecycle.state != "unconfigured":
             return  # somebody was faster
-        if self.trigger_configure() == SUCCESS:
-            self.trigger_activate()
-        elif not self._stopping:
+        if self.lifecycle.change(Transition.TRANSITION_CONFIGURE):
+            self.lifecycle.change(Transition.TRANSITION_ACTIVATE)
+        elif self.lifecycle.state == "unconfigured" and not self._stopping:
             name = self.get_fully_qualified_name()
             self.get_logger().error(f"not started. Correct what is wrong, then: ros2 lifecycle set {name} configure")
 
@@ -265,19 +286,6 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         worker = self._worker
         if worker is not None:
             worker.submit(Arrival(message, time.monotonic_ns()))
-
-    def _take_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
-        p, processor = self._settings.snapshot().node, self._processor
-        try:
-            prior = priors.from_message(message, p.global_frame_id)
-        except UserError as error:
-            self._complaints.say("bad_initialpose", f"initialpose refused: {error}")
-            return
-        self._complaints.cured("bad_initialpose")
-        if processor is not None:
-            x, y = prior.map_T_base[:2, 3]
-            self.get_logger().info(f"initial pose: robot near ({x:.2f}, {y:.2f}) m")
-            processor.set_prior(prior)
 
     def _repeat_correction(self) -> None:
         p, correction = self._settings.snapshot().node, self._correction
@@ -301,13 +309,9 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self.create_service(Trigger, "~/reload_map", self._reload_map, callback_group=loading)
         self.create_service(Empty, "reinitialize_global_localization", self._reinitialize, callback_group=quick)
 
-    @property
-    def _is_active(self) -> bool:
-        return bool(self._state_machine.current_state[1] == "active")
-
     def _relocalize(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Answer with the outcome of the first attempt on an image that arrives from now on."""
-        if not self._is_active:
+        if self.lifecycle.state != "active":
             response.success, response.message = False, "the node is not active"
             return response
         timeout = self._settings.snapshot().node.relocalize_timeout
@@ -345,7 +349,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
                 response.success, response.message = False, f"the old map stays: {error}"
                 return response
             processor.switch(relocalizer)
-            if self._is_active:
+            if self.lifecycle.state == "active":
                 outputs.map(relocalizer.map, settings.node.map_points_voxel, self._now_ns())
             response.success = True
             response.message = f"{len(relocalizer.map)} keyframes from {settings.node.map}"
@@ -360,7 +364,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self.create_timer(1.0, self._diagnose, MutuallyExclusiveCallbackGroup(), _steady())
 
     def _diagnose(self) -> None:
-        state = self._state_machine.current_state[1]
+        state = self.lifecycle.state
         worker, processor = self._worker, self._processor
         matcher = processor.relocalizer.matcher if processor is not None else None
         values = {"state": state, **self._statistics.values()}

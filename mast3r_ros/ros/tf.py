@@ -13,12 +13,11 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from tf2_msgs.msg import TFMessage
 
 from mast3r_ros.ros import conversions, qos
+from mast3r_ros.ros.side_node import SideNode
 from mast3r_ros.transforms import FutureExtrapolation, InvalidTransform, TransformBuffer
 
 Array = NDArray[np.float64]
@@ -27,11 +26,11 @@ Array = NDArray[np.float64]
 class TransformListener:
     """Fills a buffer from /tf and /tf_static and lets other threads wait for transforms.
 
-    It listens by a small node of its own on a thread of its own, as tf2's does: rclpy's executor looks at everything
-    that a node has for every message, and most messages are transforms.
+    It listens by a small node of its own on a thread of its own, as tf2's does, to what the node calls /tf and
+    /tf_static: ``/tf:=tf`` holds for it too, for the whole process or for this node alone.
 
     Args:
-        node: whose context and namespace it shares.
+        node: whose context, namespace and remappings it shares.
         on_invalid: told once per message what is wrong with a transform that was refused.
         cache_s: seconds of history kept.
     """
@@ -40,15 +39,10 @@ class TransformListener:
         self.buffer = TransformBuffer(cache_s)
         self._on_invalid = on_invalid
         self._news = threading.Condition()
-        self._stopped = threading.Event()
-        self._ears = _silent_node(f"{node.get_name()}_tf_listener", node)
-        options = {"event_callbacks": qos.silent_subscription()}
-        self._ears.create_subscription(TFMessage, "/tf", self._take_dynamic, qos.reliable(100), **options)
-        self._ears.create_subscription(TFMessage, "/tf_static", self._take_static, qos.static_transforms(), **options)
-        self._executor = SingleThreadedExecutor(context=node.context)
-        self._executor.add_node(self._ears)
-        self._thread = threading.Thread(target=self._listen, name="tf", daemon=True)
-        self._thread.start()
+        self._ears = SideNode(node, "tf_listener")
+        self._ears.listen(TFMessage, "/tf", self._take_dynamic, qos.reliable(100))
+        self._static = self._ears.listen(TFMessage, "/tf_static", self._take_static, qos.static_transforms())
+        self._ears.start()
 
     def lookup(self, target: str, source: str, stamp_ns: int | None, timeout_s: float = 0.0) -> Array:
         """``target_T_source`` (4, 4) at a stamp (None: the newest), waiting for a transform that is on its way.
@@ -72,7 +66,7 @@ class TransformListener:
     @property
     def anybody_there(self) -> bool:
         """Whether somebody publishes transforms, as far as is known now."""
-        return bool(self.buffer.frames) or self._ears.count_publishers("/tf_static") > 0
+        return bool(self.buffer.frames) or self._ears.count_publishers(self._static) > 0
 
     def clear(self) -> None:
         """Forget the moving transforms: time has jumped backwards."""
@@ -80,20 +74,7 @@ class TransformListener:
 
     def destroy(self) -> None:
         """Stop listening; a second time does nothing."""
-        if self._stopped.is_set():
-            return
-        self._stopped.set()
-        self._executor.wake()
-        self._thread.join()
-        self._executor.shutdown()
-        self._ears.destroy_node()
-
-    def _listen(self) -> None:
-        while not self._stopped.is_set() and self._ears.context.ok():
-            try:
-                self._executor.spin_once(timeout_sec=0.5)
-            except ExternalShutdownException:
-                return
+        self._ears.destroy()
 
     def _take_dynamic(self, message: TFMessage) -> None:
         self._take(message, static=False)
@@ -109,19 +90,6 @@ class TransformListener:
                 self._on_invalid(str(error))
         with self._news:
             self._news.notify_all()
-
-
-def _silent_node(name: str, beside: Node) -> Node:
-    """A node without services, parameters and clock. Its name is its own, whatever the process calls its nodes."""
-    return Node(
-        name,
-        context=beside.context,
-        namespace=beside.get_namespace(),
-        cli_args=["--ros-args", "-r", f"__node:={name}"],
-        parameter_overrides=[Parameter("use_sim_time", value=False)],
-        start_parameter_services=False,
-        enable_rosout=False,
-    )
 
 
 class TransformBroadcaster:
