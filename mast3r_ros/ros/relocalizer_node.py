@@ -28,6 +28,7 @@ from std_srvs.srv import Empty, Trigger
 from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, from_settings
+from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros import bond, conversions, diagnostics, priors, qos
 from mast3r_ros.ros.amcl_interface import AmclInterface
 from mast3r_ros.ros.attempts import Attempts, Outcome
