@@ -92,7 +92,7 @@ def _half_steps(z: Floats, seen: Floats, axis: int, slope: float, facing: Array)
     ahead, behind = np.concatenate([step, nothing], axis + 1), np.concatenate([nothing, step], axis + 1)
     is_ahead, is_behind = np.concatenate([linked, none], axis), np.concatenate([none, linked], axis)
     magnification = np.minimum(z * seen[2], np.float32(MAX_MAGNIFICATION))
-    alone = np.multiply.outer(np.float32([*facing, 0]), magnification)
+    alone = np.multiply.outer(np.array([*facing, 0], np.float32), magnification)
     forward = np.where(is_ahead, ahead, np.where(is_behind, behind, alone))
     backward = np.where(is_behind, behind, np.where(is_ahead, ahead, alone))
     return forward, -backward

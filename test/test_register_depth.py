@@ -92,7 +92,9 @@ def test_depth_of_few_pixels_fills_an_image_of_many(name: str, turned_deg: int) 
     filled, measured = registered > 0, _measured(scene, colour, depth_T_colour, truth)
     assert filled[measured].mean() > 0.99
     error = np.abs(registered - truth) / truth
-    assert np.median(error[filled]) < 1e-3 and np.quantile(error[filled], 0.9) < 3e-3
+    # Depth of more pixels than the image has is as exact as a pixel is small; a floor seen flat is the worst.
+    assert np.median(error[filled]) < 1e-3
+    assert np.quantile(error[filled], 0.9) < (1e-3 if colour.fx > DEPTH_CAMERA.fx else 1e-2)
     # Only next to an edge, and by no more than a depth pixel, can a surface be taken for its neighbour.
     footprint = max(3, round(2 * colour.fx / DEPTH_CAMERA.fx) + 1)
     box = np.ones((2 * footprint + 1, 2 * footprint + 1), np.uint8)
