@@ -18,8 +18,6 @@ from mast3r_ros.ros.calibration import Calibration
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.depth_registration import DepthRegistration
 
-#: Depth as cameras publish it, and as compressed_depth_image_transport does.
-DepthMessage = Image | CompressedImage
 #: Depth that was seen within this time is worth waiting for, seconds.
 DEPTH_IS_ALIVE_S = 1.0
 #: Longest wait for the depth image of an image, seconds.
@@ -61,7 +59,7 @@ class Intake:
         self._complaints = complaints
         self._news = threading.Condition()
         self._info: CameraInfo | None = None
-        self._depths: deque[DepthMessage] = deque(maxlen=5)
+        self._depths: deque[Image | CompressedImage] = deque(maxlen=5)
         self._depth_at = -np.inf
         self._first_image_at: float | None = None
         self._known = Calibration()
@@ -72,7 +70,7 @@ class Intake:
             self._info = message
             self._news.notify_all()
 
-    def take_depth(self, message: DepthMessage) -> None:
+    def take_depth(self, message: Image | CompressedImage) -> None:
         """A depth image has come."""
         with self._news:
             self._depths.append(message)
@@ -153,13 +151,13 @@ class Intake:
         self._complaints.cured("unregistered_depth", "bad_depth")
         return depth
 
-    def _wait_for_depth(self, stamp_ns: int, slop_ns: int) -> DepthMessage | None:
+    def _wait_for_depth(self, stamp_ns: int, slop_ns: int) -> Image | CompressedImage | None:
         """The depth message nearest in time, waiting a little where depth is being published."""
 
-        def distance(message: DepthMessage) -> int:
+        def distance(message: Image | CompressedImage) -> int:
             return abs(conversions.stamp_ns(message.header.stamp) - stamp_ns)
 
-        def nearest() -> DepthMessage | None:
+        def nearest() -> Image | CompressedImage | None:
             return min((d for d in self._depths if distance(d) <= slop_ns), key=distance, default=None)
 
         with self._news:
