@@ -52,6 +52,9 @@ class RelocalizerParameters:
     )
     rectified: bool = param(False, "The images are rectified: P of camera_info holds, without distortion.")
     use_depth: bool = param(True, "Use the depth topic where somebody publishes it.", fixed=True)
+    depth_transport: str = param(
+        "raw", "Type of the depth topic: Image or CompressedImage.", choices=("raw", "compressedDepth"), fixed=True
+    )
     depth_slop: float = param(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
     camera_info_wait: float = param(
         2.0,
