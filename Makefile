@@ -4,6 +4,8 @@
 
 PYTHON_BIN := .venv/bin
 WITH_ROS := scripts/with_ros.sh
+# Much of the suite waits for messages and processes: two at once, each with a ROS domain of its own. 0: one, in line.
+WORKERS ?= 2
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +16,8 @@ setup: ## Make .venv with everything; does nothing when it is complete
 demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=my_map [MATCHER=mast3r]
 	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)") $(if $(MATCHER),--matcher "$(MATCHER)")
 
-test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them)
-	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(ARGS)
+test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them), WORKERS=2 processes at once
+	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile)
 
 lint: setup ## ruff check, ruff format --check, mypy
 	@$(PYTHON_BIN)/ruff check .

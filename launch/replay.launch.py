@@ -70,22 +70,25 @@ def _replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def _recorded_topics(context: LaunchContext) -> dict[str, str]:
     """Where the recording holds images, calibration and depth, as far as it was not said."""
-    names = ("camera", "image_transport", *tools.TOPICS)
+    names = ("camera", "image_transport", "depth_transport", *tools.TOPICS)
     said = {name: tools.value(context, name) for name in names}
     if said["camera"] != "none":
         return said
     compressed = said["image_transport"] == "compressed" and said["image"]
     wished = f"{said['image']}/compressed" if compressed else said["image"]
+    packed = said["depth_transport"] == "compressedDepth" and said["depth"]
+    wished_depth = f"{said['depth']}/compressedDepth" if packed else said["depth"]
     with open_bag(tools.value(context, "bag")) as bag:
         found = find_topics(
-            bag.topics, str(bag.path), wished or None, said["camera_info"] or None, said["depth"] or None
+            bag.topics, str(bag.path), wished or None, said["camera_info"] or None, wished_depth or None
         )
-    image = base_name(found.image)
+    image, depth = base_name(found.image), base_name(found.depth or "")
     return {
         "camera": "none",
         "image": image,
         "image_transport": "raw" if image == found.image else "compressed",
         "camera_info": found.camera_info or "",
-        "depth": found.depth or "",
+        "depth": depth,
+        "depth_transport": "raw" if depth == (found.depth or "") else "compressedDepth",
         "depth_info": said["depth_info"] or found.depth_info or "",
     }

@@ -11,6 +11,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # For tests started by plain pytest; scripts/with_ros.sh says the same. Read by rclpy when it is first used.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...: nodes of tests that run side by side are strangers
+    os.environ["ROS_DOMAIN_ID"] = str(1 + (int(os.environ["ROS_DOMAIN_ID"]) + 37 * int(worker[2:])) % 100)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("ROS_LOG_DIR", str(REPOSITORY / ".cache" / "ros_log"))
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from mast3r_ros.errors import CalibrationError
-from mast3r_ros.frames import Camera, Frame, register_depth
+from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import absolute_pose, se3
 from mast3r_ros.geometry.absolute_pose import SolverSettings, solve_pose
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
+from mast3r_ros.registration import register_depth
 
 K = np.array([[500.0, 0, 320], [0, 510.0, 240], [0, 0, 1]])
 MODELS = {

@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mast3r_ros.frames import Camera, register_depth
+from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import distortion, se3
+from mast3r_ros.registration import register_depth
 
+#: Depths that no sensor would take for one surface, metres.
+LEVELS = 0.5 * 1.6 ** np.arange(5)
 RATIONAL = np.array([0.3, 0.1, 0.001, -0.002, 0.02, 0.25, 0.05, 0.01])
 
 
@@ -25,9 +28,9 @@ def by_pixel(depth: np.ndarray, source: Camera, target: Camera, target_T_source:
 
 
 @pytest.mark.parametrize("D", [np.zeros(0), RATIONAL])
-def test_registration_is_what_its_definition_says(D: np.ndarray) -> None:
+def test_every_measured_point_is_seen_or_something_nearer(D: np.ndarray) -> None:
     rng = np.random.default_rng(0)
-    depth = cv2.resize(rng.uniform(0.5, 4.0, (6, 8)).astype(np.float32), (48, 36), interpolation=cv2.INTER_NEAREST)
+    depth = cv2.resize(rng.choice(LEVELS, (6, 8)).astype(np.float32), (48, 36), interpolation=cv2.INTER_NEAREST)
     depth[4:8, 4:20] = 0
     depth[20, 20:24] = np.nan
     source = Camera.pinhole(48, 36, 45, 46, 23.3, 17.9)
@@ -36,10 +39,97 @@ def test_registration_is_what_its_definition_says(D: np.ndarray) -> None:
     motion = se3.exp([-0.1, 0.03, 0.05, 0.02, -0.05, 0.03])
     registered = register_depth(depth, source, target, motion)
     expected = by_pixel(depth, source, target, motion)
-    # Single precision may round a point that falls between two pixels the other way.
-    differ = ~np.isclose(registered, expected, atol=1e-5)
-    assert differ.sum() <= 4 and registered.dtype == np.float32
-    assert (registered > 0).mean() > 0.3
+    seen = expected > 0
+    assert registered.dtype == np.float32 and seen.mean() > 0.3
+    # Within half a pixel, a surface that is turned by a few degrees differs by a thousandth.
+    assert (registered[seen] > 0).all() and (registered[seen] <= expected[seen] * 1.005).all()
+    assert (registered[seen] >= depth[depth > 0].min() * 0.8).all()
+    assert np.isclose(registered, expected, rtol=0.005)[seen].mean() > 0.9
+
+
+class Scene:
+    """A slanted wall, a floor, a board in front of the wall and a narrow post in front of all, known exactly."""
+
+    BACK = (((0.3, 0.0, 1.0), 3.5), ((0.0, 1.0, 0.0), 1.0))
+    FRONT = ((1.2, -0.5, 0.15), (0.9, 0.6, 0.02))  # depth, middle and half width
+
+    def depth(self, camera: Camera, world_T_camera: np.ndarray) -> np.ndarray:
+        """(H, W) metres along the optical axis; 0 where there is nothing."""
+        rays = np.concatenate([camera.pixel_rays, np.ones((camera.height, camera.width, 1))], axis=-1)
+        direction, origin = rays @ world_T_camera[:3, :3].T, world_T_camera[:3, 3]
+        nearest = np.full(rays.shape[:2], np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for normal, distance in self.BACK:
+                t = (distance - origin @ np.array(normal)) / (direction @ np.array(normal))
+                nearest = np.where((t > 0) & (t < nearest), t, nearest)
+            for distance, middle, half in self.FRONT:
+                t = (distance - origin[2]) / direction[..., 2]
+                hit = np.abs(origin[0] + direction[..., 0] * t - middle) < half
+                nearest = np.where(hit & (t > 0) & (t < nearest), t, nearest)
+        return np.where(np.isfinite(nearest), nearest, 0)
+
+
+#: The depth camera of a RealSense D435 at 848x480, a quarter as large; its colour camera at 1080p, 640x480 and 424x240.
+DEPTH_CAMERA = Camera.pinhole(212, 120, 105.0, 105.0, 105.5, 59.5)
+HD = Camera.pinhole(480, 270, 345.0, 345.0, 239.5, 134.5)
+COLOUR_CAMERAS = {
+    "1080p": HD,
+    "vga": Camera.pinhole(160, 120, 152.0, 152.0, 79.5, 59.5),
+    "fewer pixels than depth": Camera.pinhole(106, 60, 76.0, 76.0, 52.5, 29.5),
+    "distorted": Camera(480, 270, HD.K, "plumb_bob", np.array([0.1, -0.05, 0.001, 0.002, 0.0])),
+}
+SIDE_BY_SIDE = se3.exp([0.05, 0.01, 0.005, 0.01, -0.02, 0.015])
+
+
+@pytest.mark.parametrize("turned_deg", [0, 90, 180])
+@pytest.mark.parametrize("name", COLOUR_CAMERAS)
+def test_depth_of_few_pixels_fills_an_image_of_many(name: str, turned_deg: int) -> None:
+    colour = COLOUR_CAMERAS[name]
+    colour_T_depth = SIDE_BY_SIDE @ se3.exp([0, 0, 0, 0, 0, np.radians(turned_deg)])
+    scene, depth_T_colour = Scene(), se3.inverse(colour_T_depth)
+    registered = register_depth(scene.depth(DEPTH_CAMERA, np.eye(4)), DEPTH_CAMERA, colour, colour_T_depth)
+    truth = scene.depth(colour, depth_T_colour)
+    filled, measured = registered > 0, _measured(scene, colour, depth_T_colour, truth)
+    assert filled[measured].mean() > 0.99
+    error = np.abs(registered - truth) / truth
+    # Depth of more pixels than the image has is as exact as a pixel is small; a floor seen flat is the worst.
+    assert np.median(error[filled]) < 1e-3
+    assert np.quantile(error[filled], 0.9) < (1e-3 if colour.fx > DEPTH_CAMERA.fx else 1e-2)
+    # Only next to an edge, and by no more than a depth pixel, can a surface be taken for its neighbour.
+    footprint = max(3, round(2 * colour.fx / DEPTH_CAMERA.fx) + 1)
+    box = np.ones((2 * footprint + 1, 2 * footprint + 1), np.uint8)
+    lower, upper = cv2.erode(truth, box), cv2.dilate(truth, box)
+    assert ((registered >= 0.98 * lower) & (registered <= 1.02 * upper))[filled & measured].all()
+    wrong = (error > 0.05) & filled & measured
+    assert not wrong[upper < 1.2 * lower].any() and wrong.mean() < 0.02
+
+
+def _measured(scene: Scene, colour: Camera, depth_T_colour: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Where the depth camera sees what the colour camera sees, well inside its image."""
+    points = se3.apply(depth_T_colour, colour.backproject(truth).reshape(-1, 3))
+    xy = DEPTH_CAMERA.project(points)
+    inside = (xy > 1).all(axis=1) & (xy < [DEPTH_CAMERA.width - 2, DEPTH_CAMERA.height - 2]).all(axis=1)
+    u, v = np.where(inside[:, None], np.rint(xy), 0).astype(int).T
+    open_view = np.abs(scene.depth(DEPTH_CAMERA, np.eye(4))[v, u] / points[:, 2] - 1) < 0.05
+    return (inside & open_view).reshape(truth.shape)
+
+
+def test_noise_leaves_no_holes_and_a_lone_pixel_covers_what_it_saw() -> None:
+    noise = np.random.default_rng(0).normal(1, 0.01, (120, 212))
+    registered = register_depth(np.full((120, 212), 2.0) * noise, DEPTH_CAMERA, HD, SIDE_BY_SIDE)
+    assert (registered[40:200, 60:400] > 0).mean() > 0.98
+    assert np.median(np.abs(registered[registered > 0] - 2.0)) < 0.05
+    lone = np.zeros((120, 212))
+    lone[60, 100] = 2.0
+    registered = register_depth(lone, DEPTH_CAMERA, HD, SIDE_BY_SIDE)
+    assert 6 <= (registered > 0).sum() <= 20 and np.ptp(np.argwhere(registered), axis=0).max() <= 4
+
+
+def test_a_surface_close_to_the_colour_camera_costs_no_more_memory_than_an_image() -> None:
+    """A wrong transform can put everything right in front of the lens: a footprint would be the whole image."""
+    towards = se3.exp([0, 0, -1.999, 0, 0, 0])
+    registered = register_depth(np.full((120, 212), 2.0), DEPTH_CAMERA, HD, towards)
+    assert registered.shape == (270, 480) and np.isfinite(registered).all()
 
 
 def test_points_behind_the_camera_and_empty_depth_leave_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,6 +117,33 @@ def test_added_keyframes_are_found_and_each_is_described_once() -> None:
         keyframe_map.add(PosedFrame(Frame(picture(seed), CAMERA), np.eye(4)))
     keyframe_map.prepare(matcher)
     assert keyframe_map._index(matcher).vocabulary is not trained, "a map twice as large needs another vocabulary"
+
+
+def test_adding_and_reading_go_on_while_a_vocabulary_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A robot that maps must not wait for the training that a coverage trial has begun."""
+    keyframe_map, matcher = map_of(4), PatchMatcher()
+    training, go_on, train = threading.Event(), threading.Event(), Vocabulary.train
+
+    def slowly(*arguments: NDArray[np.float32]) -> Vocabulary:
+        training.set()
+        assert go_on.wait(60)
+        return train(*arguments)
+
+    monkeypatch.setattr(Vocabulary, "train", slowly)
+    found: list[list[str]] = []
+    searching = threading.Thread(target=lambda: found.append(ask(keyframe_map, matcher, 1, 1)))
+    searching.start()
+    assert training.wait(60)
+    new = PosedFrame(Frame(picture(4), CAMERA), np.eye(4))
+    adding = threading.Thread(target=keyframe_map.add, args=(new,))
+    adding.start()
+    adding.join(10)
+    added = not adding.is_alive() and len(keyframe_map.keyframes) == 5
+    go_on.set()
+    searching.join()
+    adding.join()
+    assert added and found == [["000001"]]
+    assert ask(keyframe_map, matcher, 4, 1) == ["000004"], "what came meanwhile is indexed at the next search"
 
 
 def test_new_depth_makes_features_anew() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from ros_world import (  # noqa: E402
     BASE_T_CAMERA,
@@ -247,6 +248,53 @@ def test_stamps_that_go_back_begin_anew(live: Live) -> None:
     last = conversions.stamp_ns(live.poses[-1].header.stamp)
     live.repeat(lambda: live.robot.show(1, last - SECOND // 2), "out of order")  # a little is no new beginning
     assert live.said("went back by") == 1
+
+
+@pytest.mark.parametrize("live", [{"max_frame_age": 0.0}], indirect=True)
+def test_the_first_frame_after_a_jump_in_time_is_looked_at(live: Live) -> None:
+    statuses: list[DiagnosticArray] = live.robot.listen(DiagnosticArray, "/relocalizer/status")
+    stamp = live.robot.now()
+
+    def answered() -> bool:
+        return any(conversions.stamp_ns(status.header.stamp) == stamp for status in statuses)
+
+    def attempted() -> bool:
+        live.good_frame()
+        return bool(statuses)
+
+    wait_until(attempted)
+    for _ in range(5):  # each is the first one after a jump; best effort may lose one
+        stamp -= 1000 * SECOND
+        live.robot.show(1, stamp)
+        if any(answered() or threading.Event().wait(0.05) for _ in range(40)):
+            break
+    assert answered() and live.said("went back by") >= 1
+
+
+def test_a_reset_ends_the_attempt_that_is_being_published(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reset comes between the check of its epoch and the broadcast: what it forgets must stay forgotten."""
+    processor = live.node._processor
+    wait_until(lambda: live.robot.transforms._publisher.get_subscription_count() > 1)
+    sent: list[TFMessage] = live.robot.listen(TFMessage, "/tf", qos.reliable(100))
+    live.good_frame()
+    resetting: list[threading.Thread] = []
+    publish = processor._outputs.pose
+
+    def reset_meanwhile(*arguments: Any) -> None:
+        resetting.append(threading.Thread(target=processor.reset))
+        resetting[-1].start()
+        resetting[-1].join(0.2)
+        publish(*arguments)
+
+    monkeypatch.setattr(processor._outputs, "pose", reset_meanwhile)
+    live.good_frame()
+
+    def quiet() -> bool:
+        count = len(sent)
+        threading.Event().wait(0.3)
+        return not [t for message in sent[count:] for t in message.transforms if t.header.frame_id == "map"]
+
+    wait_until(quiet, 20)
 
 
 @pytest.mark.parametrize("live", [{"use_sim_time": True, "transform_tolerance": 0.5}], indirect=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,14 @@ class Reason(str, Enum):
     AMBIGUOUS_MAP = "ambiguous_map"
 
 
+class DepthCheck(str, Enum):
+    """Whether a pose was held against the depth that the query measured itself."""
+
+    DONE = "done"
+    NONE = "none"  # no depth, or no pose
+    TOO_SPARSE = "too_few_pixels"
+
+
 @dataclass(frozen=True, eq=False)
 class KeyframeMatches:
     """Matches with one keyframe and which of them the pose explains."""
@@ -63,7 +72,8 @@ class Evidence:
         rotation_sigma_deg: largest standard deviation of the rotation, degrees.
         agreeing_keyframes: keyframes that support the pose on their own.
         explained: of the image cells in which the map shows something, the share that shows it; NaN where unknown.
-        depth_error: median relative difference to the query's own depth, NaN without depth.
+        depth_error: median relative difference to the query's own depth, NaN where it was not checked.
+        depth_coverage: share of the inliers at which the query measured depth itself, NaN for a query without depth.
     """
 
     inliers: int = 0
@@ -75,6 +85,14 @@ class Evidence:
     agreeing_keyframes: int = 0
     explained: float = float("nan")
     depth_error: float = float("nan")
+    depth_coverage: float = float("nan")
+
+    @property
+    def depth_check(self) -> DepthCheck:
+        """Whether the pose was held against the query's own depth."""
+        if not isnan(self.depth_coverage):
+            return DepthCheck.TOO_SPARSE if isnan(self.depth_error) else DepthCheck.DONE
+        return DepthCheck.NONE
 
 
 @dataclass(frozen=True, eq=False)

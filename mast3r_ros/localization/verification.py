@@ -89,6 +89,7 @@ def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
     """Measure everything the gates read."""
     inlier = support.pose.inlier
     position, rotation = worst_sigmas(covariance)
+    error, coverage = depth_error(support, frame)
     return Evidence(
         inliers=int(inlier.sum()),
         inlier_ratio=float(inlier.mean()) if len(inlier) else 0.0,
@@ -100,7 +101,8 @@ def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
         explained=explained(
             support.query_xy[inlier], support.pose.camera_T_map, support.pose.focal_px, frame, support.landmarks
         ),
-        depth_error=depth_error(support, frame),
+        depth_error=error,
+        depth_coverage=coverage,
     )
 
 
@@ -156,7 +158,7 @@ def _checks(
         ),
         (
             Reason.DEPTH_DISAGREES,
-            not e.depth_error > gates.max_depth_error,  # NaN (no depth) passes
+            not e.depth_error > gates.max_depth_error,  # NaN (not checked, see Evidence.depth_check) passes
             f"differs from the camera's depth by {e.depth_error:.0%}, at most {gates.max_depth_error:.0%}",
         ),
     )
@@ -177,21 +179,23 @@ def inliers_by_keyframe(support: Support) -> NDArray[np.int64]:
     return np.bincount(support.keyframe[support.pose.inlier], minlength=support.offered)
 
 
-def depth_error(support: Support, frame: Frame) -> float:
+def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
     """Median relative difference between the inliers' distance and the depth the query measured itself.
 
-    NaN where the query has no depth at enough inliers to tell.
+    NaN where the query has no depth at enough inliers to tell. And the share of the inliers at which it has; NaN for a
+    query without depth.
     """
     if frame.depth is None:
-        return float("nan")
+        return float("nan"), float("nan")
     inlier = support.pose.inlier
     u, v = np.rint(support.query_xy[inlier]).astype(np.int64).T
     measured = frame.depth[v.clip(0, frame.height - 1), u.clip(0, frame.width - 1)]
     expected = se3.apply(support.pose.camera_T_map, support.points[inlier])[:, 2]
     known = valid_depth(measured)
+    coverage = float(known.mean()) if known.size else 0.0
     if known.sum() < SUPPORT:
-        return float("nan")
-    return float(np.median(np.abs(measured[known] - expected[known]) / expected[known]))
+        return float("nan"), coverage
+    return float(np.median(np.abs(measured[known] - expected[known]) / expected[known])), coverage
 
 
 def worst_sigmas(covariance: Array) -> tuple[float, float]:

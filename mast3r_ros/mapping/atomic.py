@@ -5,19 +5,28 @@ A crash can only fall between the two renames of the swap; :func:`recover` undoe
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from mast3r_ros.errors import MapError
 
+logger = logging.getLogger(__name__)
+
+#: What a file system without locks answers (NFS without a lock daemon, some FUSE).
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 #: How long a save waits for another one in the same place, seconds.
 LOCK_PATIENCE_S = 60.0
+#: Files that are waited for at once.
+SYNCING_THREADS = 16
 
 
 @contextmanager
@@ -31,13 +40,13 @@ def replacing(folder: Path) -> Iterator[Path]:
         MapError: if another process keeps saving in the same place.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent):
+    with _locked(folder):
         _tidy(folder)
         fresh = folder.with_name(f".{folder.name}.saving-{uuid.uuid4().hex[:8]}")
         try:
             fresh.mkdir()
             yield fresh
-            os.sync()  # thousands of small files: one sync is far cheaper than an fsync for each
+            _sync_tree(fresh)
             _swap(fresh, folder)
         except BaseException:
             _restore(folder)
@@ -49,7 +58,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def recover(folder: Path) -> None:
     """Bring back ``folder`` if a crash between the two renames of a swap left it under its retired name."""
     if not folder.exists() and _retired(folder).exists():
-        with _locked(folder.parent):
+        with _locked(folder):
             _restore(folder)
 
 
@@ -89,11 +98,30 @@ def _swap(fresh: Path, folder: Path) -> None:
     if folder.exists():
         os.rename(folder, _retired(folder))
     os.rename(fresh, folder)
-    parent = os.open(folder.parent, os.O_RDONLY)
+    _sync(folder.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Wait until everything new below a folder is on the disk, and nothing else: a robot records while it saves.
+
+    Hard links are of an earlier save, which waited for them. Many threads wait at once, so that the file system can
+    write thousands of small files together.
+    """
+    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]
+    with ThreadPoolExecutor(SYNCING_THREADS) as pool:
+        for inside in folders:
+            with os.scandir(inside) as found:
+                fresh = [f.path for f in found if f.is_file(follow_symlinks=False) and f.stat().st_nlink == 1]
+            list(pool.map(_sync, fresh))
+        list(pool.map(_sync, folders))
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(parent)
+        os.fsync(handle)
     finally:
-        os.close(parent)
+        os.close(handle)
 
 
 def _restore(folder: Path) -> None:
@@ -110,19 +138,42 @@ def _tidy(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(parent: Path) -> Iterator[None]:
-    """Hold an advisory lock on a folder; the kernel releases it even if the process is killed."""
-    handle = os.open(parent, os.O_RDONLY)
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock on the place of a folder; the kernel releases it even if the process is killed.
+
+    It is on a file of its own beside the folder, opened for writing: NFS grants an exclusive lock on nothing else.
+    """
+    file = folder.with_name(f".{folder.name}.lock")
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while (handle := _try_lock(file)) is None:
+        if time.monotonic() > deadline:
+            raise MapError(f"another process keeps saving in {folder.parent}: try again later")
+        time.sleep(0.02)
     try:
-        deadline = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise MapError(f"another process keeps saving in {parent}: try again later") from None
-                time.sleep(0.02)
         yield
     finally:
+        file.unlink(missing_ok=True)  # before the lock is released: who waits for it sees that it is not the file's
         os.close(handle)
+
+
+def _try_lock(file: Path) -> int | None:
+    """A handle that holds the lock; None where somebody else has it."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning(
+                "%s: this file system has no locks; do not save there from two programs at once", file.parent
+            )
+        if file.exists() and os.path.samestat(os.fstat(handle), file.stat()):
+            return handle
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -63,6 +64,7 @@ class KeyframeMap:
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
         self._lock = threading.RLock()
+        self._indexing = threading.Lock()  # held while a vocabulary is trained; adding and saving go on meanwhile
         self._saving = threading.Lock()  # held for as long as the disk takes; adding goes on meanwhile
 
     # -- keyframes ---------------------------------------------------------------------------------
@@ -243,8 +245,9 @@ class KeyframeMap:
         try:
             self._cache.copy_to(fresh, entries)
             with self._lock:
-                for signature, (_, index) in self._indexes.items():
-                    index.save(_index_file(fresh, signature))
+                indexes = {signature: index for signature, (_, index) in self._indexes.items()}
+            for signature, index in indexes.items():
+                index.save(_index_file(fresh, signature))
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
@@ -257,22 +260,27 @@ class KeyframeMap:
         return ids, view_overlap(np.asarray(map_T_camera, dtype=np.float64), map_T_keyframes, self.scene_depth_m)
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
+        """The appearance index of the keyframes of now. An index that was given out never changes."""
         signature = _checked_signature(matcher)
-        with self._lock:
-            revision, index = self._indexes.get(signature, (-1, None))
-            if index is not None and revision == self._revision:
-                return index
-            if index is None:
-                index = RetrievalIndex.load(_index_file(self.path, signature)) if self.path else RetrievalIndex()
-            keys = {id: entry.content_key for id, entry in self._entries.items()}
+        with self._indexing:
+            with self._lock:
+                now, path = self._revision, self.path
+                keys = {id: entry.content_key for id, entry in self._entries.items()}
+                revision, known = self._indexes.get(signature, (-1, None))
+            if known is not None and revision == now:
+                return known
+            if known is None:
+                known = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
+            index = copy(known)
             changed = index.update(keys, lambda id: matcher.local_descriptors(self.features(matcher, id)))
-            self._indexes[signature] = (self._revision, index)
-            if changed and self.path is not None:
-                try:
-                    index.save(_index_file(self.path, signature))
-                except OSError as error:
-                    self._cache.warn_once(self.path, error)
-            return index
+            with self._lock:
+                self._indexes[signature] = (now, index)
+        if changed and path is not None:
+            try:
+                index.save(_index_file(path, signature))
+            except OSError as error:
+                self._cache.warn_once(path, error)
+        return index
 
     def _entry(self, id: str) -> Entry:
         try:

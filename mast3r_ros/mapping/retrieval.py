@@ -52,7 +52,7 @@ class RetrievalIndex:
         return len(self._keys)
 
     def update(self, keys: Mapping[str, str], describe: Describe) -> bool:
-        """Bring the index in line with the map.
+        """Bring the index in line with the map. Nothing is changed in place: a shallow copy of before stays as it was.
 
         Args:
             keys: content key by keyframe id, in the map's order.

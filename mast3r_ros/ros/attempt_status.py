@@ -50,6 +50,7 @@ def to_message(name: str, estimate: PoseEstimate, timings_ms: Mapping[str, float
         "reason": estimate.reason.value,
         "keyframes": " ".join(estimate.keyframes),
         "confidence": f"{estimate.confidence:.4f}",
+        "depth check": estimate.evidence.depth_check.value,
     }
     values |= {EVIDENCE + key: f"{value:.6g}" for key, value in asdict(estimate.evidence).items()}
     values |= {LATENCY + stage: f"{ms:.3f}" for stage, ms in timings_ms.items()}

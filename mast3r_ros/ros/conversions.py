@@ -101,12 +101,14 @@ def rgb_from_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
     return codec.decode_image(message.data, **_layout(message))
 
 
-def metres_from_depth(message: Image) -> NDArray[np.float32]:
-    """Depth image (16UC1 mm, 32FC1 m) -> (H, W) float32 metres, 0 where invalid.
+def metres_from_depth(message: Image | CompressedImage) -> NDArray[np.float32]:
+    """Depth image (16UC1 mm, 32FC1 m), or compressedDepth (PNG, RVL) -> (H, W) float32 metres, 0 where invalid.
 
     Raises:
         CodecError: naming what is wrong with the message.
     """
+    if isinstance(message, CompressedImage):
+        return codec.decode_compressed_depth(message.data, message.format)
     return codec.decode_depth(message.data, **_layout(message))
 
 

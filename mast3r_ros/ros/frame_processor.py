@@ -17,7 +17,7 @@ from rclpy.node import Node
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import planar, se3
-from mast3r_ros.localization.estimate import PoseEstimate
+from mast3r_ros.localization.estimate import DepthCheck, PoseEstimate
 from mast3r_ros.localization.localizer import PosePrior
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros.attempts import Attempts, Outcome
@@ -100,10 +100,14 @@ class FrameProcessor:
     def reset(self) -> None:
         """The robot may be anywhere: forget the track, stop broadcasting, drop the attempt in work."""
         with self._lock:
-            self._epoch += 1
-            self._reset_wanted = True
-            self._seeded_at = None
-            self._correction.forget()
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Whoever holds the lock ends an epoch: an attempt checks its own and publishes its pose under one hold."""
+        self._epoch += 1
+        self._reset_wanted = True
+        self._seeded_at = None
+        self._correction.forget()
 
     def time_jumped(self) -> None:
         """Time went back: nothing from before holds any longer."""
@@ -121,8 +125,8 @@ class FrameProcessor:
 
     def switch(self, relocalizer: Relocalizer) -> None:
         """Use another map from the next frame on."""
-        self.reset()
         with self._lock:
+            self._begin_anew()
             self._next = relocalizer
         self._outputs.forget_path()
 
@@ -147,9 +151,10 @@ class FrameProcessor:
     def _attempt(self, arrival: Arrival) -> None:
         settings = self._settings()
         p = settings.node
-        epoch = self._obey_requests()
+        self._obey_requests()
         if not self._is_timely(arrival, p):
             return
+        epoch = self._obey_requests()  # of after a jump in time, which this very image may have told
         clock = _Stages()
         frame = self._intake.frame(
             arrival, rectified=p.rectified, info_wait_s=p.camera_info_wait, depth_slop_s=p.depth_slop
@@ -163,13 +168,16 @@ class FrameProcessor:
         estimate = replace(self._relocalizer.track(frame, where.odom_T_camera), stamp_ns=frame.stamp_ns)
         clock.skip()
         with self._lock:
-            if epoch != self._epoch:
-                return  # time jumped or a reset came meanwhile: this pose belongs to the past
-        self._publish(frame, estimate, where, arrival, p)
+            if epoch != self._epoch:  # time jumped or a reset came meanwhile: this pose belongs to the past
+                self._statistics.count("overtaken by a reset")
+                return
+            self._publish_verdict(estimate, where, arrival, p)
+        self._publish_pictures(frame, estimate, arrival, p)
         clock.lap("publish")
         whole = (time.monotonic_ns() - arrival.received_ns) / 1e6
         stages = {**clock.ms, **estimate.timings_ms, "image to pose": whole}
         self._statistics.attempt(estimate.localized, estimate.reason.value, stages)
+        self._tell_unchecked_depth(estimate)
         self._outputs.status(estimate, stages, where.camera_frame)
 
     def _obey_requests(self) -> int:
@@ -206,7 +214,6 @@ class FrameProcessor:
         if back > JUMP_S:
             self._complaints.say("time_jump", f"image stamps went back by {back:.1f} s: starting anew")
             self.time_jumped()
-            self._obey_requests()
         elif back > 0:
             self._statistics.count("out of order")
             return False
@@ -279,17 +286,27 @@ class FrameProcessor:
                 self._prior = None
         self._complaints.cured("prior_waits")
 
-    def _publish(
-        self, frame: Frame, estimate: PoseEstimate, where: _Whereabouts, arrival: Arrival, p: NodeSettings
-    ) -> None:
+    def _publish_verdict(self, estimate: PoseEstimate, where: _Whereabouts, arrival: Arrival, p: NodeSettings) -> None:
         if estimate.localized:
             asked = self._attempts.answer(arrival.received_ns, Outcome(True, _pose_in_words(estimate, p)))
             self._publish_pose(estimate, where, asked, p)
-            self._outputs.cloud(self._relocalizer.localizer, frame, estimate, p.points_stride)
         else:
             words = f"not localized: {estimate.reason.value} ({estimate.detail})"
             self._attempts.answer(arrival.received_ns, Outcome(False, words))
+
+    def _publish_pictures(self, frame: Frame, estimate: PoseEstimate, arrival: Arrival, p: NodeSettings) -> None:
+        if estimate.localized:
+            self._outputs.cloud(self._relocalizer.localizer, frame, estimate, p.points_stride)
         self._outputs.matches(frame, estimate, self._relocalizer.map, arrival.message.header.frame_id)
+
+    def _tell_unchecked_depth(self, estimate: PoseEstimate) -> None:
+        """Depth that comes and says nothing where it is asked would look like a check that was passed."""
+        if estimate.evidence.depth_check is DepthCheck.TOO_SPARSE:
+            self._statistics.count("not checked against depth")
+            share = f"at {estimate.evidence.depth_coverage:.0%} of the inliers"
+            self._complaints.say("sparse_depth", f"poses are not checked against depth: it was measured {share} only")
+        elif estimate.evidence.depth_check is DepthCheck.DONE:
+            self._complaints.cured("sparse_depth")
 
     def _publish_pose(self, estimate: PoseEstimate, where: _Whereabouts, asked: bool, p: NodeSettings) -> None:
         """~/pose is the robot's, as AMCL has it; the camera's only where TF has never told where it is mounted."""

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from mast3r_ros.errors import CalibrationError, CodecError, UserError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.ros import conversions
+from mast3r_ros.ros.calibration import Calibration
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.depth_registration import DepthRegistration
 
@@ -50,7 +51,7 @@ class Intake:
     ``take_*`` are called from subscriptions and only keep the message; ``frame`` decodes, on the worker.
 
     Args:
-        registration: registers depth of another camera; None: such depth is refused.
+        registration: takes depth to the image; None while no depth is heard.
     """
 
     def __init__(self, complaints: Complaints, registration: DepthRegistration | None = None) -> None:
@@ -58,10 +59,10 @@ class Intake:
         self._complaints = complaints
         self._news = threading.Condition()
         self._info: CameraInfo | None = None
-        self._depths: deque[Image] = deque(maxlen=5)
+        self._depths: deque[Image | CompressedImage] = deque(maxlen=5)
         self._depth_at = -np.inf
         self._first_image_at: float | None = None
-        self._camera: tuple[object, Camera | None] | None = None
+        self._known = Calibration()
 
     def take_info(self, message: CameraInfo) -> None:
         """A camera_info has come."""
@@ -69,7 +70,7 @@ class Intake:
             self._info = message
             self._news.notify_all()
 
-    def take_depth(self, message: Image) -> None:
+    def take_depth(self, message: Image | CompressedImage) -> None:
         """A depth image has come."""
         with self._news:
             self._depths.append(message)
@@ -79,7 +80,8 @@ class Intake:
     def clear(self) -> None:
         """Forget what was kept: the node was deactivated, or time has jumped."""
         with self._news:
-            self._info, self._first_image_at, self._camera = None, None, None
+            self._info = self._first_image_at = None
+            self._known.forget()
             self._depths.clear()
 
     def forget_depth(self) -> None:
@@ -100,7 +102,7 @@ class Intake:
             raise FrameRefused("bad_image", f"image refused: {error}") from error
         self._complaints.cured("bad_image")
         camera = self._calibration(image.shape[1], image.shape[0], rectified, info_wait_s)
-        depth = self._depth_of(message, camera, image.shape[:2], round(depth_slop_s * 1e9))
+        depth = self._depth_of(message, camera, (image.shape[0], image.shape[1]), round(depth_slop_s * 1e9))
         return Frame(image, camera, arrival.stamp_ns, depth)
 
     def _calibration(self, width: int, height: int, rectified: bool, wait_s: float) -> Camera | None:
@@ -118,7 +120,7 @@ class Intake:
             )
             return None
         try:
-            camera = self._camera_for(info, width, height, rectified)
+            camera = self._known.camera(info, width, height, rectified)
         except CalibrationError as error:
             raise FrameRefused("bad_camera_info", f"camera_info refused: {error}") from error
         self._complaints.cured("waiting_for_camera_info", "no_camera_info", "bad_camera_info")
@@ -130,38 +132,16 @@ class Intake:
             self._complaints.cured("uncalibrated")
         return camera
 
-    def _camera_for(self, info: CameraInfo, width: int, height: int, rectified: bool) -> Camera | None:
-        """The same Camera object as long as the calibration stays the same: it caches its rays."""
-        roi = info.roi
-        key = (
-            *(np.asarray(values).tobytes() for values in (info.k, info.d, info.p)),
-            *(info.distortion_model, info.width, info.height, info.binning_x, info.binning_y),
-            *(roi.x_offset, roi.y_offset, roi.width, roi.height, width, height, rectified),
-        )
-        if self._camera is None or self._camera[0] != key:
-            self._camera = key, conversions.camera_for_image(info, width, height, rectified)
-        return self._camera[1]
-
     def _depth_of(
-        self, image: Image | CompressedImage, camera: Camera | None, shape: tuple[int, ...], slop_ns: int
+        self, image: Image | CompressedImage, camera: Camera | None, shape: tuple[int, int], slop_ns: int
     ) -> NDArray[np.float32] | None:
         """Depth that belongs to the image, registered to it; None where there is none to trust."""
         message = self._wait_for_depth(conversions.stamp_ns(image.header.stamp), slop_ns)
-        if message is None:
-            return None
-        colour_frame = image.header.frame_id
-        fits = message.header.frame_id == colour_frame and (message.height, message.width) == tuple(shape)
-        if not fits and self.registration is None:
-            self._complaints.say(
-                "unregistered_depth",
-                f"depth ignored: it is {message.width}x{message.height} in frame '{message.header.frame_id}', the "
-                f"image {shape[1]}x{shape[0]} in '{colour_frame}'; use the topic of depth registered to colour",
-            )
+        if message is None or self.registration is None:
             return None
         try:
-            depth = conversions.metres_from_depth(message)
-            if self.registration is not None and not (fits and self.registration.same_view(message, camera)):
-                depth = self.registration.registered(depth, message, colour_frame, camera)
+            measured = conversions.metres_from_depth(message)
+            depth = self.registration.registered(measured, message.header, image.header, camera, shape)
         except CodecError as error:
             self._complaints.say("bad_depth", f"depth ignored: {error}")
             return None
@@ -171,13 +151,13 @@ class Intake:
         self._complaints.cured("unregistered_depth", "bad_depth")
         return depth
 
-    def _wait_for_depth(self, stamp_ns: int, slop_ns: int) -> Image | None:
+    def _wait_for_depth(self, stamp_ns: int, slop_ns: int) -> Image | CompressedImage | None:
         """The depth message nearest in time, waiting a little where depth is being published."""
 
-        def distance(message: Image) -> int:
+        def distance(message: Image | CompressedImage) -> int:
             return abs(conversions.stamp_ns(message.header.stamp) - stamp_ns)
 
-        def nearest() -> Image | None:
+        def nearest() -> Image | CompressedImage | None:
             return min((d for d in self._depths if distance(d) <= slop_ns), key=distance, default=None)
 
         with self._news:

@@ -37,6 +37,11 @@ def camera_arguments() -> list[DeclareLaunchArgument]:
         ),
         DeclareLaunchArgument("camera_info", default_value="", description=f"topic of calibration; {as_camera}"),
         DeclareLaunchArgument("depth", default_value="", description=f"topic of depth; {as_camera}"),
+        DeclareLaunchArgument(
+            "depth_transport",
+            default_value="raw",
+            description="raw, or compressedDepth for the topic DEPTH/compressedDepth",
+        ),
         DeclareLaunchArgument("depth_info", default_value="", description=f"calibration of depth; {as_camera}"),
     ]
 
@@ -91,11 +96,12 @@ def processing_node(context: LaunchContext, executable: str, topics: CameraTopic
     then what the camera asks for, then the launch arguments.
     """
     settings = [shared("config", topics.settings)] if topics.settings else []
-    transport = value(context, "image_transport")
+    transport, depth_transport = value(context, "image_transport"), value(context, "depth_transport")
+    depth = topics.depth or "depth"
     remappings = {
         "image": f"{topics.image}/compressed" if transport == "compressed" else topics.image,
         "camera_info": topics.camera_info,
-        "depth": topics.depth or "depth",
+        "depth": f"{depth}/compressedDepth" if depth_transport == "compressedDepth" else depth,
         "depth/camera_info": topics.depth_info or "depth/camera_info",
     }
     return Node(
@@ -107,7 +113,12 @@ def processing_node(context: LaunchContext, executable: str, topics: CameraTopic
         parameters=[
             value(context, "params_file"),
             *settings,
-            {"use_sim_time": is_true(context, "use_sim_time"), "image_transport": transport, **overrides},
+            {
+                "use_sim_time": is_true(context, "use_sim_time"),
+                "image_transport": transport,
+                "depth_transport": depth_transport,
+                **overrides,
+            },
         ],
         remappings=[(name, topic) for name, topic in remappings.items() if name != topic],
         arguments=["--ros-args", "--log-level", value(context, "log_level")],

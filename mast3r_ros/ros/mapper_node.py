@@ -77,7 +77,7 @@ class Mapper(Node):
         self._last_stamp_ns = self._shown = 0
         self._next_trial = self._next_autosave = 0.0
         self._tf = TransformListener(self, lambda message: self._complaints.say("bad_transform", message))
-        self._registration = DepthRegistration(self._tf, self._settings.tf_timeout)
+        self._registration = DepthRegistration(self._tf, lambda: self._table.snapshot().tf_timeout)
         self._intake = Intake(self._complaints, self._registration)
         self._mapping = LatestWorker(self._map, self._failed, "mapping")
         self._trying = LatestWorker(self._try, self._failed, "coverage")
@@ -122,7 +122,8 @@ class Mapper(Node):
         listen(CompressedImage if compressed else Image, "image", self._take_image, qos.newest())
         listen(CameraInfo, "camera_info", self._intake.take_info, qos.small_sensor_data())
         if self._settings.use_depth:
-            listen(Image, "depth", self._intake.take_depth, qos.small_sensor_data())
+            packed = self._settings.depth_transport == "compressedDepth"
+            listen(CompressedImage if packed else Image, "depth", self._intake.take_depth, qos.small_sensor_data())
             listen(CameraInfo, "depth/camera_info", self._registration.take_info, qos.small_sensor_data())
         self._keyframes_topic = self.create_publisher(
             MarkerArray, "~/keyframes", qos.latched(), event_callbacks=qos.silent_publisher()

@@ -30,6 +30,9 @@ class MapperParameters:
     )
     rectified: bool = setting(False, "The images are rectified: P of camera_info holds, without distortion.")
     use_depth: bool = setting(True, "Use the depth topic where somebody publishes it.", fixed=True)
+    depth_transport: str = setting(
+        "raw", "Type of the depth topic: Image or CompressedImage.", choices=("raw", "compressedDepth"), fixed=True
+    )
     depth_slop: float = setting(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
 
     global_frame_id: str = setting("map", "Frame of the poses (map, or odom where that is good enough).", fixed=True)

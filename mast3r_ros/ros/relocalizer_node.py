@@ -34,6 +34,7 @@ from mast3r_ros.ros.amcl_interface import AmclInterface
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.correction import CorrectionBroadcaster
+from mast3r_ros.ros.depth_registration import DepthRegistration
 from mast3r_ros.ros.frame_processor import FrameProcessor
 from mast3r_ros.ros.intake import Arrival, Intake
 from mast3r_ros.ros.lifecycle import Lifecycle
@@ -208,16 +209,17 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         assert self._outputs is not None and self._amcl is not None
         p = self._settings.snapshot().node
         self._worker.start()
-        self._processor.transforms = TransformListener(self, lambda why: self._complaints.say("bad_tf", why))
+        transforms = TransformListener(self, lambda why: self._complaints.say("bad_tf", why))
+        self._processor.transforms = transforms
         image_type = CompressedImage if p.image_transport == "compressed" else Image
         self._subscribe(image_type, "image", self._take_image, qos.newest())
         self._subscribe(CameraInfo, "camera_info", self._intake.take_info, qos.newest())
         if p.use_depth:
-            self._subscribe(Image, "depth", self._intake.take_depth, qos.newest())
+            self._hear_depth(p, transforms)
         if p.feed != "amcl":  # our own seeds on initialpose would come back as priors
             self._subscribe(PoseWithCovarianceStamped, "initialpose", self._amcl.take_initial_pose, qos.reliable())
         timer = self.create_timer(1 / p.tf_rate, self._repeat_correction, MutuallyExclusiveCallbackGroup())
-        self._live += [self._processor.transforms.destroy, lambda: self.destroy_timer(timer)]
+        self._live += [transforms.destroy, lambda: self.destroy_timer(timer)]
         self._outputs.map(self._processor.relocalizer.map, p.map_points_voxel, self._now_ns())
         self._form_bond(p)
 
@@ -229,6 +231,13 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         elif not p.autostart:  # a lifecycle manager started us, and may wait for a bond
             why = "the ROS package bond is not installed"
             self.get_logger().warning(f"no bond: {why}. Nav2's lifecycle manager needs bond_timeout: 0.0, then")
+
+    def _hear_depth(self, p: NodeSettings, transforms: TransformListener) -> None:
+        registration = DepthRegistration(transforms, lambda: self._settings.snapshot().node.tf_timeout)
+        self._intake.registration = registration
+        depth_type = CompressedImage if p.depth_transport == "compressedDepth" else Image
+        self._subscribe(depth_type, "depth", self._intake.take_depth, qos.newest())
+        self._subscribe(CameraInfo, "depth/camera_info", registration.take_info, qos.newest())
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: object) -> None:
         group = MutuallyExclusiveCallbackGroup()

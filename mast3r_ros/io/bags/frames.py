@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import BagError, CalibrationError, CodecError
-from mast3r_ros.frames import Camera, Frame, register_depth
+from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.io import codec
+from mast3r_ros.registration import register_depth, same_view
 from mast3r_ros.transforms import TransformUnavailable
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ TRANSPORTS = ("/compressedDepth", "/compressed")
 LIKELY = {"color": 4, "colour": 4, "rgb": 4, "left": 2, "front": 1, "infra": -2, "ir": -2, "right": -1, "debug": -8}
 #: How long, in recording time, a frame waits for its camera_info and depth.
 PATIENCE_NS = 250_000_000
-#: Intrinsics that differ by less than this share belong to the same camera.
-SAME_INTRINSICS = 0.01
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ class _DepthOf:
         depth = decode_any_depth(message)
         depth_camera = self._depth_camera(depth.shape[1], depth.shape[0])
         ours, theirs = image.header.frame_id.lstrip("/"), message.header.frame_id.lstrip("/")
-        if ours == theirs and depth.shape == shape and _same_view(depth_camera, camera):
+        if ours == theirs and depth.shape == shape and same_view(depth_camera, camera):
             return depth
         what = f"depth on {self.topics.depth} is not registered to {self.topics.image}"
         if depth_camera is None or camera is None:
@@ -254,13 +253,6 @@ class _DepthOf:
             raise BagError(f"{self.bag.path}: {why}: record it, or do without depth")
         self._refused = True
         self.bag.report(f"{why}: the depth is not used")
-
-
-def _same_view(depth_camera: Camera | None, camera: Camera | None) -> bool:
-    """Whether depth with the colour camera's frame id has its intrinsics too, as far as is known."""
-    if depth_camera is None or camera is None:
-        return True
-    return np.allclose(depth_camera.K, camera.K, rtol=SAME_INTRINSICS, atol=1.0)
 
 
 def stamp_ns(message: Any) -> int:

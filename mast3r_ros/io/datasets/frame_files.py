@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.frames import Camera, Frame, PosedFrame, register_depth
+from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec import fit_camera_to_image
 from mast3r_ros.io.datasets.base import FrameList, read_depth, read_image, read_pose
+from mast3r_ros.registration import register_depth
 
 FRAME_RATE = 30
 
@@ -76,12 +76,7 @@ class FrameFiles(FrameList):
         depth = read_depth(file)
         height, width = depth.shape
         depth_camera = fit_camera_to_image(self._rig.depth, width, height)
-        if camera.width <= width:
-            return register_depth(depth, depth_camera, camera, self._rig.colour_T_depth)
-        # Scattered into an image with more pixels than were measured, depth would be full of holes.
-        registered = register_depth(depth, depth_camera, camera.resized(width, height), self._rig.colour_T_depth)
-        size = (camera.width, camera.height)
-        return np.asarray(cv2.resize(registered, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.float32)
+        return register_depth(depth, depth_camera, camera, self._rig.colour_T_depth)
 
 
 def colour_files(folder: Path) -> list[Path]:

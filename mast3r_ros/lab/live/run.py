@@ -151,8 +151,9 @@ def _prepare(settings: LiveSettings) -> LiveRun:
             base_T_camera = None
         transport = "compressed" if bag.topics[topics.image].type == COMPRESSED else "raw"
         has_odometry = transforms.can_transform(wanted.odom_frame, camera_frame)
-        depth = topics.depth if topics.depth and bag.topics[topics.depth].type != COMPRESSED else None
-        about = {**vars(topics), "depth": depth, "image_transport": transport, "odometry": has_odometry}
+        packed = topics.depth is not None and bag.topics[topics.depth].type == COMPRESSED
+        about = {**vars(topics), "image_transport": transport, "odometry": has_odometry}
+        about["depth_transport"] = "compressedDepth" if packed else "raw"
         evaluation = Evaluation(f"live run of {settings.bag.name}", settings={**about, "rate": settings.rate})
         replay = Replay(evaluation, camera_frame, base_T_camera)
         return LiveRun(replay, bag.topics[topics.image].count, bag.start_ns)
@@ -165,6 +166,7 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
         "use_sim_time": True,
         "map": str(settings.map.resolve()),
         "image_transport": about["image_transport"],
+        "depth_transport": about["depth_transport"],
         "use_depth": about["depth"] is not None,
         "odom_frame_id": settings.topics.odom_frame if about["odometry"] else "",
         "base_frame_id": settings.topics.base_frame,
@@ -173,9 +175,10 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
     }
     file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
     arguments = ["--ros-args", "--params-file", str(file)]
-    for name in ("image", "camera_info", "depth"):
-        if about[name]:
-            arguments += ["-r", f"{name}:={about[name]}"]
+    heard = {"image": "image", "camera_info": "camera_info", "depth": "depth", "depth/camera_info": "depth_info"}
+    for name, topic in heard.items():
+        if about[topic]:
+            arguments += ["-r", f"{name}:={about[topic]}"]
     return arguments
 
 
