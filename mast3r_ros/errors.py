@@ -4,9 +4,22 @@ Every failure that a user can cause or cure is a ``UserError``: its message name
 wrong and the way out. The CLI prints it and exits 1; a node logs it once and lives on.
 """
 
+import sys
+
 
 class UserError(Exception):
     """Base of all errors whose message alone is enough for a user to act on."""
+
+
+def missing_module(error: ModuleNotFoundError) -> str:
+    """A sentence for a Python module that is not installed where this program runs; see docs/install.md."""
+    name = (error.name or str(error)).partition(".")[0]
+    way_out = (
+        "source the setup file of ROS 2"
+        if name in ("rclpy", "tf2_msgs") or name.endswith(("_msgs", "_srvs"))
+        else "activate the virtual environment that has it, or install it there"
+    )
+    return f"the Python module {name} is missing in {sys.executable}: {way_out} (docs/install.md)"
 
 
 class CalibrationError(UserError):

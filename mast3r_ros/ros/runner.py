@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from mast3r_ros.errors import UserError
+from mast3r_ros.errors import UserError, missing_module
+from mast3r_ros.waiting_threads import let_them_sleep
 
 #: Enough for a transition, a map being loaded and a waiting ~/relocalize side by side, and callbacks beside them.
 THREADS = 6
@@ -47,10 +48,15 @@ def run(module: str, name: str, args: Sequence[str] | None = None) -> int:
         the node's ``exit_code`` after a signal (0 if it has none), 1 if the node could not be made (a message has
         said why).
     """
+    let_them_sleep()
     stop = _Stop()
-    make_node = getattr(importlib.import_module(module), name)
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    try:
+        make_node = getattr(importlib.import_module(module), name)
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+    except ModuleNotFoundError as error:
+        print(f"error: {missing_module(error)}", file=sys.stderr)
+        return 1
 
     if stop:
         return 0
