@@ -129,6 +129,7 @@ def test_without_rviz_the_node_starts_and_a_sentence_says_so(name: str, required
         ("log_level", "loud", "log_level:=loud .* debug, info, warn, error, fatal"),
         ("log_level", "relocalizer:=loud", "log_level:=relocalizer:=loud"),
         ("image_transport", "theora", "image_transport:=theora .* raw, compressed"),
+        ("depth_transport", "theora", "depth_transport:=theora .* raw, compressedDepth"),
         ("camera", "kinect9", "camera:=kinect9 .* realsense"),
         ("rate", "fast", "rate:=fast is no number"),
         ("start_offset", "late", "start_offset:=late"),
@@ -165,7 +166,7 @@ def test_right_arguments_are_taken_in_every_spelling(monkeypatch: pytest.MonkeyP
 def test_what_is_not_given_is_left_to_the_parameter_file() -> None:
     """nav2.yaml says autostart: false; so does whoever starts the node with it."""
     node = planned("relocalization", params_file=str(SHARE / "config" / "nav2.yaml")).programs[0]
-    assert set(table(node)) == {"use_sim_time", "image_transport"}
+    assert set(table(node)) == {"use_sim_time", "image_transport", "depth_transport"}
     assert table(planned("relocalization", autostart="false").programs[0])["autostart"] is False
 
 

@@ -22,7 +22,8 @@ from mast3r_ros.ros import recorded_topics
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 #: Those of ROS 2, by the names it takes on a command line.
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
-TRANSPORTS = ("raw", "compressed")
+#: By the argument that names them.
+TRANSPORTS = {"image_transport": ("raw", "compressed"), "depth_transport": ("raw", "compressedDepth")}
 #: The mapper saves its map when it is told to stop, seconds.
 TIME_TO_STOP = 60.0
 #: A large map takes a while to load, and the first images of a recording should not be missed, seconds.
@@ -200,6 +201,7 @@ def _camera_arguments() -> list[Argument]:
         Argument("image_transport", "raw, or compressed for the topic IMAGE/compressed", "raw"),
         Argument("camera_info", "topic of calibration" + as_camera),
         Argument("depth", "topic of depth" + as_camera),
+        Argument("depth_transport", "raw, or compressedDepth for the topic DEPTH/compressedDepth", "raw"),
         Argument("depth_info", "calibration of depth" + as_camera),
     ]
 
@@ -257,7 +259,7 @@ def _as_recorded(given: Mapping[str, str]) -> tuple[dict[str, str], CameraTopics
     found = recorded_topics.find(
         recorded_topics.Wish(
             bag=given["bag"],
-            compressed=_transport(given) == "compressed",
+            **_transports(given),
             preset=is_preset,
             namespace=given["namespace"],
             **said,
@@ -271,18 +273,20 @@ def _as_recorded(given: Mapping[str, str]) -> tuple[dict[str, str], CameraTopics
         depth_info=given["depth_info"] or found.depth_info,
     )
     recorded = {
-        "image_transport": "compressed" if found.compressed else "raw",
+        "image_transport": found.image_transport,
+        "depth_transport": found.depth_transport,
         "tf": given["tf"] or found.tf,
         "tf_static": given["tf_static"] or found.tf_static,
     }
     return {**given, **recorded}, topics
 
 
-def _transport(given: Mapping[str, str]) -> str:
-    transport = given["image_transport"]
-    if transport not in TRANSPORTS:
-        raise UserError(f"image_transport:={transport} is not known: choose one of {', '.join(TRANSPORTS)}")
-    return transport
+def _transports(given: Mapping[str, str]) -> dict[str, str]:
+    """How images and depth are packed, by argument (and parameter)."""
+    for name, known in TRANSPORTS.items():
+        if given[name] not in known:
+            raise UserError(f"{name}:={given[name]} is not known: choose one of {', '.join(known)}")
+    return {name: given[name] for name in TRANSPORTS}
 
 
 def _parameter_file(given: Mapping[str, str]) -> str:
@@ -318,11 +322,11 @@ def _node_and_rviz(
 
     Parameters of the node: the file first, then what the camera asks for, then the launch arguments.
     """
-    transport, sim_time = _transport(given), switch(given, "use_sim_time")
+    transports, sim_time = _transports(given), switch(given, "use_sim_time")
     remappings = {
-        "image": f"{topics.image}/compressed" if transport == "compressed" else topics.image,
+        "image": recorded_topics.packed(topics.image, transports["image_transport"]),
         "camera_info": topics.camera_info or "camera_info",
-        "depth": topics.depth or "depth",
+        "depth": recorded_topics.packed(topics.depth or "depth", transports["depth_transport"]),
         "depth/camera_info": topics.depth_info or "depth/camera_info",
     }
     transforms = (("/tf", given["tf"]), ("/tf_static", given["tf_static"]))
@@ -333,7 +337,7 @@ def _node_and_rviz(
         parameters=(
             _parameter_file(given),
             *([installation.config(topics.settings)] if topics.settings else []),
-            {"use_sim_time": sim_time, "image_transport": transport, **overrides},
+            {"use_sim_time": sim_time, **transports, **overrides},
         ),
         remappings=(*((name, topic) for name, topic in remappings.items() if name != topic), *transforms),
         arguments=("--ros-args", "--log-level", _log_level(given)),

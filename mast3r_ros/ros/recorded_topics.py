@@ -23,8 +23,8 @@ class Wish:
 
     Attributes:
         bag: the recording.
-        image, camera_info, depth: topics; ``image`` is the raw one, also of compressed images.
-        compressed: the images are compressed ones.
+        image, camera_info, depth: topics, the raw ones also where they are packed.
+        image_transport, depth_transport: how they are packed (raw, compressed, compressedDepth).
         preset: the topics are a camera driver's usual ones: they may have been recorded in a namespace or
             compressed, and only the images must be there.
         namespace: of the robot.
@@ -34,19 +34,21 @@ class Wish:
     image: str = ""
     camera_info: str = ""
     depth: str = ""
-    compressed: bool = False
+    image_transport: str = "raw"
+    depth_transport: str = "raw"
     preset: bool = False
     namespace: str = ""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Topics of a recording; empty where there is none. ``image`` is the raw topic, also of compressed images."""
+    """Topics of a recording; empty where there is none. The raw ones, also where they are packed."""
 
     image: str
-    compressed: bool
+    image_transport: str
     camera_info: str
     depth: str
+    depth_transport: str
     depth_info: str
     tf: str
     tf_static: str
@@ -82,18 +84,20 @@ def look(wish: Wish) -> Recorded:
 
     with open_bag(Path(wish.bag).expanduser()) as bag:
         names = set(bag.topics)
-        image = f"{wish.image}/compressed" if wish.compressed and wish.image else wish.image
-        info, depth = wish.camera_info, wish.depth
+        image, info = packed(wish.image, wish.image_transport), wish.camera_info
+        depth = packed(wish.depth, wish.depth_transport)
         if wish.preset:
             image = _first(names, wish.namespace, wish.image, f"{wish.image}/compressed") or image
-            info, depth = (_first(names, wish.namespace, name) if name else "" for name in (info, depth))
+            depth = _first(names, wish.namespace, wish.depth, f"{wish.depth}/compressedDepth") if wish.depth else ""
+            info = _first(names, wish.namespace, info)
         found = find_topics(bag.topics, str(bag.path), image or None, info or None, depth or None)
-        raw = base_name(found.image)
+        raw, raw_depth = base_name(found.image), base_name(found.depth or "")
         return Recorded(
             image=raw,
-            compressed=raw != found.image,
+            image_transport=found.image.removeprefix(raw).lstrip("/") or "raw",
             camera_info=found.camera_info or "",
-            depth=found.depth or "",
+            depth=raw_depth,
+            depth_transport=(found.depth or "").removeprefix(raw_depth).lstrip("/") or "raw",
             depth_info=found.depth_info or "",
             tf=_transforms(names, "/tf"),
             tf_static=_transforms(names, "/tf_static"),
@@ -104,6 +108,11 @@ def _first(names: Iterable[str], namespace: str, *wanted: str) -> str:
     """The first of these topics that was recorded, in the namespace or without it; empty if none was."""
     space = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
     return next((topic for name in wanted for topic in (space + name, name) if topic in names), "")
+
+
+def packed(topic: str, transport: str) -> str:
+    """The topic of a transport, beside the raw one; empty if there is none."""
+    return topic if transport == "raw" or not topic else f"{topic}/{transport}"
 
 
 def _transforms(names: Iterable[str], topic: str) -> str:

@@ -289,7 +289,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
     def _clock_jumped(self, jump: Any) -> None:
         processor = self._processor
         if processor is not None:
-            processor.time_jumped()
+            processor.time_jumped(max(-jump.delta.nanoseconds, 0))
 
     def _say_failure(self, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
