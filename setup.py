@@ -40,10 +40,10 @@ setup(
     ],
     zip_safe=False,
     # The ranges the package accepts; requirements.txt pins what it is tested with. On a robot numpy, scipy,
-    # OpenCV, Pillow, PyYAML and Matplotlib may come from apt (package.xml). ROS 2 itself is not listed: it comes
-    # with the robot, or from requirements-ros.txt.
+    # OpenCV, Pillow, PyYAML and Matplotlib come from apt (package.xml), the others by requirements-robot.txt. ROS 2
+    # itself is not listed: it comes with the robot, or from requirements-ros.txt.
     install_requires=[
-        "setuptools",
+        "setuptools<80",  # PyTorch asks for any; colcon's commands need what 80 removed
         "numpy>=1.21",
         "scipy>=1.8",
         "opencv-python-headless>=4.5.4,<5",

@@ -37,6 +37,8 @@ ROSDEP_KEYS = {
     "pyyaml": "python3-yaml",
     "scipy": "python3-scipy",
 }
+#: Not needed by what runs on a robot.
+LABORATORY = {"rerun-sdk"}
 #: Not from PyPI: brought by ROS 2 on a robot.
 ROS = re.compile(
     r"(rclpy|launch|launch_ros|tf2_ros|ament_index_python|builtin_interfaces|rcl_interfaces|\w+_(msgs|srvs))$"
@@ -129,6 +131,26 @@ def test_every_import_is_a_declared_dependency(repository: Path) -> None:
 def test_package_xml_lists_what_apt_can_bring(repository: Path) -> None:
     keys = {ROSDEP_KEYS[name] for name in accepted(repository) if name in ROSDEP_KEYS}
     assert keys == {key for key in exec_depends(repository) if key.startswith("python3-")}
+
+
+def test_apt_and_the_requirements_of_a_robot_cover_everything(repository: Path) -> None:
+    """docs/install.md: rosdep brings what package.xml lists, pip what requirements-robot.txt lists, in the same ranges."""
+    wanted = requirement_lines((repository / "requirements-robot.txt").read_text())
+    by_pip = {canonicalize_name(requirement.name): requirement for requirement in wanted}
+    from_pip = {name: range_ for name, range_ in accepted(repository).items() if name not in {*ROSDEP_KEYS, *LABORATORY}}
+    assert by_pip == from_pip
+    for dockerfile in ("cpu", "cuda"):
+        assert "-r requirements-robot.txt" in (repository / "docker" / f"{dockerfile}.Dockerfile").read_text()
+
+
+def test_the_dockerfiles_differ_in_pytorch_only(repository: Path) -> None:
+    def steps(name: str) -> list[str]:
+        lines = (repository / "docker" / f"{name}.Dockerfile").read_text().splitlines()
+        return [line.removesuffix(" \\") for line in lines if not line.startswith("#")]
+
+    (cpu_only,) = [line for line in steps("cpu") if line not in steps("cuda")]
+    assert "whl/cpu" in cpu_only and steps("cuda") == [line for line in steps("cpu") if line != cpu_only]
+    assert os.access(repository / "docker" / "entrypoint.sh", os.X_OK)
 
 
 def test_only_the_ros_room_imports_ros(repository: Path) -> None:

@@ -167,7 +167,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
             MapError: if there is no usable map.
         """
         if not p.map:
-            raise MapError("parameter map is empty: give the folder of a map (mast3r_ros map build makes one)")
+            raise MapError("parameter map is empty: give the folder of a map (`mast3r_ros map build` makes one)")
         started = time.monotonic()
         keyframe_map = KeyframeMap.load(p.map)
         if not len(keyframe_map):
