@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 import mast3r_ros
 from mast3r_ros import waiting_threads
+from mast3r_ros.errors import as_run_here
 
 pytestmark = pytest.mark.smoke
 
@@ -134,10 +135,12 @@ def test_package_xml_lists_what_apt_can_bring(repository: Path) -> None:
 
 
 def test_apt_and_the_requirements_of_a_robot_cover_everything(repository: Path) -> None:
-    """docs/install.md: rosdep brings what package.xml lists, pip what requirements-robot.txt lists, in the same ranges."""
+    """docs/install.md: rosdep brings what package.xml lists, pip the rest, in the ranges of setup.py."""
     wanted = requirement_lines((repository / "requirements-robot.txt").read_text())
     by_pip = {canonicalize_name(requirement.name): requirement for requirement in wanted}
-    from_pip = {name: range_ for name, range_ in accepted(repository).items() if name not in {*ROSDEP_KEYS, *LABORATORY}}
+    from_pip = {
+        name: range_ for name, range_ in accepted(repository).items() if name not in {*ROSDEP_KEYS, *LABORATORY}
+    }
     assert by_pip == from_pip
     for dockerfile in ("cpu", "cuda"):
         assert "-r requirements-robot.txt" in (repository / "docker" / f"{dockerfile}.Dockerfile").read_text()
@@ -214,6 +217,17 @@ def test_a_missing_module_is_named_with_the_way_out(repository: Path, tmp_path: 
         )
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
         assert "module numpy" in done.stderr and "docs/install.md" in done.stderr
+
+
+def test_messages_name_the_command_as_it_is_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After colcon build `mast3r_ros` is on no PATH: users are told to say `ros2 run mast3r_ros mast3r_ros`."""
+    sentence = "make one with `mast3r_ros map build SOURCE`; see mast3r_ros in docs"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    built_by_colcon = "make one with `ros2 run mast3r_ros mast3r_ros map build SOURCE`; see mast3r_ros in docs"
+    assert as_run_here(sentence) == built_by_colcon and as_run_here(built_by_colcon) == built_by_colcon
+    (tmp_path / "mast3r_ros").write_text("#!/bin/sh\n")
+    (tmp_path / "mast3r_ros").chmod(0o755)
+    assert as_run_here(sentence) == sentence
 
 
 def test_importing_the_package_leaves_the_environment_alone(repository: Path) -> None:

@@ -24,7 +24,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
-from mast3r_ros.errors import MapError, UserError
+from mast3r_ros.errors import MapError, UserError, as_run_here
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.tracking import Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -94,7 +94,7 @@ class Relocalizer(LifecycleNodeMixin, Node):
             try:
                 self._configure()
             except UserError as error:
-                self.get_logger().error(f"cannot configure: {error}")
+                self.get_logger().error(f"cannot configure: {as_run_here(str(error))}")
                 return FAILURE
             except Exception:
                 self.get_logger().error(f"cannot configure:\n{traceback.format_exc()}")
@@ -343,8 +343,9 @@ class Relocalizer(LifecycleNodeMixin, Node):
             try:
                 tracker = self._load(p, matcher)
             except UserError as error:
-                self.get_logger().error(f"the old map stays: {error}")
-                response.success, response.message = False, f"the old map stays: {error}"
+                message = f"the old map stays: {as_run_here(str(error))}"
+                self.get_logger().error(message)
+                response.success, response.message = False, message
                 return response
             processor.switch(tracker)
             if self._is_active:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from mast3r_ros.errors import UserError, missing_module
+from mast3r_ros.errors import UserError, as_run_here, missing_module
 from mast3r_ros.waiting_threads import let_them_sleep
 
 #: Enough for a transition, a map being loaded and a waiting ~/relocalize side by side, and callbacks beside them.
@@ -73,7 +73,7 @@ def _serve(make_node: Callable[[], Any], stop: _Stop) -> int:
     try:
         node = make_node()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_run_here(str(error))}", file=sys.stderr)
         return 1
     # The executor's threads and the worker share the interpreter: with Python's usual 5 ms the worker waits for its
     # turn after every call into C++, a hundred times a frame. docs/benchmarks.md has what that cost.
