@@ -264,7 +264,9 @@ def test_installed_commands_are_those_of_setup_py(repository: Path) -> None:
     names = {line.split("=")[0].strip() for line in declared_commands(repository, "bdist_wheel")}
     installed = {e.name for e in metadata.distribution("mast3r_ros").entry_points if e.group == "console_scripts"}
     nodes = {f"mast3r_ros_{path.name}" for path in executables(repository)} - {"mast3r_ros_mast3r_ros"}
-    assert names == installed == {"mast3r_ros"} | nodes
+    assert names == {"mast3r_ros"} | nodes
+    by_pip = Path(str(metadata.distribution("mast3r_ros").locate_file(""))).is_relative_to(sys.prefix)
+    assert installed == (names if by_pip else set()), "colcon makes no commands: see setup.py"
 
 
 def test_a_wheel_holds_the_ros_resources_and_every_package(repository: Path, tmp_path: Path) -> None:
