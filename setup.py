@@ -1,10 +1,22 @@
 """Built by colcon (ament_python) on a robot and by pip in a plain virtual environment."""
 
+import sys
 from glob import glob
 
 from setuptools import find_packages, setup
 
 PACKAGE = "mast3r_ros"
+
+# pip makes commands of these in the environment's bin/, which all programs share: they carry the package's name.
+# colcon (`setup.py install` or `develop`) would start them with the Python that colcon runs on, which does not see a
+# virtual environment; `ros2 run` finds executables/ in lib/<package> instead, under their short names.
+COMMANDS = [
+    "mast3r_ros = mast3r_ros.cli.main:main",
+    "mast3r_ros_relocalizer = mast3r_ros.ros.relocalizer:main",
+    "mast3r_ros_mapper = mast3r_ros.ros.mapper:main",
+    "mast3r_ros_bag_player = mast3r_ros.ros.bag_player:main",
+]
+BUILT_BY_COLCON = bool({"install", "develop"} & set(sys.argv))
 
 setup(
     name=PACKAGE,
@@ -21,16 +33,17 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
+        (f"lib/{PACKAGE}", sorted(glob("executables/*"))),
         (f"share/{PACKAGE}/launch", glob("launch/*.py")),
         (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
         (f"share/{PACKAGE}/config/train", sorted(glob("config/train/*.yaml"))),
     ],
     zip_safe=False,
     # The ranges the package accepts; requirements.txt pins what it is tested with. On a robot numpy, scipy,
-    # OpenCV, Pillow, PyYAML and Matplotlib may come from apt (package.xml). ROS 2 itself is not listed: it comes
-    # with the robot, or from requirements-ros.txt.
+    # OpenCV, Pillow, PyYAML and Matplotlib come from apt (package.xml), the others by requirements-robot.txt. ROS 2
+    # itself is not listed: it comes with the robot, or from requirements-ros.txt.
     install_requires=[
-        "setuptools",
+        "setuptools<80",  # PyTorch asks for any; colcon's commands need what 80 removed
         "numpy>=1.21",
         "scipy>=1.8",
         "opencv-python-headless>=4.5.4,<5",
@@ -54,12 +67,5 @@ setup(
         # Needs Debian's libusb-1.0-0 and about 2 GB.
         "open3d": ["open3d>=0.18"],
     },
-    entry_points={
-        "console_scripts": [
-            "mast3r_ros = mast3r_ros.cli.main:main",
-            "relocalizer = mast3r_ros.ros.relocalizer:main",
-            "mapper = mast3r_ros.ros.mapper:main",
-            "bag_player = mast3r_ros.ros.bag_player:main",
-        ],
-    },
+    entry_points={"console_scripts": [] if BUILT_BY_COLCON else COMMANDS},
 )

@@ -12,7 +12,6 @@ NumPy arrays in, typed results out; every error that a user can cause is a :clas
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +50,6 @@ _HOMES = {
 }
 
 moved.install()
-
-# A robot's cores are never idle, and threads that spin while they wait for each other make everything several
-# times slower beside other work: torch's OpenMP threads are asked to sleep instead, and numpy's OpenBLAS, which
-# cannot, gets one thread for its small products. Defaults only; they must be set before numpy and torch are
-# imported. docs/benchmarks.md has the figures.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -127,9 +127,9 @@ main() {
     stage requirements install_requirements requirements*.txt
     mapfile -t interfaces < <(find scripts/interfaces -type f | LC_ALL=C sort)
     stage interfaces build_interfaces requirements-ros.txt "${interfaces[@]}"
-    # Data files are copied by pip, so a changed launch or configuration file repeats this stage.
-    mapfile -t data_files < <(find launch config -type f 2>/dev/null | LC_ALL=C sort)
-    stage package install_package setup.py setup.cfg package.xml "${data_files[@]}"
+    # Data files are copied by pip, so a changed launch, configuration or executable file repeats this stage.
+    mapfile -t data_files < <(find launch config executables -type f 2>/dev/null | LC_ALL=C sort)
+    stage package install_package setup.py package.xml "${data_files[@]}"
     if [ -n "$changed" ]; then
         check_environment
         say "done: the command is .venv/bin/mast3r_ros"

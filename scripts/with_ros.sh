@@ -11,5 +11,12 @@ export ROS_DOMAIN_ID=${ROS_DOMAIN_ID:-$((1 + $$ % 100))}
 export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 export ROS_LOG_DIR=${ROS_LOG_DIR:-$root/.cache/ros_log}
 export ROS_PYTHON_CHECK_FIELDS=${ROS_PYTHON_CHECK_FIELDS:-1}
-export FASTDDS_DEFAULT_PROFILES_FILE=${FASTDDS_DEFAULT_PROFILES_FILE:-$root/config/fastdds.xml}
+
+# Our Fast DDS profile, under the name that the ROS 2 of this command's environment reads.
+python=$(dirname "$(command -v "$1")")/python
+[ -x "$python" ] || python=$root/.venv/bin/python
+[ -x "$python" ] || python=python3
+profile=$("$python" "$root/mast3r_ros/ros/fast_dds.py")
+[ -z "$profile" ] || export "${profile?}"
+
 exec "$@"

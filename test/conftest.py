@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mast3r_ros import waiting_threads
+from mast3r_ros.ros import fast_dds
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # For tests started by plain pytest; scripts/with_ros.sh says the same. Read by rclpy when it is first used.
@@ -16,10 +19,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # gw0, gw1, ...: nodes of t
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("ROS_LOG_DIR", str(REPOSITORY / ".cache" / "ros_log"))
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
-os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds.xml"))
-# As mast3r_ros/__init__.py says: tests import numpy and torch before it, and threads that spin slow them down.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.update(fast_dds.setting(REPOSITORY / "config" / "fastdds.xml"))
+# As the programs do: threads that spin slow the tests down. Nothing above imports numpy or torch.
+waiting_threads.let_them_sleep()
 
 
 @pytest.fixture(scope="session")

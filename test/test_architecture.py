@@ -13,7 +13,7 @@ pytestmark = pytest.mark.smoke
 
 #: From the bottom to the top; docs/architecture.md draws them. A room imports from those before it.
 ROOMS = (
-    *("errors", "moved", "tables", "settings", "geometry", "frames", "registration", "transforms"),
+    *("errors", "moved", "waiting_threads", "tables", "settings", "geometry", "frames", "registration", "transforms"),
     *("io.documents", "io.codec", "io.bags", "io.datasets", "network"),
     *("matching", "mapping", "localization", "pipeline", "pictures", "ros"),
     *("cli.common", "cli.cameras"),

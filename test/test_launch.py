@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import py_compile
 import re
@@ -21,6 +20,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 from ros_world import build_map, ros, values
 from test_ros_bag_player import write_bag
 
+from mast3r_ros.ros import launch_plan
 from mast3r_ros.ros.bag_player import BagPlayerParameters
 from mast3r_ros.ros.cameras import CAMERAS
 from mast3r_ros.ros.mapper_node import Mapper
@@ -36,15 +36,6 @@ TABLES = {"relocalizer": Settings, "mapper": MapperParameters, "bag_player": Bag
 
 def names(table: type) -> set[str]:
     return {entry.name for entry in settings_of(table)}
-
-
-def strings(path: Path) -> list[str]:
-    """All string literals of a Python file."""
-    return [
-        n.value
-        for n in ast.walk(ast.parse(path.read_text()))
-        if isinstance(n, ast.Constant) and isinstance(n.value, str)
-    ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,13 +64,11 @@ def live_topics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[str]]:
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
-def test_launch_files_compile_and_name_files_that_exist(path: Path, tmp_path: Path) -> None:
+def test_launch_files_compile_and_ask_for_plans_that_exist(path: Path, tmp_path: Path) -> None:
     py_compile.compile(str(path), cfile=str(tmp_path / "compiled"), doraise=True)
-    tools = REPOSITORY / "mast3r_ros" / "ros" / "launch_tools.py"
-    files = {s for s in (*strings(path), *strings(tools)) if re.fullmatch(r"[\w.]+\.(yaml|rviz|xml|launch\.py)", s)}
-    assert files, "a launch file without any configuration"
-    for name in files:
-        assert (REPOSITORY / "config" / name).is_file() or (REPOSITORY / "launch" / name).is_file(), name
+    arguments, plan = re.findall(r"launch_plan\.(\w+)[,)]", path.read_text())
+    assert arguments == f"{plan}_arguments" and plan == path.name.partition(".")[0]
+    assert callable(getattr(launch_plan, arguments)) and callable(getattr(launch_plan, plan))
 
 
 def test_launch_files_and_configurations_are_installed() -> None:
@@ -91,15 +80,6 @@ def test_launch_files_and_configurations_are_installed() -> None:
         assert f"{path.parent.name}/{path.name}" in listed, f"{path.name} is not installed by setup.py"
 
 
-@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
-def test_every_launch_argument_that_is_read_is_declared(path: Path) -> None:
-    source = path.read_text() + (REPOSITORY / "mast3r_ros" / "ros" / "launch_tools.py").read_text()
-    declared = set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', source))
-    read = set(re.findall(r'(?:value|is_true)\(context, "(\w+)"\)', source))
-    read |= set(re.findall(r'"(\w+)"', " ".join(re.findall(r"given\(context, ([^)]*)\)", source))))
-    assert read <= declared
-
-
 def parameter_sections(path: Path) -> dict[str, dict[str, Any]]:
     return {node: section["ros__parameters"] for node, section in yaml.safe_load(path.read_text()).items()}
 
@@ -107,7 +87,7 @@ def parameter_sections(path: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_parameter_in_a_configuration_is_declared_and_allowed(path: Path) -> None:
     for node, parameters in parameter_sections(path).items():
-        node = path.stem if node == "/**" else node.strip("/")
+        node = path.stem if node == "/**" else node.rpartition("/")[2]
         if node in ("map_server", "lifecycle_manager_localization"):
             continue  # Nav2's
         tables = [TABLES[node]] if node in TABLES else [Settings, MapperParameters]
@@ -161,8 +141,8 @@ def rviz_topics(path: Path) -> set[str]:
 def test_rviz_shows_topics_that_exist_and_the_launch_file_moves_all_of_them(name: str, live_topics: set[str]) -> None:
     shown = rviz_topics(REPOSITORY / "config" / f"{name}.rviz")
     assert shown and shown <= live_topics
-    moved = {s for s in strings(REPOSITORY / "launch" / f"{name}.launch.py") if re.fullmatch(r"/[\w/]+", s)}
-    assert moved == shown
+    node = {"relocalization": "relocalizer", "mapping": "mapper"}[name]
+    assert set(launch_plan.RVIZ_TOPICS[node]) == shown
 
 
 def test_foxglove_shows_topics_that_exist(live_topics: set[str]) -> None:
@@ -195,6 +175,7 @@ def test_launch_descriptions_are_made_by_real_launch(path: Path, tmp_path: Path)
     pytest.importorskip("launch_ros", reason="launch is not on PyPI: runs where ROS 2 is installed")
     from launch import LaunchContext
     from launch.actions import DeclareLaunchArgument, OpaqueFunction
+    from launch_ros.actions import Node
 
     bag = write_bag(tmp_path / "ride", 2)
     given = {"map": str(tmp_path / "map"), "bag": str(bag), "camera": "none", "rviz": "true", "namespace": "robot1"}
@@ -207,4 +188,5 @@ def test_launch_descriptions_are_made_by_real_launch(path: Path, tmp_path: Path)
             entity.execute(context)
         elif isinstance(entity, OpaqueFunction):
             made += entity.execute(context)
-    assert len(made) == 2
+    nodes = [entity for entity in made if isinstance(entity, Node)]
+    assert nodes and len(made) == {"relocalization": 2, "mapping": 2, "replay": 3}[path.name.partition(".")[0]]

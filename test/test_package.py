@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mast3r_ros
+from mast3r_ros import waiting_threads
+from mast3r_ros.errors import as_run_here
 
 pytestmark = pytest.mark.smoke
 
@@ -34,6 +38,8 @@ ROSDEP_KEYS = {
     "pyyaml": "python3-yaml",
     "scipy": "python3-scipy",
 }
+#: Not needed by what runs on a robot.
+LABORATORY = {"rerun-sdk"}
 #: Not from PyPI: brought by ROS 2 on a robot.
 ROS = re.compile(
     r"(rclpy|launch|launch_ros|tf2_ros|ament_index_python|builtin_interfaces|rcl_interfaces|\w+_(msgs|srvs))$"
@@ -128,6 +134,28 @@ def test_package_xml_lists_what_apt_can_bring(repository: Path) -> None:
     assert keys == {key for key in exec_depends(repository) if key.startswith("python3-")}
 
 
+def test_apt_and_the_requirements_of_a_robot_cover_everything(repository: Path) -> None:
+    """docs/install.md: rosdep brings what package.xml lists, pip the rest, in the ranges of setup.py."""
+    wanted = requirement_lines((repository / "requirements-robot.txt").read_text())
+    by_pip = {canonicalize_name(requirement.name): requirement for requirement in wanted}
+    from_pip = {
+        name: range_ for name, range_ in accepted(repository).items() if name not in {*ROSDEP_KEYS, *LABORATORY}
+    }
+    assert by_pip == from_pip
+    for dockerfile in ("cpu", "cuda"):
+        assert "-r requirements-robot.txt" in (repository / "docker" / f"{dockerfile}.Dockerfile").read_text()
+
+
+def test_the_dockerfiles_differ_in_pytorch_only(repository: Path) -> None:
+    def steps(name: str) -> list[str]:
+        lines = (repository / "docker" / f"{name}.Dockerfile").read_text().splitlines()
+        return [line.removesuffix(" \\") for line in lines if not line.startswith("#")]
+
+    (cpu_only,) = [line for line in steps("cpu") if line not in steps("cuda")]
+    assert "whl/cpu" in cpu_only and steps("cuda") == [line for line in steps("cpu") if line != cpu_only]
+    assert os.access(repository / "docker" / "entrypoint.sh", os.X_OK)
+
+
 def test_only_the_ros_room_imports_ros(repository: Path) -> None:
     for path in (repository / "mast3r_ros").rglob("*.py"):
         if "ros" in path.relative_to(repository / "mast3r_ros").parts[:-1]:
@@ -136,11 +164,109 @@ def test_only_the_ros_room_imports_ros(repository: Path) -> None:
         assert not found, f"{path} imports {found}: only mast3r_ros.ros may"
 
 
+def declared_commands(repository: Path, command: str) -> list[str]:
+    """The commands that setup.py declares when it is run with this command."""
+    code = "import setuptools; setuptools.setup = lambda **k: print(k['entry_points']); exec(open('setup.py').read())"
+    listed = subprocess.run(
+        [sys.executable, "-c", code, command], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout
+    return list(ast.literal_eval(listed)["console_scripts"])
+
+
+def executables(repository: Path) -> list[Path]:
+    """What `ros2 run` starts."""
+    return sorted((repository / "executables").iterdir())
+
+
+def test_a_global_path_gets_no_command_without_the_name_of_the_package(repository: Path) -> None:
+    """pip's bin/ is shared by all programs; colcon's commands would run on colcon's own Python, not on a venv's."""
+    for command in ("bdist_wheel", "editable_wheel", "dist_info"):
+        assert all(line.startswith("mast3r_ros") for line in declared_commands(repository, command)), command
+    for command in ("install", "develop"):
+        assert declared_commands(repository, command) == []
+
+
+def test_ros2_run_starts_every_node_with_the_python_of_the_shell(repository: Path) -> None:
+    assert {path.name for path in executables(repository)} == {"bag_player", "mapper", "mast3r_ros", "relocalizer"}
+    for path in executables(repository):
+        assert os.access(path, os.X_OK), f"{path.name} cannot be executed"
+        assert path.read_text().startswith("#!/usr/bin/env python3\n")
+        module = next(iter(re.findall(r"^ *from ([\w.]+) import main$", path.read_text(), re.MULTILINE)))
+        assert importlib.util.find_spec(module), module
+    version = subprocess.run(
+        [repository / "executables" / "mast3r_ros", "--version"],
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert version == f"mast3r_ros {mast3r_ros.__version__}\n"
+
+
+def test_a_missing_module_is_named_with_the_way_out(repository: Path, tmp_path: Path) -> None:
+    """`ros2 run` without the virtual environment: the system's Python lacks what pip brought."""
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError('No module named numpy', name='numpy')")
+    for name in ("relocalizer", "mapper", "bag_player"):
+        done = subprocess.run(
+            [sys.executable, repository / "executables" / name],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert "module numpy" in done.stderr and "docs/install.md" in done.stderr
+
+
+def test_messages_name_the_command_as_it_is_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After colcon build `mast3r_ros` is on no PATH: users are told to say `ros2 run mast3r_ros mast3r_ros`."""
+    sentence = "make one with `mast3r_ros map build SOURCE`; see mast3r_ros in docs"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    built_by_colcon = "make one with `ros2 run mast3r_ros mast3r_ros map build SOURCE`; see mast3r_ros in docs"
+    assert as_run_here(sentence) == built_by_colcon and as_run_here(built_by_colcon) == built_by_colcon
+    (tmp_path / "mast3r_ros").write_text("#!/bin/sh\n")
+    (tmp_path / "mast3r_ros").chmod(0o755)
+    assert as_run_here(sentence) == sentence
+
+
+def test_importing_the_package_leaves_the_environment_alone(repository: Path) -> None:
+    """The variables that our programs set are for our programs, not for whoever composes one of our nodes."""
+    clean = {k: v for k, v in os.environ.items() if k not in waiting_threads.DEFAULTS}
+    unchanged = "import os; before = dict(os.environ); import mast3r_ros; assert dict(os.environ) == before, os.environ"
+    # OpenCV, for one, changes LD_LIBRARY_PATH: only what is ours is looked for.
+    unset = "import os, mast3r_ros.localization, mast3r_ros.ros.relocalizer_node\n"
+    unset += f"assert not set({list(waiting_threads.DEFAULTS)}) & set(os.environ), os.environ"
+    for code in (unchanged, unset):
+        subprocess.run([sys.executable, "-c", code], env=clean, check=True, cwd=repository)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import mast3r_ros.cli.main as program; run = lambda: program.main()",
+        "from mast3r_ros.ros import relocalizer, runner; runner.importlib.import_module = said\nrun = relocalizer.main",
+        "from mast3r_ros.ros import mapper, runner; runner.importlib.import_module = said\nrun = mapper.main",
+    ],
+    ids=["mast3r_ros", "relocalizer", "mapper"],
+)
+def test_programs_let_waiting_threads_sleep_before_numpy_comes(repository: Path, program: str) -> None:
+    code = "import os, sys; sys.argv[1:] = ['--version']; names = {names}\ndef said(_): raise SystemExit\n{program}\n"
+    code += "assert not {{'numpy', 'torch'}} & set(sys.modules)\n"
+    code += "try: run()\nexcept SystemExit: pass\n"
+    code += "assert {{name: os.environ.get(name) for name in names}} == names, os.environ"
+    clean = {k: v for k, v in os.environ.items() if k not in waiting_threads.DEFAULTS}
+    code = code.format(names=waiting_threads.DEFAULTS, program=program)
+    subprocess.run([sys.executable, "-c", code], env=clean, cwd=repository, check=True, capture_output=True)
+
+
 def test_installed_commands_are_those_of_setup_py(repository: Path) -> None:
-    declared = ast.literal_eval(setup_arguments(repository)["entry_points"])["console_scripts"]
-    names = {line.split("=")[0].strip() for line in declared}
+    names = {line.split("=")[0].strip() for line in declared_commands(repository, "bdist_wheel")}
     installed = {e.name for e in metadata.distribution("mast3r_ros").entry_points if e.group == "console_scripts"}
-    assert names == installed == {"mast3r_ros", "relocalizer", "mapper", "bag_player"}
+    nodes = {f"mast3r_ros_{path.name}" for path in executables(repository)} - {"mast3r_ros_mast3r_ros"}
+    assert names == {"mast3r_ros"} | nodes
+    by_pip = Path(str(metadata.distribution("mast3r_ros").locate_file(""))).is_relative_to(sys.prefix)
+    assert installed == (names if by_pip else set()), "colcon makes no commands: see setup.py"
 
 
 def test_a_wheel_holds_the_ros_resources_and_every_package(repository: Path, tmp_path: Path) -> None:
@@ -157,6 +283,7 @@ def test_a_wheel_holds_the_ros_resources_and_every_package(repository: Path, tmp
         "lib/mast3r_ros/relocalizer",
         "lib/mast3r_ros/mapper",
         "lib/mast3r_ros/bag_player",
+        "lib/mast3r_ros/mast3r_ros",
     }
     expected |= {f"share/mast3r_ros/launch/{path.name}" for path in (repository / "launch").glob("*.py")}
     assert expected <= {file.removeprefix("/x/") for file in files}

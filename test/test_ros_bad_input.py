@@ -70,12 +70,12 @@ class Live:
 
         wait_until(again)
 
-    def good_frame(self, number: int = 1) -> None:
-        """The node still localizes."""
+    def good_frame(self, number: int = 1, at: int | None = None) -> None:
+        """The node still localizes (frames of now, or stamped like this)."""
         count = len(self.poses)
 
         def again() -> bool:
-            stamp = self.robot.now()
+            stamp = self.robot.now() if at is None else at
             self.robot.drive(np.eye(4), stamp - SECOND // 100)
             self.robot.drive(np.eye(4), stamp + SECOND // 100)
             self.robot.show(number, stamp)
@@ -335,6 +335,31 @@ def test_a_reset_of_simulated_time(live: Live) -> None:
     new = next(i for i, stamp in enumerate(ours()) if stamp < 200 * SECOND)
     assert new > 0 and all(stamp < 200 * SECOND for stamp in ours()[new:])
     assert conversions.stamp_ns(live.poses[-1].header.stamp) < 200 * SECOND
+
+
+@pytest.mark.parametrize("live", [{"use_sim_time": True, "max_frame_age": 20.0}], indirect=True)
+def test_images_beside_a_jump_of_simulated_time_are_no_fault_of_the_clocks(live: Live) -> None:
+    """A recording begins anew: images and /clock come by different ways, and one is there before the other."""
+    clock = live.robot.create_publisher(Clock, "/clock", 10)
+    beside = "beside a jump in time"
+
+    def clock_is(seconds: int) -> Callable[[], bool]:
+        def told() -> bool:
+            clock.publish(Clock(clock=conversions.to_time(seconds * SECOND)))
+            threading.Event().wait(0.03)
+            return live.node.get_clock().now().nanoseconds == seconds * SECOND
+
+        return told
+
+    wait_until(clock_is(1000))
+    live.good_frame(at=1000 * SECOND)
+    live.repeat(lambda: live.robot.show(1, 10 * SECOND), beside)  # the images are first
+    wait_until(clock_is(10))
+    live.repeat(lambda: live.robot.show(1, 1000 * SECOND), beside)  # some images are late
+    live.good_frame(at=10 * SECOND)
+    assert live.said("synchronise") == live.said("use_sim_time") == 0
+    live.repeat(lambda: live.robot.show(1, 3000 * SECOND), "refused from_future")  # these never were
+    wait_until(lambda: live.said("synchronise") == 1)
 
 
 @pytest.mark.parametrize("ahead_s", [-5, 5])

@@ -15,8 +15,9 @@ import typer
 from mast3r_ros import __version__
 from mast3r_ros.cli import bag, checkpoint, localize, map, predict, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
-from mast3r_ros.errors import UserError
+from mast3r_ros.errors import UserError, as_run_here, missing_module
 from mast3r_ros.lab.commands import benchmark, demo, evaluate, replay, train
+from mast3r_ros.waiting_threads import let_them_sleep
 
 # Only light modules may be imported above: torch and OpenCV are loaded by the commands that need them.
 
@@ -64,15 +65,18 @@ def options(
 
 def main() -> None:
     """Entry point."""
+    let_them_sleep()
     try:
         app()
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except UserError as error:
-        _fail(str(error))
+        _fail(as_run_here(str(error)))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ModuleNotFoundError as error:
+        _fail(missing_module(error))
     except Exception as error:  # the last place that can turn it into a sentence
         _fail(f"this is a defect, please report it: {type(error).__name__}: {error} (--debug shows where)")
 

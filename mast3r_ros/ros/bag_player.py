@@ -113,6 +113,7 @@ class BagPlayer(Node):
         self._play_through()
         while self.get_parameter("loop").value and not self.clock.stopped:
             self.clock.jump(self._start_ns)
+            self._next_tick = 0.0  # the clock goes back before the first image does
             self._play_through()
         if self.get_parameter("on_end").value == "hold":
             self.clock.pause()

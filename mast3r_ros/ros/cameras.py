@@ -53,6 +53,24 @@ CAMERAS = {
         settings="zed.yaml",
         driver="ros2 launch zed_wrapper zed_camera.launch.py camera_model:=zed2i",
     ),
+    # OrbbecSDK_ROS2 2.x (branch v2-main): the Gemini 330 series; the others differ in the name of the launch file.
+    "orbbec": CameraTopics(
+        image="/camera/color/image_raw",
+        camera_info="/camera/color/camera_info",
+        depth="/camera/depth/image_raw",
+        depth_info="/camera/depth/camera_info",
+        settings="orbbec.yaml",
+        driver="ros2 launch orbbec_camera gemini_330_series.launch.py depth_registration:=true enable_frame_sync:=true",
+    ),
+    # depthai-ros 2 (Humble, Jazzy) starts with camera.launch.py, version 3 (Kilted and later) with driver.launch.py.
+    "oak": CameraTopics(
+        image="/oak/rgb/image_raw",
+        camera_info="/oak/rgb/camera_info",
+        depth="/oak/stereo/image_raw",
+        depth_info="/oak/stereo/camera_info",
+        settings="oak.yaml",
+        driver="ros2 launch depthai_ros_driver camera.launch.py",
+    ),
     "usb_cam": CameraTopics(
         image="/image_raw",
         camera_info="/camera_info",

@@ -88,6 +88,8 @@ class FrameProcessor:
         self._reset_wanted = False
         self._prior: BasePrior | None = None
         self._last_stamp_ns = 0
+        self._jumped_at_ns = self._jumped_back_ns = 0
+        self._behind_since_ns: int | None = None
         self._base_known = False
         self._first_frame_at: float | None = None
         self._seeded_at: float | None = None
@@ -109,10 +111,11 @@ class FrameProcessor:
         self._seeded_at = None
         self._correction.forget()
 
-    def time_jumped(self) -> None:
-        """Time went back: nothing from before holds any longer."""
+    def time_jumped(self, back_ns: int = 0) -> None:
+        """Time went back, the node's clock by ``back_ns``: nothing from before holds any longer."""
         self.reset()
         self._last_stamp_ns = 0
+        self._jumped_at_ns, self._jumped_back_ns = time.monotonic_ns(), back_ns
         self._intake.forget_depth()
         self._outputs.forget_path()
         if self.transforms is not None:
@@ -197,6 +200,9 @@ class FrameProcessor:
         back = (self._last_stamp_ns - stamp_ns) * 1e-9
         if p.max_frame_age > 0 and now_ns == 0:
             raise FrameRefused("no_clock", "use_sim_time is set but nobody publishes /clock: images cannot be dated")
+        if p.max_frame_age > 0 and abs(age) > p.max_frame_age and self._is_beside_a_jump(arrival, age, back, p):
+            self._statistics.count("beside a jump in time")
+            return False
         if p.max_frame_age > 0 and age < -p.max_frame_age:
             raise FrameRefused(
                 "from_future",
@@ -211,6 +217,7 @@ class FrameProcessor:
             )
             return False
         self._complaints.cured("no_clock", "from_future", "stale")
+        self._behind_since_ns = None
         if back > JUMP_S:
             self._complaints.say("time_jump", f"image stamps went back by {back:.1f} s: starting anew")
             self.time_jumped()
@@ -219,6 +226,24 @@ class FrameProcessor:
             return False
         self._last_stamp_ns = stamp_ns
         return True
+
+    def _is_beside_a_jump(self, arrival: Arrival, age: float, back: float, p: NodeSettings) -> bool:
+        """Whether an image belongs to the other side of a jump of simulated time, such as a recording's new beginning.
+
+        Images and /clock come by different ways. For a moment after a jump, for as long as an image may be old, images
+        of before are ahead of the clock, or those of after behind it: no clocks are to be synchronised.
+        """
+        if not self._node.get_clock().ros_time_is_active:
+            return False
+        patience_ns = p.max_frame_age * 1e9
+        if age < 0:
+            since_ns = arrival.received_ns - self._jumped_at_ns
+            return since_ns < patience_ns and -age * 1e9 < self._jumped_back_ns + patience_ns
+        if back <= JUMP_S:
+            return False
+        if self._behind_since_ns is None:
+            self._behind_since_ns = arrival.received_ns
+        return arrival.received_ns - self._behind_since_ns < patience_ns
 
     def _whereabouts(self, arrival: Arrival, p: NodeSettings) -> _Whereabouts:
         """Ask TF where the camera was, in the odometry frame and on the robot, at the image's stamp."""

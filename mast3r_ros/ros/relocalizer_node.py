@@ -25,7 +25,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
-from mast3r_ros.errors import MapError, UserError
+from mast3r_ros.errors import MapError, UserError, as_run_here
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, from_settings
 from mast3r_ros.pipeline import Relocalizer
@@ -101,7 +101,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
             try:
                 self._configure()
             except UserError as error:
-                self.get_logger().error(f"cannot configure: {error}")
+                self.get_logger().error(f"cannot configure: {as_run_here(str(error))}")
                 return FAILURE
             except Exception:
                 self.get_logger().error(f"cannot configure:\n{traceback.format_exc()}")
@@ -178,7 +178,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         """
         p = settings.node
         if not p.map:
-            raise MapError("parameter map is empty: give the folder of a map (mast3r_ros map build makes one)")
+            raise MapError("parameter map is empty: give the folder of a map (`mast3r_ros map build` makes one)")
         started = time.monotonic()
         keyframe_map = KeyframeMap.load(p.map)
         if not len(keyframe_map):
@@ -305,7 +305,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
     def _clock_jumped(self, jump: Any) -> None:
         processor = self._processor
         if processor is not None:
-            processor.time_jumped()
+            processor.time_jumped(max(-jump.delta.nanoseconds, 0))
 
     def _say_failure(self, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
@@ -355,8 +355,9 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
             try:
                 relocalizer = self._load(settings, processor.relocalizer.matcher)
             except UserError as error:
-                self.get_logger().error(f"the old map stays: {error}")
-                response.success, response.message = False, f"the old map stays: {error}"
+                message = f"the old map stays: {as_run_here(str(error))}"
+                self.get_logger().error(message)
+                response.success, response.message = False, message
                 return response
             processor.switch(relocalizer)
             if self.lifecycle.state == "active":

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from mast3r_ros.errors import UserError
+from mast3r_ros.errors import UserError, as_run_here, missing_module
+from mast3r_ros.waiting_threads import let_them_sleep
 
 #: Enough for a transition, a map being loaded and a waiting ~/relocalize side by side, and callbacks beside them.
 THREADS = 6
@@ -47,10 +48,15 @@ def run(module: str, name: str, args: Sequence[str] | None = None) -> int:
         the node's ``exit_code`` after a signal (0 if it has none), 1 if the node could not be made (a message has
         said why).
     """
+    let_them_sleep()
     stop = _Stop()
-    make_node = getattr(importlib.import_module(module), name)
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    try:
+        make_node = getattr(importlib.import_module(module), name)
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+    except ModuleNotFoundError as error:
+        print(f"error: {missing_module(error)}", file=sys.stderr)
+        return 1
 
     if stop:
         return 0
@@ -67,7 +73,7 @@ def _serve(make_node: Callable[[], Any], stop: _Stop) -> int:
     try:
         node = make_node()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_run_here(str(error))}", file=sys.stderr)
         return 1
     # The executor's threads and the worker share the interpreter: with Python's usual 5 ms the worker waits for its
     # turn after every call into C++, a hundred times a frame. docs/benchmarks.md has what that cost.

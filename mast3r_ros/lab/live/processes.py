@@ -1,4 +1,4 @@
-"""Node executables as processes that never outlive us."""
+"""Nodes as processes that never outlive us."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from mast3r_ros.errors import UserError
+from mast3r_ros.ros import fast_dds
 
 #: How long a process has to end after SIGINT before it is killed, seconds.
 STOP_S = 15.0
@@ -23,7 +23,7 @@ class Process:
     """A node of this package as a process. Use it in a ``with`` statement: it is stopped at its end.
 
     Args:
-        name: of the executable.
+        name: of the module in ``mast3r_ros.ros``, which is that of the executable. It runs on our own interpreter.
         arguments: as after ``ros2 run mast3r_ros NAME``.
         logs: folder in which NAME.log gets what it says.
     """
@@ -33,7 +33,10 @@ class Process:
         with self._log.open("w") as output:
             # A session of its own: Ctrl-C reaches us, and we end it in good order.
             self._process = subprocess.Popen(
-                [str(executable(name)), *arguments], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                [sys.executable, "-m", f"mast3r_ros.ros.{name}", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     @property
@@ -78,20 +81,6 @@ class Process:
         self.stop()
 
 
-def executable(name: str) -> Path:
-    """Where a node's executable is: beside the interpreter (pip) or in the ROS workspace (colcon).
-
-    Raises:
-        UserError: if it is in neither place.
-    """
-    folders = [Path(sys.executable).parent, Path(sys.argv[0]).resolve().parent]
-    folders += [Path(prefix) / "lib" / "mast3r_ros" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":")]
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"the executable {name} is not installed: run make setup, or source the workspace's setup file")
-
-
 @contextmanager
 def own_environment() -> Iterator[None]:
     """A ROS environment in which this process and its children talk to nobody else.
@@ -99,10 +88,8 @@ def own_environment() -> Iterator[None]:
     What the user has set is kept. SIGTERM becomes an exception here, so that children are stopped then too.
     """
     ours = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    profile = next((path for path in _fastdds_profiles() if path.is_file()), None)
-    if profile is not None:  # without it, large images between processes are mostly lost (docs/ros.md)
-        ours["FASTDDS_DEFAULT_PROFILES_FILE"] = str(profile)
-    added = [name for name in ours if name not in os.environ]
+    ours |= fast_dds.setting()  # without the profile, large images between processes are mostly lost (docs/ros.md)
+    added = [name for name in ours if not os.environ.get(name)]
     os.environ.update({name: ours[name] for name in added})
     before = signal.signal(signal.SIGTERM, _exit)  # only possible on the main thread, which is where commands run
     try:
@@ -110,14 +97,7 @@ def own_environment() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
         for name in added:
-            del os.environ[name]
-
-
-def _fastdds_profiles() -> Iterator[Path]:
-    """Where our profile may lie: in the repository, or installed."""
-    yield Path(__file__).resolve().parents[3] / "config" / "fastdds.xml"
-    for prefix in (sys.prefix, *os.environ.get("AMENT_PREFIX_PATH", "").split(":")):
-        yield Path(prefix) / "share" / "mast3r_ros" / "config" / "fastdds.xml"
+            os.environ.pop(name, None)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
