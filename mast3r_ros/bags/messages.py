@@ -1,0 +1,39 @@
+"""What stands in recorded messages, of ROS 1 and 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros import codec
+
+
+def stamp_ns(message: Any) -> int:
+    """Header stamp of a message in nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def frame_of(message: Any) -> str:
+    """frame_id without the leading slash that ROS 1 wrote."""
+    return str(message.header.frame_id).lstrip("/")
+
+
+def decode_colour(message: Any) -> NDArray[np.uint8]:
+    """sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8 RGB. Raises CodecError."""
+    if hasattr(message, "format"):
+        return codec.decode_compressed_image(message.data, message.format)
+    return codec.decode_image(message.data, **_layout(message))
+
+
+def decode_any_depth(message: Any) -> NDArray[np.float32]:
+    """sensor_msgs/Image or compressedDepth CompressedImage -> (H, W) float32 metres. Raises CodecError."""
+    if hasattr(message, "format"):
+        return codec.decode_compressed_depth(message.data, message.format)
+    return codec.decode_depth(message.data, **_layout(message))
+
+
+def _layout(message: Any) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in ("encoding", "width", "height", "step", "is_bigendian")}
