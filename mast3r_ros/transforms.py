@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 #: How far R^T R may be from the identity before a matrix is refused as not being a rotation.
 RIGID = 1e-3
-#: Two publishers of one frame: most samples are this many times further from their neighbours than these from each other.
+#: Two publishers of one frame: most samples are so many times further from their neighbours than those are apart.
 TO_AND_FRO = 4.0
 #: Fewer samples than this do not tell.
 FEWEST_TURNS = 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -149,10 +150,8 @@ class DepthOf:
     def _check_registration(self, message: Any, image: Any, camera: Camera | None) -> None:
         """Raises DepthRefused where registration can never work."""
         depth = decode_any_depth(message)
-        try:
+        with suppress(TransformUnavailable):  # at this time; others may have one
             self._registered(depth, message, image, camera, stamp_ns(image))
-        except TransformUnavailable:
-            pass  # at this time; others may have one
 
     def _registered(self, depth: Depth, message: Any, image: Any, camera: Camera | None, time_ns: int) -> Depth:
         what = f"depth on {self.topics.depth} is not registered to {self.topics.image}"

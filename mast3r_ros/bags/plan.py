@@ -1,7 +1,7 @@
 """What would be used of a recording, and every doubt about it, before its images are read.
 
-Reading (:class:`mast3r_ros.bags.frames.FrameReader`), building maps and ``mast3r_ros bag check`` share this plan, so that
-a check cannot say anything else than what is done.
+Reading (:class:`mast3r_ros.bags.frames.FrameReader`), building maps and ``mast3r_ros bag check`` share this plan, so
+that a check cannot say anything else than what is done.
 """
 
 from __future__ import annotations

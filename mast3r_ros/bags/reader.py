@@ -1,4 +1,4 @@
-"""One reader for ROS 1 (.bag, .mcap) and ROS 2 (folder, .mcap, .db3) recordings, compressed or not, finished or cut short."""
+"""One reader for recordings of ROS 1 (.bag, .mcap) and ROS 2 (folder, .mcap, .db3), finished or cut short."""
 
 from __future__ import annotations
 

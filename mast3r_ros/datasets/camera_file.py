@@ -146,14 +146,15 @@ def _two_numbers(node: Any) -> list[int]:
 
 def _opencv(text: str) -> Camera | None:
     storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-    nodes = {key.lower().replace("_", ""): storage.getNode(key) for key in storage.root().keys()}
+    keys = storage.root().keys()
+    nodes = {key.lower().replace("_", ""): storage.getNode(key) for key in keys}
 
     def first(names: tuple[str, ...], read: Callable[[Any], Any]) -> Any:
         return next((read(nodes[name]) for name in names if name in nodes), None)
 
     K, D = first(_OPENCV_K, lambda node: node.mat()), first(_OPENCV_D, lambda node: node.mat())
     if K is None or np.size(K) != 9:
-        raise CalibrationError(f"no camera matrix is in it (it has {', '.join(storage.root().keys())}): {EXPECTED}")
+        raise CalibrationError(f"no camera matrix is in it (it has {', '.join(keys)}): {EXPECTED}")
     width, height = (first(names, lambda node: int(node.real())) for names in _OPENCV_SIZE[:2])
     size = first(_OPENCV_SIZE[2], _two_numbers)
     if width is None and size and len(size) == 2:
