@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,15 @@ def stamp_ns(message: Any) -> int:
     """Header stamp of a message in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def raw_stamp_ns(data: bytes, serialization: str = "cdr") -> int:
+    """The same from the bytes of a message that begins with its header, without reading the rest."""
+    if serialization == "ros1":
+        _, seconds, nanoseconds = struct.unpack_from("<III", data)
+    else:
+        seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def frame_of(message: Any) -> str:
