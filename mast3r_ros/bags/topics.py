@@ -225,7 +225,9 @@ def _why_no_depth(name: str, topic: Topic) -> str:
             return NOT_DEPTH_WORDS[word]
     if topic.encoding is None or topic.encoding in DEPTH_ENCODINGS:
         return ""
-    return f"{topic.encoding} images"
+    if topic.encoding == "jpeg":
+        return "8-bit images"
+    return f"{topic.encoding} images".replace("jpeg of ", "JPEG-compressed ")
 
 
 def _words(name: str) -> set[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mast3r_ros.cli.check_text import print_check
 from mast3r_ros.cli.common import JsonOption, print_facts, print_json, progress
 from mast3r_ros.cli.source import (
     CameraFrameOption,
@@ -22,7 +23,6 @@ from mast3r_ros.cli.source import (
     PoseTopicOption,
     ScaleOption,
     SplitOption,
-    print_check,
     source_options,
 )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mast3r_ros.cli.check_text import print_check
 from mast3r_ros.cli.common import (
     CheckpointOption,
     DeviceOption,
@@ -40,7 +41,6 @@ from mast3r_ros.cli.source import (
     PoseTopicOption,
     ScaleOption,
     SplitOption,
-    print_check,
     source_options,
 )
 

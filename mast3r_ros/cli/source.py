@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import print_facts, print_json, warn
-
 if TYPE_CHECKING:
-    from mast3r_ros.datasets.check import Check
     from mast3r_ros.frames import Camera
 
 LayoutOption = Annotated[str | None, typer.Option("--layout", help="Kind of source, where it is not recognised.")]
@@ -58,33 +55,3 @@ def calibration(file: Path | None, image_topic: str = "") -> Camera | None:
     from mast3r_ros.datasets.camera_file import read_camera
 
     return read_camera(file, image_topic)
-
-
-def print_check(check: Check, path: Path, json: bool) -> None:
-    """Facts as a table, TF as a tree, doubts as sentences."""
-    if json:
-        print_json({**check.facts, "tf_tree": check.tree.splitlines(), "doubts": check.doubts})
-        return
-    facts = {name.replace("_", " "): _text(value) for name, value in check.facts.items()}
-    if check.tree:
-        facts["tf"] = f"{_text({'topics': check.facts['tf']['topics']})}\n{check.tree}"
-    print_facts(str(path), facts)
-    for doubt in check.doubts:
-        warn(doubt)
-    if not check.doubts:
-        print("no doubts")
-
-
-def _text(value: Any) -> str:
-    """A fact as people read it: "name value" joined by commas; what is unknown says so."""
-    if value is None:
-        return "none"
-    if isinstance(value, dict):
-        if all(isinstance(inner, dict) for inner in value.values()):
-            return "\n".join(f"{name}: {_text(inner)}" for name, inner in value.items())
-        return ", ".join(f"{name.replace('_', ' ')} {_text(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        if value and all(isinstance(inner, dict) for inner in value):
-            return "\n".join(map(_text, value))
-        return " ".join(map(_text, value)) if value else "none"
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -209,7 +209,7 @@ def _poses(check: Check, path: Path, options: dict[str, Any], times: NDArray[np.
     if len(found) < len(times):
         check.doubts.append(f"{len(times) - len(found)} of {len(times)} images have no pose at their time ({why})")
     origin = options.get("pose_topic") or "TF"
-    return {"from": origin, "frame": source.map_frame, "images": len(found), **_way(found)}
+    return {"from": origin, "frame": source.map_frame, "images": len(found), "of": len(times), **_way(found)}
 
 
 def draw_tree(transforms: TransformBuffer) -> str:
