@@ -116,14 +116,15 @@ class _Track:
         before = bisect_right(self.stamps, stamp_ns) - 1
         return 0 if self.stamps[before] == stamp_ns else self.stamps[before + 1] - self.stamps[before]
 
-    def rivals(self) -> str:
-        """Why more than one node seems to publish this frame; empty where nothing says so."""
+    def rivals(self, newest: int) -> str:
+        """Why more than one node seems to publish this frame, by its newest samples; empty where nothing says so."""
+        parents, poses = self.parents[-newest:], self.poses[-newest:]
         if self.fixed is not None and self.stamps:
             return "it is published both as static and as moving"
-        turns = sum(a != b for a, b in pairwise(self.parents))
-        if turns > len(set(self.parents)):
-            return f"its parent changes {turns} times between {' and '.join(sorted(set(self.parents)))}"
-        if len(self.poses) >= FEWEST_TURNS and _alternates(np.stack(self.poses)):
+        turns = sum(a != b for a, b in pairwise(parents))
+        if turns > len(set(parents)):
+            return f"its parent changes {turns} times between {' and '.join(sorted(set(parents)))}"
+        if len(poses) >= FEWEST_TURNS and _alternates(np.stack(poses)):
             return "its pose jumps to and fro between one sample and the next"
         return ""
 
@@ -249,10 +250,10 @@ class TransformBuffer:
                 below.setdefault(track.parent(None), []).append((child, track.is_fixed(None)))
             return below
 
-    def rivals(self) -> dict[str, str]:
-        """Frames that more than one node seems to publish, and what tells so."""
+    def rivals(self, newest: int = 0) -> dict[str, str]:
+        """Frames that more than one node seems to publish, and what tells so; by so many samples each, 0: all."""
         with self._lock:
-            found = {child: track.rivals() for child, track in self._tracks.items()}
+            found = {child: track.rivals(newest) for child, track in self._tracks.items()}
             return {child: why for child, why in sorted(found.items()) if why}
 
     def clear(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.bags import FrameTopics, open_bag
-from mast3r_ros.bags.topics import COMPRESSED
+from mast3r_ros.bags.topics import COMPRESSED, tf_topics
 from mast3r_ros.errors import UserError
 from mast3r_ros.evaluation.localization import Evaluation, Record
 from mast3r_ros.evaluation.replay import Replay, ReplaySettings, reference_poses
@@ -144,7 +144,15 @@ def _prepare(settings: LiveSettings) -> LiveRun:
         transport = "compressed" if bag.topics[topics.image].type == COMPRESSED else "raw"
         has_odometry = transforms.can_transform(wanted.odom_frame, camera_frame)
         depth = topics.depth if topics.depth and bag.topics[topics.depth].type != COMPRESSED else None
-        about = {**topics.names, "depth": depth, "image_transport": transport, "odometry": has_odometry}
+        info_frame = bag.topics[topics.camera_info].frame_id if topics.camera_info else ""
+        about = {
+            **topics.names,
+            "depth": depth,
+            "image_transport": transport,
+            "odometry": has_odometry,
+            "camera_info_frame": info_frame or "",  # named, or the images' own
+            "tf": list(tf_topics(bag.topics, topics.image)[0]),
+        }
         evaluation = Evaluation(f"live run of {settings.bag.name}", settings={**about, "rate": settings.rate})
         replay = Replay(evaluation, camera_frame, base_T_camera)
         return LiveRun(replay, bag.topics[topics.image].count, bag.start_ns)
@@ -161,6 +169,7 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
         "odom_frame_id": settings.topics.odom_frame if about["odometry"] else "",
         "base_frame_id": settings.topics.base_frame,
         "rectified": FrameTopics(about["image"]).rectified,
+        "camera_info_frame_id": about["camera_info_frame"],
         **settings.parameters,
     }
     file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
@@ -168,6 +177,8 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
     for name in ("image", "camera_info", "depth"):
         if about[name]:
             arguments += ["-r", f"{name}:={about[name]}"]
+    for topic in about["tf"]:
+        arguments += ["-r", f"/{topic.rpartition('/')[2]}:={topic}"]
     return arguments
 
 
