@@ -10,24 +10,14 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from rosbags.interfaces import ConnectionExtRosbag1, MessageDefinition, MessageDefinitionFormat, QosDurability
-from rosbags.rosbag1 import Reader as Reader1
-from rosbags.rosbag2 import Reader as Reader2
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from mast3r_ros.bags.frames import FrameReader
 from mast3r_ros.bags.plan import Plan, plan_frames
-from mast3r_ros.bags.salvage import (
-    NO_DEFINITION,
-    ZSTD,
-    RawMessage,
-    decompressed,
-    has_write_ahead_log,
-    is_whole_mcap,
-    scan,
-    unpacked,
-)
+from mast3r_ros.bags.recording import Finished, Recording, Unfinished
+from mast3r_ros.bags.salvage import NO_DEFINITION, ZSTD, decompressed, has_write_ahead_log, is_whole_mcap
 from mast3r_ros.bags.topics import COMPRESSED, IMAGE, INFO, READABLE, Topic, pixel_encoding, tf_topics, unreadable
 from mast3r_ros.errors import BagError
 from mast3r_ros.frames import Camera, Frame
@@ -39,78 +29,8 @@ log = logging.getLogger(__name__)
 DEFAULT_TYPES = Stores.ROS2_JAZZY
 #: More problems than this are counted but not remembered one by one.
 MOST_PROBLEMS = 100
-
 #: Endings of recordings; rosbag2 appends .zstd to files that it has compressed as a whole.
 SUFFIXES = (".bag", ".bag.active", ".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
-
-
-class _Recording:
-    """One file (or one folder that rosbags can read as a whole)."""
-
-    def __init__(self) -> None:
-        self.topics: dict[str, Topic] = {}
-        self.definitions: dict[str, MessageDefinition] = {}
-        self.start_ns = self.end_ns = 0
-
-    def read(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
-        """(topic, stamp_ns, serialized message) of the given topics."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Let go of the file."""
-
-
-class _Finished(_Recording):
-    """A recording with an index, read by rosbags."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._reader: Reader1 | Reader2 = Reader1(path) if path.suffix == ".bag" else Reader2(path)
-        self._reader.open()
-        for connection in self._reader.connections:
-            known = self.topics.get(connection.topic, Topic(connection.msgtype, 0))
-            latched = known.latched or _is_latched(connection.ext) or connection.topic.endswith("tf_static")
-            count, form = known.count + connection.msgcount, _serialization(connection.ext)
-            self.topics[connection.topic] = Topic(connection.msgtype, count, latched, form)
-            self.definitions[connection.msgtype] = connection.msgdef
-        if self._reader.message_count:
-            self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1
-
-    def read(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
-        wanted = [connection for connection in self._reader.connections if connection.topic in topics]
-        if wanted:  # rosbags reads no filter as "everything"
-            for connection, stamp_ns, data in self._reader.messages(wanted):
-                # What was compressed message by message says so in metadata.yaml only, and that may be lost.
-                yield connection.topic, stamp_ns, unpacked(data)
-
-    def close(self) -> None:
-        self._reader.close()
-
-
-class _Unfinished(_Recording):
-    """A recording without an index that can be used, read by walking its records."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        for message in scan(path):
-            self._count(message)
-        if not self.topics:
-            raise BagError(f"{path}: no message can be read: the file is empty, damaged or no recording")
-
-    def _count(self, message: RawMessage) -> None:
-        known = self.topics.get(message.topic)
-        if known is None:
-            self.definitions[message.msgtype] = message.definition
-            known = Topic(message.msgtype, 0, message.topic.endswith("tf_static"), message.serialization)
-        self.topics[message.topic] = replace(known, count=known.count + 1)
-        self.start_ns = min(self.start_ns or message.stamp_ns, message.stamp_ns)
-        self.end_ns = max(self.end_ns, message.stamp_ns)
-
-    def read(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
-        for message in scan(self._path):
-            if message.topic in topics:
-                yield message.topic, message.stamp_ns, unpacked(message.data)
 
 
 class BagReader:
@@ -268,12 +188,12 @@ class BagReader:
     ) -> None:
         self.close()
 
-    def _open(self, path: Path) -> list[_Recording]:
+    def _open(self, path: Path) -> list[Recording]:
         if path.is_file():
             return [self._open_file(path)]
         if (path / "metadata.yaml").exists():
             try:
-                return [_Finished(path)]
+                return [Finished(path)]
             except Exception as error:  # rosbags asserts, and damage can fail in any way
                 self.report(f"cannot be read as a whole ({_short(error)}): its files are read one by one")
         files = sorted((file for file in path.iterdir() if file.name.endswith(SUFFIXES[2:])), key=_natural)
@@ -281,7 +201,7 @@ class BagReader:
             raise BagError(f"{path} is no recording: expected metadata.yaml, *.mcap or *.db3 in it")
         return [self._open_file(file) for file in files]
 
-    def _open_file(self, path: Path) -> _Recording:
+    def _open_file(self, path: Path) -> Recording:
         if not path.name.endswith(SUFFIXES):
             raise BagError(f"{path} is no recording: expected a folder, or a .bag, .mcap or .db3 file")
         if path.suffix == ZSTD:
@@ -289,14 +209,14 @@ class BagReader:
             path = decompressed(path, Path(self._folders[-1].name))
         if not path.name.endswith(".active") and not has_write_ahead_log(path):
             try:
-                return _Finished(path)
+                return Finished(path)
             except PermissionError as error:
                 raise BagError(f"{path} cannot be opened: {error.strerror}") from error
             except Exception as error:  # rosbags asserts, and damage can fail in any way
                 reason = _short(error)
         else:
             reason = "still open when recording stopped"
-        recording = _Unfinished(path)
+        recording = Unfinished(path)
         foreign = "Profile" in reason or any(topic.serialization != "cdr" for topic in recording.topics.values())
         if path.suffix == ".mcap" and foreign and is_whole_mcap(path):
             return recording  # nothing is wrong with it, rosbags reads the profile ros2 only
@@ -396,17 +316,6 @@ def _typestore(msgtype: str, definition: MessageDefinition) -> Typestore | None:
 
 def _known(store: Typestore, msgtype: str) -> Typestore | None:
     return store if msgtype in store.fielddefs else None
-
-
-def _serialization(ext: Any) -> str:
-    """How messages are written: cdr, ros1, or what else a recorder of .mcap files chose."""
-    return "ros1" if isinstance(ext, ConnectionExtRosbag1) else str(ext.serialization_format) or "cdr"
-
-
-def _is_latched(ext: Any) -> bool:
-    if isinstance(ext, ConnectionExtRosbag1):
-        return bool(ext.latching)
-    return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in ext.offered_qos_profiles)
 
 
 def _natural(path: Path) -> tuple[int, str]:

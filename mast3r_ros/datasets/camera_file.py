@@ -29,7 +29,13 @@ _OPENCV_K = ("cameramatrix", "k", "intrinsicmatrix", "intrinsics")
 _OPENCV_D = ("distortioncoefficients", "distcoeffs", "distcoeff", "distortion", "d")
 _OPENCV_SIZE = (("imagewidth", "width"), ("imageheight", "height"), ("imagesize", "size"))
 
+UNKNOWN = "is no ROS camera calibration, nor one of OpenCV or Kalibr"
+
 Fields = Mapping[str, Any]
+
+
+class _UnknownFile(CalibrationError):
+    """A file of which nobody knows what it is."""
 
 
 def read_camera(file: Path, topic: str = "") -> Camera:
@@ -51,7 +57,9 @@ def read_camera(file: Path, topic: str = "") -> Camera:
         else:
             camera = _of_fields(_first_document(text), name, topic)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, cv2.error) as error:
-        raise DatasetError(f"{path} is no camera calibration ({type(error).__name__} {error}): {EXPECTED}") from error
+        raise DatasetError(f"{path} {UNKNOWN} ({type(error).__name__} {error}): {EXPECTED}") from error
+    except _UnknownFile as error:
+        raise DatasetError(f"{path} {UNKNOWN} ({error}): {EXPECTED}") from error
     except CalibrationError as error:
         raise DatasetError(f"{path}: {error}") from error
     if camera is None or codec.is_placeholder(camera):
@@ -63,7 +71,7 @@ def _first_document(text: str) -> Fields:
     """``topic echo`` ends every message with ---."""
     document = next((found for found in yaml.safe_load_all(text) if found is not None), None)
     if not isinstance(document, Mapping):
-        raise CalibrationError(f"no camera calibration: {EXPECTED}")
+        raise _UnknownFile("it has no keys")
     return document
 
 
@@ -77,7 +85,7 @@ def _of_fields(fields: Fields, name: str, topic: str) -> Camera | None:
         return _kalibr(fields)
     cameras = {key: value for key, value in fields.items() if isinstance(value, Mapping) and "intrinsics" in value}
     if not cameras:
-        raise CalibrationError(f"no camera calibration (it has {', '.join(map(str, fields)) or 'nothing'}): {EXPECTED}")
+        raise _UnknownFile(f"it has {', '.join(map(str, fields)) or 'nothing'}")
     return _kalibr(cameras[_named(cameras, name, topic)])
 
 
@@ -154,7 +162,7 @@ def _opencv(text: str) -> Camera | None:
 
     K, D = first(_OPENCV_K, lambda node: node.mat()), first(_OPENCV_D, lambda node: node.mat())
     if K is None or np.size(K) != 9:
-        raise CalibrationError(f"no camera matrix is in it (it has {', '.join(keys)}): {EXPECTED}")
+        raise _UnknownFile(f"it has {', '.join(keys)}, no camera matrix")
     width, height = (first(names, lambda node: int(node.real())) for names in _OPENCV_SIZE[:2])
     size = first(_OPENCV_SIZE[2], _two_numbers)
     if width is None and size and len(size) == 2:
