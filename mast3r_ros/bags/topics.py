@@ -145,14 +145,17 @@ def is_depth(name: str, topic: Topic) -> bool:
         return False
     if topic.encoding is None:
         return "depth" in words or name.endswith("/compressedDepth")
-    if topic.encoding in ("32fc1", "64fc1"):
-        return _says_depth(name)
-    return topic.encoding in ("16uc1", "mono16") and _says_depth(name) and not words & GREY_WORDS
+    return topic.encoding in DEPTH_ENCODINGS and _says_depth(name)
 
 
 def _says_depth(name: str) -> bool:
-    """Whether a name is one of depth; depthai calls it stereo."""
-    return "depth" in name.lower() or "stereo" in _words(name)
+    """Whether a name is one of depth, by the last part that tells: /depth/ir is infrared; depthai calls depth stereo."""
+    for part in reversed(base_name(name).lower().split("/")):
+        if "depth" in part.removeprefix("depthai") or part == "stereo":
+            return True
+        if _words(part) & GREY_WORDS:
+            return False
+    return False
 
 
 def is_colour(name: str, topic: Topic) -> bool:
