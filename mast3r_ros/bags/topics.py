@@ -149,7 +149,7 @@ def is_depth(name: str, topic: Topic) -> bool:
 
 
 def _says_depth(name: str) -> bool:
-    """Whether a name is one of depth, by the last part that tells: /depth/ir is infrared; depthai calls depth stereo."""
+    """Whether a name is one of depth, by the last part that tells: /depth/ir is infrared, depthai says stereo."""
     for part in reversed(base_name(name).lower().split("/")):
         if "depth" in part.removeprefix("depthai") or part == "stereo":
             return True
