@@ -300,7 +300,7 @@ def _choose_info(image: str, topics: Topics) -> tuple[str | None, list[str]]:
     if len(infos) == 1 and _same_frame(topics[infos[0]], topics[image]) and infos[0] not in siblings:
         return infos[0], []
     if not infos:
-        return None, [f"there is no camera_info for {image}: its calibration is unknown"]
+        return None, [f"there is no camera_info for {image}: give the calibration; without it no map can be built"]
     said = ", ".join(f"{name} (frame '{_frame(topics[name])}')" for name in ([beside] if beside else sorted(infos)))
     return None, [
         f"no camera_info is of the camera of {image} (frame '{_frame(topics[image])}'): {said} is not used; name it as "

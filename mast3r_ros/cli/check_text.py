@@ -46,7 +46,7 @@ def _images(facts: Facts) -> str:
 
 def _calibration(facts: Facts | list[Facts] | None) -> str:
     if facts is None:
-        return "unknown: such images make no map; as queries they are localized with an estimated focal length"
+        return "unknown: such images make no map; queries are tried as the map's camera, then with any focal length"
     if isinstance(facts, list):
         return "\n".join(map(_camera, facts))
     frame = f", frame '{facts['frame']}'" if facts["frame"] else ""
