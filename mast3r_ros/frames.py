@@ -13,6 +13,9 @@ from mast3r_ros.geometry import distortion
 
 Array = NDArray[np.float64]
 
+#: Intrinsics that differ by less than this share, or a pixel, belong to the same camera.
+SAME_INTRINSICS = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -195,6 +198,13 @@ class PosedFrame:
 def valid_depth(depth: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Where a depth image (H, W) in metres holds a measurement: finite and positive."""
     return np.isfinite(depth) & (depth > 0)
+
+
+def same_view(depth_camera: Camera | None, camera: Camera | None) -> bool:
+    """Whether depth in the colour camera's frame has its intrinsics too, as far as is known."""
+    if depth_camera is None or camera is None:
+        return True
+    return bool(np.allclose(depth_camera.K, camera.K, rtol=SAME_INTRINSICS, atol=1.0))
 
 
 def register_depth(

@@ -22,6 +22,7 @@ from mast3r_ros.cli.common import (
     make_matcher,
     progress,
 )
+from mast3r_ros.cli.source import IntrinsicsOption, calibration
 from mast3r_ros.cli.summary import ReportOption, finish
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def bag(
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
+    intrinsics: IntrinsicsOption = None,
     depth: Annotated[bool, typer.Option(help="Check poses against recorded depth, where there is any.")] = True,
     odom_frame: Annotated[str, typer.Option(help="TF frame of odometry.")] = "odom",
     base_frame: Annotated[str, typer.Option(help="TF frame of the robot.")] = "base_link",
@@ -95,6 +97,7 @@ def bag(
         truth_gap_s=max_gap,
         truth_difference_s=max_difference,
         truth_offset_s=time_offset,
+        camera=calibration(intrinsics, image_topic or ""),
     )
     keyframe_map, chosen = load_map(map), make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     frames = count_frames(bag, settings)

@@ -21,6 +21,7 @@ from mast3r_ros.cli.common import (
     make_matcher,
     progress,
 )
+from mast3r_ros.cli.source import IntrinsicsOption, calibration
 from mast3r_ros.cli.summary import print_summary
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def replay(
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
+    intrinsics: IntrinsicsOption = None,
     depth: Annotated[bool, typer.Option(help="Check poses against recorded depth, where there is any.")] = True,
     odom_frame: Annotated[str, typer.Option(help="TF frame of odometry.")] = "odom",
     base_frame: Annotated[str, typer.Option(help="TF frame of the robot.")] = "base_link",
@@ -62,7 +64,16 @@ def replay(
     from mast3r_ros.localization import Tracker
 
     settings = ReplaySettings(
-        image_topic, camera_info_topic, depth_topic, depth, odom_frame, base_frame, truth_topic, truth_frame, every
+        image_topic,
+        camera_info_topic,
+        depth_topic,
+        depth,
+        odom_frame,
+        base_frame,
+        truth_topic,
+        truth_frame,
+        every,
+        camera=calibration(intrinsics, image_topic or ""),
     )
     keyframe_map, chosen = load_map(map), make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     frames = count_frames(bag, settings)

@@ -7,12 +7,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 
 from mast3r_ros.errors import CalibrationError
-from mast3r_ros.frames import Camera, register_depth
+from mast3r_ros.frames import Camera, register_depth, same_view
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.tf import TransformListener
-
-#: Intrinsics that differ by less than this share belong to the same camera.
-SAME_INTRINSICS = 0.01
 
 
 class DepthRegistration:
@@ -38,10 +35,7 @@ class DepthRegistration:
         Raises:
             CalibrationError: if the depth camera's camera_info cannot be used.
         """
-        depth_camera = self._camera(depth)
-        if depth_camera is None or camera is None:
-            return True
-        return bool(np.allclose(depth_camera.K, camera.K, rtol=SAME_INTRINSICS, atol=1.0))
+        return same_view(self._camera(depth), camera)
 
     def registered(
         self, metres: NDArray[np.float32], depth: Image, colour_frame: str, camera: Camera | None

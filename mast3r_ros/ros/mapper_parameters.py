@@ -30,6 +30,9 @@ class MapperParameters:
         "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
     )
     rectified: bool = param(False, "The images are rectified: P of camera_info holds, without distortion.")
+    camera_info_frame_id: str = param(
+        "", "frame_id that camera_info may have although the images have another; empty: only theirs."
+    )
     use_depth: bool = param(True, "Use the depth topic where somebody publishes it.", fixed=True)
     depth_slop: float = param(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
 

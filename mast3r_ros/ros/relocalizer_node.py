@@ -364,6 +364,8 @@ class Relocalizer(LifecycleNodeMixin, Node):
     def _diagnose(self) -> None:
         state = self._state_machine.current_state[1]
         worker, matcher, processor = self._worker, self._matcher, self._processor
+        if processor is not None and processor.transforms is not None:
+            processor.transforms.complain_about_rivals(self._complaints)
         values = {"state": state, **self._statistics.values()}
         values["replaced by newer frames"] = str(worker.replaced if worker is not None else 0)
         values["device"] = str(getattr(matcher, "device", "cpu"))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.bags import FrameTopics, find_topics, open_bag
+from mast3r_ros.io.bags import FrameTopics, open_bag
+from mast3r_ros.io.bags.topics import COMPRESSED, tf_topics
 from mast3r_ros.lab.live.listener import LiveListener
 from mast3r_ros.lab.live.processes import Process, own_environment
 from mast3r_ros.lab.runs.localization import Evaluation, Record
@@ -28,7 +29,6 @@ from mast3r_ros.transforms import TransformUnavailable
 
 Array = NDArray[np.float64]
 
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
 #: What loading a map may take before we stop waiting, seconds.
 START_S = 120.0
 #: Every tick of /clock wakes every node; images are stamped, so that time need not be finer than this.
@@ -134,16 +134,9 @@ def _prepare(settings: LiveSettings) -> LiveRun:
     """Which topics there are, where the camera is on the robot, and an empty record."""
     wanted = settings.topics
     with open_bag(settings.bag) as bag:
-        topics = find_topics(
-            bag.topics,
-            str(settings.bag),
-            wanted.image_topic,
-            wanted.camera_info_topic,
-            wanted.depth_topic,
-            wanted.use_depth,
-        )
+        topics = wanted.find_topics(bag)
         camera_frame = bag.first(topics.image).header.frame_id.lstrip("/")
-        transforms = bag.transforms()
+        transforms = bag.transforms(topics.image)
         try:
             base_T_camera = transforms.lookup(wanted.base_frame, camera_frame, None)
         except TransformUnavailable:
@@ -151,7 +144,15 @@ def _prepare(settings: LiveSettings) -> LiveRun:
         transport = "compressed" if bag.topics[topics.image].type == COMPRESSED else "raw"
         has_odometry = transforms.can_transform(wanted.odom_frame, camera_frame)
         depth = topics.depth if topics.depth and bag.topics[topics.depth].type != COMPRESSED else None
-        about = {**vars(topics), "depth": depth, "image_transport": transport, "odometry": has_odometry}
+        info_frame = bag.topics[topics.camera_info].frame_id if topics.camera_info else ""
+        about = {
+            **topics.names,
+            "depth": depth,
+            "image_transport": transport,
+            "odometry": has_odometry,
+            "camera_info_frame": info_frame or "",  # named, or the images' own
+            "tf": list(tf_topics(bag.topics, topics.image)[0]),
+        }
         evaluation = Evaluation(f"live run of {settings.bag.name}", settings={**about, "rate": settings.rate})
         replay = Replay(evaluation, camera_frame, base_T_camera)
         return LiveRun(replay, bag.topics[topics.image].count, bag.start_ns)
@@ -168,6 +169,7 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
         "odom_frame_id": settings.topics.odom_frame if about["odometry"] else "",
         "base_frame_id": settings.topics.base_frame,
         "rectified": FrameTopics(about["image"]).rectified,
+        "camera_info_frame_id": about["camera_info_frame"],
         **settings.parameters,
     }
     file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
@@ -175,6 +177,8 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
     for name in ("image", "camera_info", "depth"):
         if about[name]:
             arguments += ["-r", f"{name}:={about[name]}"]
+    for topic in about["tf"]:
+        arguments += ["-r", f"/{topic.rpartition('/')[2]}:={topic}"]
     return arguments
 
 
