@@ -13,6 +13,9 @@ from mast3r_ros.geometry import distortion
 
 Array = NDArray[np.float64]
 
+#: Intrinsics that differ by less than this share, or a pixel, belong to the same camera.
+SAME_INTRINSICS = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:

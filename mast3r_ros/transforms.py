@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import RLock
 from typing import Any
 
@@ -23,6 +24,10 @@ Array = NDArray[np.float64]
 
 #: How far R^T R may be from the identity before a matrix is refused as not being a rotation.
 RIGID = 1e-3
+#: Two publishers of one frame: most samples are so many times further from their neighbours than those are apart.
+TO_AND_FRO = 4.0
+#: Fewer samples than this do not tell.
+FEWEST_TURNS = 6
 
 
 class InvalidTransform(UserError):
@@ -51,33 +56,52 @@ class PastExtrapolation(TransformUnavailable):
 
 @dataclass
 class _Track:
-    """Samples of one child frame, sorted by stamp; a static track has one sample that always holds."""
+    """What is known of one child frame: samples sorted by stamp, and a static pose, which has no time.
 
-    static: bool
+    Where a frame has both, its history stays: samples count between the oldest and the newest, the static pose before
+    them, and after them if it came later than they did.
+    """
+
     stamps: list[int] = field(default_factory=list)
     parents: list[str] = field(default_factory=list)
     poses: list[Array] = field(default_factory=list)
+    fixed: tuple[str, Array] | None = None
+    fixed_last: bool = False
 
     def insert(self, stamp_ns: int, parent: str, pose: Array) -> None:
         at = bisect_left(self.stamps, stamp_ns)
         replaces = at < len(self.stamps) and self.stamps[at] == stamp_ns
         end = at + 1 if replaces else at
         self.stamps[at:end], self.parents[at:end], self.poses[at:end] = [stamp_ns], [parent], [pose]
+        self.fixed_last = False
+
+    def fix(self, parent: str, pose: Array) -> None:
+        self.fixed, self.fixed_last = (parent, pose), True
 
     def forget_before(self, stamp_ns: int) -> None:
         keep = bisect_left(self.stamps, stamp_ns)
         del self.stamps[:keep], self.parents[:keep], self.poses[:keep]
 
+    def is_fixed(self, stamp_ns: int | None) -> bool:
+        """Whether the static pose holds at a stamp (None: the newest)."""
+        if self.fixed is None or not self.stamps:
+            return self.fixed is not None
+        if stamp_ns is None or stamp_ns > self.stamps[-1]:
+            return self.fixed_last
+        return stamp_ns < self.stamps[0]
+
     def parent(self, stamp_ns: int | None) -> str:
         """Parent at a stamp, or of the nearest sample in time (structure needs no exact stamp)."""
-        if self.static or stamp_ns is None:
+        if self.fixed is not None and self.is_fixed(stamp_ns):
+            return self.fixed[0]
+        if stamp_ns is None:
             return self.parents[-1]
         return self.parents[max(bisect_right(self.stamps, stamp_ns) - 1, 0)]
 
     def pose(self, stamp_ns: int) -> Array:
         """``parent_T_child`` at a stamp inside the samples; the earlier one where the parent changes."""
-        if self.static:
-            return self.poses[0]
+        if self.fixed is not None and self.is_fixed(stamp_ns):
+            return self.fixed[1]
         before = bisect_right(self.stamps, stamp_ns) - 1
         t0 = self.stamps[before]
         if t0 == stamp_ns or self.parents[before] != self.parents[before + 1]:
@@ -87,10 +111,32 @@ class _Track:
 
     def gap_ns(self, stamp_ns: int) -> int:
         """Time between the two samples around a stamp inside the samples, 0 where one hits it."""
-        before = bisect_right(self.stamps, stamp_ns) - 1
-        if self.static or self.stamps[before] == stamp_ns:
+        if self.is_fixed(stamp_ns):
             return 0
-        return self.stamps[before + 1] - self.stamps[before]
+        before = bisect_right(self.stamps, stamp_ns) - 1
+        return 0 if self.stamps[before] == stamp_ns else self.stamps[before + 1] - self.stamps[before]
+
+    def rivals(self, newest: int) -> str:
+        """Why more than one node seems to publish this frame, by its newest samples; empty where nothing says so."""
+        parents, poses = self.parents[-newest:], self.poses[-newest:]
+        if self.fixed is not None and self.stamps:
+            return "it is published both as static and as moving"
+        turns = sum(a != b for a, b in pairwise(parents))
+        if turns > len(set(parents)):
+            return f"its parent changes {turns} times between {' and '.join(sorted(set(parents)))}"
+        if len(poses) >= FEWEST_TURNS and _alternates(np.stack(poses)):
+            return "its pose jumps to and fro between one sample and the next"
+        return ""
+
+
+def _alternates(poses: Array) -> bool:
+    """Whether every other pose (N, 4, 4) belongs to another motion: neighbours are far apart, next ones near."""
+    for values in (poses[:, :3, 3], poses[:, :3, :3].reshape(-1, 9)):
+        one = np.linalg.norm(np.diff(values, axis=0), axis=1)
+        two = np.linalg.norm(values[2:] - values[:-2], axis=1)
+        if (np.minimum(one[:-1], one[1:]) > TO_AND_FRO * two + 1e-9).mean() > 0.5:
+            return True
+    return False
 
 
 class TransformBuffer:
@@ -118,11 +164,9 @@ class TransformBuffer:
         pose = _rigid(parent, child, parent_T_child)
         with self._lock:
             self._refuse_loop(parent, child)
-            track = self._tracks.get(child)
-            if track is None or track.static != static:
-                track = self._tracks[child] = _Track(static)
+            track = self._tracks.setdefault(child, _Track())
             if static:
-                track.stamps, track.parents, track.poses = [stamp_ns], [parent], [pose]
+                track.fix(parent, pose)
                 return True
             if self._cache_ns is not None and track.stamps and stamp_ns < track.stamps[-1] - self._cache_ns:
                 return False
@@ -185,7 +229,7 @@ class TransformBuffer:
         with self._lock:
             from_source, from_target = self._path(_frame_id(target), _frame_id(source), None)
             links = [*from_source, *from_target]
-            if all(self._tracks[link].static for link in links):
+            if all(self._tracks[link].is_fixed(None) for link in links):
                 return None
             return self._newest_common(links)
 
@@ -194,7 +238,23 @@ class TransformBuffer:
         """Names of all frames known, sorted."""
         with self._lock:
             parents = {parent for track in self._tracks.values() for parent in track.parents}
-            return sorted(parents | set(self._tracks))
+            fixed = {track.fixed[0] for track in self._tracks.values() if track.fixed is not None}
+            return sorted(parents | fixed | set(self._tracks))
+
+    def children(self) -> dict[str, list[tuple[str, bool]]]:
+        """The tree at its newest: parent -> children, sorted by name, each with whether it is static."""
+        with self._lock:
+            below: dict[str, list[tuple[str, bool]]] = {}
+            for child in sorted(self._tracks):
+                track = self._tracks[child]
+                below.setdefault(track.parent(None), []).append((child, track.is_fixed(None)))
+            return below
+
+    def rivals(self, newest: int = 0) -> dict[str, str]:
+        """Frames that more than one node seems to publish, and what tells so; by so many samples each, 0: all."""
+        with self._lock:
+            found = {child: track.rivals(newest) for child, track in self._tracks.items()}
+            return {child: why for child, why in sorted(found.items()) if why}
 
     def clear(self) -> None:
         """Forget everything but static transforms: for when time has jumped backwards.
@@ -202,7 +262,8 @@ class TransformBuffer:
         Static transforms stay because their publishers send them only once.
         """
         with self._lock:
-            self._tracks = {child: track for child, track in self._tracks.items() if track.static}
+            fixed = {child: track.fixed for child, track in self._tracks.items() if track.fixed is not None}
+            self._tracks = {child: _Track(fixed=pose, fixed_last=True) for child, pose in fixed.items()}
 
     def _refuse_loop(self, parent: str, child: str) -> None:
         if child in self._ancestors(parent, None):
@@ -237,7 +298,7 @@ class TransformBuffer:
         )
 
     def _newest_common(self, links: Iterable[str]) -> int:
-        newest = [self._tracks[link].stamps[-1] for link in links if not self._tracks[link].static]
+        newest = [self._tracks[link].stamps[-1] for link in links if not self._tracks[link].is_fixed(None)]
         return min(newest, default=0)
 
     def _up(self, links: list[str], stamp_ns: int) -> Array:
@@ -249,7 +310,7 @@ class TransformBuffer:
 
     def _sample(self, child: str, stamp_ns: int) -> Array:
         track = self._tracks[child]
-        if not track.static:
+        if not track.is_fixed(stamp_ns):
             oldest, newest = track.stamps[0], track.stamps[-1]
             link = f"transform {track.parent(stamp_ns)} -> {child} at {stamp_ns / 1e9:.3f} s"
             if stamp_ns > newest:

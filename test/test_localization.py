@@ -71,6 +71,17 @@ def test_the_focal_length_is_found_where_nothing_is_calibrated(localizer):
     assert estimate.camera_focal_px == pytest.approx(300, rel=0.03)
 
 
+def test_an_image_without_calibration_is_the_maps_cameras_only_where_that_explains_it(localizer):
+    """The same picture, and the same enlarged by a fifth as a camera with a longer lens takes it."""
+    import cv2
+
+    assert localizer.localize(Frame(texture(1))).camera_focal_px == CAMERA.focal
+    centre, size = np.array([CAMERA.cx, CAMERA.cy]), (CAMERA.width, CAMERA.height)
+    enlarge = np.hstack([1.2 * np.eye(2), (-0.2 * centre)[:, None]])
+    longer = localizer.localize(Frame(cv2.warpAffine(texture(1), enlarge, size)))
+    assert longer.localized and longer.camera_focal_px == pytest.approx(1.2 * CAMERA.focal, rel=0.03)
+
+
 def test_distorted_and_rectified_images_give_the_same_pose(walls, localizer):
     import cv2
 

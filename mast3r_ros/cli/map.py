@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mast3r_ros.cli.check_text import print_check
 from mast3r_ros.cli.common import (
     CheckpointOption,
     DeviceOption,
@@ -26,6 +27,25 @@ from mast3r_ros.cli.common import (
     stages,
     warn,
 )
+from mast3r_ros.cli.source import (
+    CameraFrameOption,
+    DepthOption,
+    DepthScaleOption,
+    DepthTopicOption,
+    ImagesOption,
+    ImageTopicOption,
+    InfoTopicOption,
+    IntrinsicsOption,
+    LayoutOption,
+    MapFrameOption,
+    PoseTopicOption,
+    ScaleOption,
+    SplitOption,
+    source_options,
+)
+
+if TYPE_CHECKING:
+    from mast3r_ros.mapping.build import BuildReport
 
 app = typer.Typer(help="Make, look at, export and mend maps.", no_args_is_help=True)
 
@@ -45,7 +65,9 @@ def build(
     source: Annotated[
         Path, typer.Argument(help="rosbag 1 or 2, 7-Scenes, TUM RGB-D, COLMAP, or a folder of images with poses.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the map; an older map there is replaced.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the map; an older map there is replaced.")
+    ] = None,
     matcher: MatcherOption = None,
     feature: FeatureOption = None,
     checkpoint: CheckpointOption = None,
@@ -57,19 +79,22 @@ def build(
     max_keyframes: Annotated[int, typer.Option(min=0, help="Cap of the map; 0 for none.")] = 0,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Every usable frame becomes a keyframe.")] = False,
     frame_id: Annotated[str, typer.Option(help="Name of the map frame.")] = "map",
-    layout: Annotated[str | None, typer.Option(help="Kind of source, where it is not recognised.")] = None,
-    split: Annotated[str | None, typer.Option(help="7-Scenes: train or test.")] = None,
-    intrinsics: Annotated[
-        Path | None, typer.Option(help="Calibration of the images (ROS camera_info YAML), where the source has none.")
-    ] = None,
-    image_topic: Annotated[str | None, typer.Option(help="Bag: colour images.")] = None,
-    camera_info_topic: Annotated[str | None, typer.Option(help="Bag: calibration.")] = None,
-    depth_topic: Annotated[str | None, typer.Option(help="Bag: depth images.")] = None,
-    pose_topic: Annotated[str | None, typer.Option(help="Bag: poses from this topic instead of TF.")] = None,
-    map_frame: Annotated[str | None, typer.Option(help="Bag: the fixed frame.")] = None,
-    camera_frame: Annotated[str | None, typer.Option(help="Bag: the camera's optical frame.")] = None,
-    scale: Annotated[float | None, typer.Option(help="COLMAP: metres for each unit of the model.")] = None,
-    depth_scale: Annotated[float | None, typer.Option(help="Units of depth images per metre.")] = None,
+    layout: LayoutOption = None,
+    split: SplitOption = None,
+    intrinsics: IntrinsicsOption = None,
+    image_topic: ImageTopicOption = None,
+    camera_info_topic: InfoTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    pose_topic: PoseTopicOption = None,
+    map_frame: MapFrameOption = None,
+    camera_frame: CameraFrameOption = None,
+    depth: DepthOption = True,
+    scale: ScaleOption = None,
+    images: ImagesOption = None,
+    depth_scale: DepthScaleOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be used, and every doubt about it; build nothing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Build a map from a recording with known poses, and get it ready for a matcher."""
@@ -77,23 +102,29 @@ def build(
     from mast3r_ros.mapping.build import build_map
     from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
-    options: dict[str, Any] = {
-        "split": split,
-        "image_topic": image_topic,
-        "camera_info_topic": camera_info_topic,
-        "depth_topic": depth_topic,
-        "pose_topic": pose_topic,
-        "map_frame": map_frame,
-        "camera_frame": camera_frame,
-        "scale": scale,
-        "depth_scale": depth_scale,
-    }
-    if intrinsics is not None:
-        from mast3r_ros.io.datasets.camera_file import read_camera
+    options = source_options(
+        intrinsics,
+        depth,
+        split=split,
+        image_topic=image_topic,
+        camera_info_topic=camera_info_topic,
+        depth_topic=depth_topic,
+        pose_topic=pose_topic,
+        map_frame=map_frame,
+        camera_frame=camera_frame,
+        scale=scale,
+        images=images,
+        depth_scale=depth_scale,
+    )
+    if dry_run:
+        from mast3r_ros.io.datasets.check import check_source
 
-        options["camera"] = read_camera(intrinsics)
-    frames = open_source(source, layout, **{name: value for name, value in options.items() if value is not None})
+        print_check(check_source(source, layout, **options), source, json)
+        return
+    if output is None:
+        raise typer.BadParameter("give a folder for the map, or --dry-run", param_hint="--output")
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    frames = open_source(source, layout, **options)
     selection = KEEP_ALL if keep_all else SelectionSettings(min_distance, min_angle, max_keyframes=max_keyframes)
     with progress("reading frames", len(frames) if hasattr(frames, "__len__") else None) as show:
         keyframe_map, report = build_map(
@@ -105,20 +136,20 @@ def build(
             source_name=str(source),
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )
-    _save(keyframe_map, chosen, output)
+    _save(keyframe_map, chosen, output, report)
     _print_built(report, keyframe_map, output, json)
 
 
-def _save(keyframe_map: Any, matcher: Any, output: Path) -> None:
+def _save(keyframe_map: Any, matcher: Any, output: Path, report: BuildReport) -> None:
     """Save a map that is ready to be used."""
     from mast3r_ros.errors import MapError
     from mast3r_ros.localization.map_noise import save_ready
 
     if len(keyframe_map) == 0:
-        raise MapError(
-            "no frame of the source can become a keyframe (each needs a calibration and a pose): "
-            "give --intrinsics, or check the source's poses"
-        )
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report.skipped.most_common())
+        uncalibrated = report.skipped["no_calibration"]
+        way = "give a calibration file with --intrinsics" if uncalibrated else "check the source's poses"
+        raise MapError(f"no frame of the source can become a keyframe ({reasons or 'it has none'}): {way}")
     with stages() as show:
         save_ready(keyframe_map, matcher, output, show)
 

@@ -35,8 +35,9 @@ def canonical(model: str, D: Array) -> tuple[str, Array]:
         raise CalibrationError(
             f"unknown distortion model '{model}': use plumb_bob, rational_polynomial or equidistant, or rectify first"
         )
-    # Zero polynomial coefficients mean no distortion, but a zero fisheye polynomial is still a fisheye.
-    if D.size == 0 or (name != "equidistant" and not D.any()):
+    if name == "equidistant":  # a zero fisheye polynomial is still a fisheye
+        return name, _four(D)
+    if D.size == 0 or not D.any():
         return "none", np.zeros(0)
     if name == "plumb_bob" and D.size in COEFFICIENTS["rational_polynomial"]:
         name = "rational_polynomial"  # a common mislabelling; the coefficient order is the same
@@ -44,6 +45,15 @@ def canonical(model: str, D: Array) -> tuple[str, Array]:
         allowed = " or ".join(map(str, COEFFICIENTS[name]))
         raise CalibrationError(f"distortion model {name} needs {allowed} coefficients, got {D.size}")
     return name, D
+
+
+def _four(D: Array) -> Array:
+    """The equidistant model's four coefficients: simulators write none for none, drivers a fifth that is 0."""
+    if D.size == 0:
+        return np.zeros(4)
+    if D.size < 4 or D[4:].any():
+        raise CalibrationError(f"distortion model equidistant needs 4 coefficients, got {D.size}")
+    return D[:4]
 
 
 def distort(ideal: Array, model: str, D: Array) -> Array:

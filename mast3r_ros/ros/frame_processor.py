@@ -160,7 +160,11 @@ class FrameProcessor:
         epoch = self._obey_requests()  # of after a jump in time, which this very image may have told
         clock = _Stages()
         frame = self._intake.frame(
-            arrival, rectified=p.rectified, info_wait_s=p.camera_info_wait, depth_slop_s=p.depth_slop
+            arrival,
+            rectified=p.rectified,
+            info_wait_s=p.camera_info_wait,
+            depth_slop_s=p.depth_slop,
+            info_frame=p.camera_info_frame_id,
         )
         clock.lap("decode")
         where = self._whereabouts(arrival, p)
@@ -195,6 +199,8 @@ class FrameProcessor:
 
     def _is_timely(self, arrival: Arrival, p: NodeSettings) -> bool:
         """Whether the image is neither too old, nor from the future, nor out of order."""
+        if arrival.stamp_ns == 0:
+            raise FrameRefused("no_time", "images have no time (their stamps are 0): let the driver stamp them")
         now_ns, stamp_ns = self._node.get_clock().now().nanoseconds, arrival.stamp_ns
         age = (now_ns - stamp_ns) * 1e-9
         back = (self._last_stamp_ns - stamp_ns) * 1e-9
@@ -216,7 +222,7 @@ class FrameProcessor:
                 "dropped. Replaying a recording needs use_sim_time; a slow machine needs a lower camera rate",
             )
             return False
-        self._complaints.cured("no_clock", "from_future", "stale")
+        self._complaints.cured("no_time", "no_clock", "from_future", "stale")
         self._behind_since_ns = None
         if back > JUMP_S:
             self._complaints.say("time_jump", f"image stamps went back by {back:.1f} s: starting anew")

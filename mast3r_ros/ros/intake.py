@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mast3r_ros.errors import CalibrationError, CodecError, UserError
 from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.io.codec import doubt_about, is_placeholder
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.calibration import Calibration
 from mast3r_ros.ros.complaints import Complaints
@@ -89,8 +90,13 @@ class Intake:
         with self._news:
             self._depths.clear()
 
-    def frame(self, arrival: Arrival, *, rectified: bool, info_wait_s: float, depth_slop_s: float) -> Frame:
+    def frame(
+        self, arrival: Arrival, *, rectified: bool, info_wait_s: float, depth_slop_s: float, info_frame: str = ""
+    ) -> Frame:
         """Decode an image and join it with its calibration and depth.
+
+        Args:
+            info_frame: frame_id that camera_info may have although the images have another.
 
         Raises:
             FrameRefused: the image or the calibration cannot be used. Unusable depth is only complained about.
@@ -101,11 +107,13 @@ class Intake:
         except CodecError as error:
             raise FrameRefused("bad_image", f"image refused: {error}") from error
         self._complaints.cured("bad_image")
-        camera = self._calibration(image.shape[1], image.shape[0], rectified, info_wait_s)
+        info = self._info_for(message.header.frame_id, info_frame, info_wait_s)
+        camera = None if info is None else self._calibration(info, image.shape[1], image.shape[0], rectified)
         depth = self._depth_of(message, camera, (image.shape[0], image.shape[1]), round(depth_slop_s * 1e9))
         return Frame(image, camera, arrival.stamp_ns, depth)
 
-    def _calibration(self, width: int, height: int, rectified: bool, wait_s: float) -> Camera | None:
+    def _info_for(self, image_frame: str, info_frame: str, wait_s: float) -> CameraInfo | None:
+        """The newest camera_info, if it is of the images' camera; None, with a word, where there is none."""
         with self._news:
             now = time.monotonic()
             if self._first_image_at is None:
@@ -119,18 +127,35 @@ class Intake:
                 "no_camera_info", "no camera_info: the focal length is estimated, poses are less exact"
             )
             return None
+        self._complaints.cured("waiting_for_camera_info", "no_camera_info")
+        ours, theirs = image_frame.lstrip("/"), info.header.frame_id.lstrip("/")
+        if ours and theirs and theirs not in (ours, info_frame.lstrip("/")):
+            self._complaints.say(
+                "camera_info_of_another_camera",
+                f"camera_info is of frame '{theirs}', the images of '{ours}': it is not used, another camera's "
+                "intrinsics would make poses wrong. Take the camera_info of the images, or, if it is theirs, set the "
+                f"parameter camera_info_frame_id to '{theirs}'",
+            )
+            return None
+        self._complaints.cured("camera_info_of_another_camera")
+        return info
+
+    def _calibration(self, info: CameraInfo, width: int, height: int, rectified: bool) -> Camera | None:
         try:
             camera = self._known.camera(info, width, height, rectified)
         except CalibrationError as error:
             raise FrameRefused("bad_camera_info", f"camera_info refused: {error}") from error
-        self._complaints.cured("waiting_for_camera_info", "no_camera_info", "bad_camera_info")
+        self._complaints.cured("bad_camera_info")
+        doubt = "" if camera is None else doubt_about(camera)
         if camera is None:
             self._complaints.say(
                 "uncalibrated", "camera_info is not calibrated (K is zero): the focal length is estimated"
             )
+        elif doubt:
+            self._complaints.say("doubtful_camera_info", f"camera_info {doubt}")
         else:
-            self._complaints.cured("uncalibrated")
-        return camera
+            self._complaints.cured("uncalibrated", "doubtful_camera_info")
+        return None if camera is None or is_placeholder(camera) else camera
 
     def _depth_of(
         self, image: Image | CompressedImage, camera: Camera | None, shape: tuple[int, int], slop_ns: int
@@ -163,4 +188,10 @@ class Intake:
         with self._news:
             if time.monotonic() - self._depth_at > DEPTH_IS_ALIVE_S:
                 return None
+            if stamp_ns and self._depths and conversions.stamp_ns(self._depths[-1].header.stamp) == 0:
+                self._complaints.say(
+                    "depth_without_time", "depth ignored: its stamps are 0, so it belongs to no image; set its driver's"
+                )
+                return None
+            self._complaints.cured("depth_without_time")
             return self._news.wait_for(nearest, DEPTH_WAIT_S)

@@ -189,7 +189,11 @@ class Mapper(Node):
     def _posed(self, arrival: Arrival, settings: MapperParameters) -> PosedFrame:
         """The frame with its pose at the time of exposure."""
         frame = self._intake.frame(
-            arrival, rectified=settings.rectified, info_wait_s=FOREVER_S, depth_slop_s=settings.depth_slop
+            arrival,
+            rectified=settings.rectified,
+            info_wait_s=FOREVER_S,
+            depth_slop_s=settings.depth_slop,
+            info_frame=settings.camera_info_frame_id,
         )
         camera_frame = settings.camera_frame_id or arrival.message.header.frame_id
         try:
@@ -244,6 +248,7 @@ class Mapper(Node):
     def _report(self) -> None:
         self._autosave()
         self._show_keyframes()
+        self._tf.complain_about_rivals(self._complaints)
         session, counts = self.session, self._coverage.counts()
         trouble = self._complaints.going_on
         uncovered = counts[Verdict.UNCOVERED] + counts[Verdict.CONTRADICTED]

@@ -29,6 +29,9 @@ class MapperParameters:
         "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
     )
     rectified: bool = setting(False, "The images are rectified: P of camera_info holds, without distortion.")
+    camera_info_frame_id: str = setting(
+        "", "frame_id that camera_info may have although the images have another; empty: only theirs."
+    )
     use_depth: bool = setting(True, "Use the depth topic where somebody publishes it.", fixed=True)
     depth_transport: str = setting(
         "raw", "Type of the depth topic: Image or CompressedImage.", choices=("raw", "compressedDepth"), fixed=True

@@ -80,7 +80,7 @@ def find(wish: Wish) -> Recorded:
 def look(wish: Wish) -> Recorded:
     """Look into the recording in this process. Raises BagError, and ModuleNotFoundError where the reader is missing."""
     from mast3r_ros.io.bags import find_topics, open_bag
-    from mast3r_ros.io.bags.frames import base_name
+    from mast3r_ros.io.bags.topics import base_name
 
     with open_bag(Path(wish.bag).expanduser()) as bag:
         names = set(bag.topics)

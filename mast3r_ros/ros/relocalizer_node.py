@@ -378,6 +378,8 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         state = self.lifecycle.state
         worker, processor = self._worker, self._processor
         matcher = processor.relocalizer.matcher if processor is not None else None
+        if processor is not None and processor.transforms is not None:
+            processor.transforms.complain_about_rivals(self._complaints)
         values = {"state": state, **self._statistics.values()}
         values["replaced by newer frames"] = str(worker.replaced if worker is not None else 0)
         values["device"] = str(getattr(matcher, "device", "cpu"))

@@ -17,10 +17,14 @@ from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
 from mast3r_ros.ros import conversions, qos
+from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.side_node import SideNode
 from mast3r_ros.transforms import FutureExtrapolation, InvalidTransform, TransformBuffer
 
 Array = NDArray[np.float64]
+
+#: The newest samples of each frame that tell whether two nodes publish it.
+SAMPLES_JUDGED = 50
 
 
 class TransformListener:
@@ -62,6 +66,14 @@ class TransformListener:
                     left = deadline - time.monotonic()
                     if left <= 0 or not self._news.wait(left):
                         raise
+
+    def complain_about_rivals(self, complaints: Complaints) -> None:
+        """Say where two nodes seem to publish one frame: its pose is then sometimes one's, sometimes the other's."""
+        rivals = self.buffer.rivals(SAMPLES_JUDGED)
+        if not rivals:
+            complaints.cured("two_tf_publishers")
+        for child, why in rivals.items():
+            complaints.say("two_tf_publishers", f"more than one node publishes the transform of '{child}' ({why})")
 
     @property
     def anybody_there(self) -> bool:

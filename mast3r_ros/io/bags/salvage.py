@@ -9,17 +9,25 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import zstandard
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag1.reader import Header, ReaderError, RecordType, decompressors, normalize, read_bytes, read_uint32
 from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 from rosbags.typesys.msg import normalize_msgtype
 
 NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
-_FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
+_FORMATS = {
+    **{"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL},
+    "ros1msg": MessageDefinitionFormat.MSG,
+}
+#: Ending of files that rosbag2 compressed as a whole, and how Zstandard data begin; no serialized message does.
+ZSTD, _ZSTD_MAGIC = ".zstd", b"\x28\xb5\x2f\xfd"
+_MCAP_MAGIC = b"\x89MCAP0\r\n"
 
 
 class RawMessage(NamedTuple):
@@ -30,6 +38,34 @@ class RawMessage(NamedTuple):
     definition: MessageDefinition
     stamp_ns: int
     data: bytes
+    serialization: str = "cdr"
+
+
+def unpacked(data: bytes) -> bytes:
+    """A message as it was before rosbag2 compressed it by itself with Zstandard; others as they are."""
+    if bytes(data[:4]) != _ZSTD_MAGIC:
+        return data
+    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+
+
+def decompressed(path: Path, folder: Path) -> Path:
+    """The recording in a file that was compressed as a whole, written to a folder; of a damaged one what is there."""
+    target = folder / path.name.removesuffix(ZSTD)
+    with path.open("rb") as packed, target.open("wb") as plain, suppress(zstandard.ZstdError):
+        zstandard.ZstdDecompressor().copy_stream(packed, plain)
+    return target
+
+
+def is_whole_mcap(path: Path) -> bool:
+    """Whether an .mcap file was closed: it ends as it begins."""
+    with path.open("rb") as file:
+        head = file.read(len(_MCAP_MAGIC))
+        return file.seek(0, 2) > 2 * len(_MCAP_MAGIC) and _tail(file) == head == _MCAP_MAGIC
+
+
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(-len(_MCAP_MAGIC), 2)
+    return file.read()
 
 
 def scan(path: Path) -> Iterator[RawMessage]:
@@ -46,7 +82,7 @@ def scan(path: Path) -> Iterator[RawMessage]:
 
 def _scan_mcap(path: Path) -> Iterator[RawMessage]:
     schemas: dict[int, tuple[str, MessageDefinition]] = {}
-    channels: dict[int, tuple[str, str, MessageDefinition]] = {}
+    channels: dict[int, tuple[str, str, MessageDefinition, str]] = {}
     with path.open("rb") as file:
         file.seek(8)
         for opcode, content in _mcap_records(file):
@@ -54,13 +90,16 @@ def _scan_mcap(path: Path) -> Iterator[RawMessage]:
                 number, name, encoding, text = _fields(content, "H", 3)
                 schemas[number] = name, MessageDefinition(_FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
             elif opcode == 0x04:
-                number, schema, topic = _fields(content, "HH", 1)
-                channels[number] = (topic, *schemas.get(schema, ("", NO_DEFINITION)))
+                number, schema, topic, form = _fields(content, "HH", 2)
+                msgtype, definition = schemas.get(schema, ("", NO_DEFINITION))
+                # ROS 1 has no /msg/ in the names of types; everything here is called as in ROS 2.
+                msgtype = normalize_msgtype(msgtype) if form == "ros1" else msgtype
+                channels[number] = topic, msgtype, definition, form
             elif opcode == 0x05 and len(content) >= 22:
                 number, _, stamp_ns, _ = struct.unpack_from("<HIQQ", content)
                 if number in channels:
-                    topic, msgtype, definition = channels[number]
-                    yield RawMessage(topic, msgtype, definition, stamp_ns, content[22:])
+                    topic, msgtype, definition, form = channels[number]
+                    yield RawMessage(topic, msgtype, definition, stamp_ns, content[22:], form)
 
 
 def _mcap_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -160,7 +199,7 @@ def _scan_ros1(path: Path) -> Iterator[RawMessage]:
                 connections[number] = normalize(header.get_string("topic")), msgtype, definition
             elif number in connections:
                 topic, msgtype, definition = connections[number]
-                yield RawMessage(topic, msgtype, definition, header.get_time("time"), data)
+                yield RawMessage(topic, msgtype, definition, header.get_time("time"), data, "ros1")
 
 
 def _ros1_records(file: BinaryIO) -> Iterator[tuple[Header, bytes]]:

@@ -4,7 +4,7 @@ A small numpy codec of our own: it takes plain values, so it serves rclpy messag
 and cv_bridge breaks on NumPy 2.
 """
 
-from mast3r_ros.io.codec.calibration import camera_from_info, fit_camera_to_image
+from mast3r_ros.io.codec.calibration import camera_from_info, doubt_about, fit_camera_to_image, is_placeholder
 from mast3r_ros.io.codec.depth import decode_compressed_depth, decode_depth, encode_compressed_depth, encode_depth
 from mast3r_ros.io.codec.images import (
     IMAGE_ENCODINGS,
@@ -22,11 +22,13 @@ __all__ = [
     "decode_compressed_image",
     "decode_depth",
     "decode_image",
+    "doubt_about",
     "encode_compressed_depth",
     "encode_compressed_image",
     "encode_depth",
     "encode_image",
     "fit_camera_to_image",
+    "is_placeholder",
     "pack_points",
     "unpack_points",
 ]

@@ -12,6 +12,8 @@ from mast3r_ros.frames import Camera
 
 #: An image whose aspect ratio differs from the calibration's by more than this was cropped, not resized.
 SAME_ASPECT = 0.01
+#: Focal lengths of real lenses in image widths: 0.1 would see 157 degrees without bending a line, 20 less than 3.
+SHORTEST_FOCAL, LONGEST_FOCAL = 0.1, 20.0
 
 
 def camera_from_info(info: Any, rectified: bool = False, image_size: tuple[int, int] | None = None) -> Camera | None:
@@ -60,6 +62,29 @@ def fit_camera_to_image(camera: Camera, width: int, height: int) -> Camera:
             "ratio: publish the camera_info that belongs to this image"
         )
     return camera.resized(width, height)
+
+
+def is_placeholder(camera: Camera) -> bool:
+    """Whether K cannot be a lens's, such as the identity that drivers publish before a camera is calibrated."""
+    return camera.fx < SHORTEST_FOCAL * camera.width
+
+
+def doubt_about(camera: Camera) -> str:
+    """What is hard to believe about a calibration, as a sentence without its subject; empty if nothing is."""
+    if is_placeholder(camera):
+        return f"holds a placeholder, no calibration (fx {camera.fx:g} px for {camera.width} px wide images): not used"
+    if camera.fx > LONGEST_FOCAL * camera.width:
+        return (
+            f"has a focal length of {camera.fx / camera.width:.0f} image widths (fx {camera.fx:g} px): is it in pixels?"
+        )
+    off = abs(camera.cx / camera.width - 0.5), abs(camera.cy / camera.height - 0.5)
+    if max(off) > 0.25:
+        return (
+            f"has its principal point ({camera.cx:.0f}, {camera.cy:.0f}) far from the middle of the "
+            f"{camera.width}x{camera.height} image: is K scaled or cropped already, and binning, region of interest or "
+            "image size counted twice?"
+        )
+    return ""
 
 
 def _field(info: Any, name: str) -> Any:

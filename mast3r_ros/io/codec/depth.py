@@ -78,9 +78,9 @@ def decode_compressed_depth(data: Any, format: str = "16UC1; compressedDepth") -
         CodecError: for data that are truncated, damaged, too large, or in another encoding.
     """
     encoding = format.split(";")[0].strip().lower() or "16uc1"
-    if encoding not in ("16uc1", "mono16", "32fc1"):
-        raise CodecError(f"unknown compressed depth format '{format}': supported are 16UC1 and 32FC1, PNG or RVL")
     buffer = as_bytes(data).tobytes()
+    if encoding not in ("16uc1", "mono16", "32fc1") and not (encoding == "png" and buffer.startswith(b"\x89PNG")):
+        raise CodecError(f"unknown compressed depth format '{format}': supported are 16UC1 and 32FC1, PNG or RVL")
     if buffer.startswith(b"\x89PNG"):
         return metres(_png16(buffer, format))
     if len(buffer) <= _HEADER.size:

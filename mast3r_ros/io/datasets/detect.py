@@ -49,6 +49,8 @@ def open_source(path: Path | str, layout: str | None = None, **options: Any) -> 
     if layout not in LAYOUTS:
         raise DatasetError(f"unknown layout '{layout}': use {', '.join(LAYOUTS)}")
     known = [name for name in inspect.signature(LAYOUTS[layout]).parameters if name != "path"]
+    if "camera" in options and "camera" not in known:
+        raise DatasetError(f"{path}: {layout} has a calibration of its own: leave --intrinsics out")
     if unknown := sorted(set(options) - set(known)):
         raise DatasetError(f"{layout} has no option {', '.join(unknown)}: it has {', '.join(known)}")
     return LAYOUTS[layout](path, **options)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import BagReader
-from mast3r_ros.io.bags.frames import stamp_ns
+from mast3r_ros.io.bags.messages import stamp_ns
 from mast3r_ros.io.datasets.base import numbers, pose_of, read_table
 from mast3r_ros.transforms import TransformBuffer, TransformUnavailable
 
@@ -55,13 +55,18 @@ class RecordedPoses:
         self._stamps: list[int] = []
 
     @classmethod
-    def of_tf(cls, bag: BagReader, camera_frame: str, fixed_frame: str | None = None) -> RecordedPoses:
+    def of_tf(
+        cls, bag: BagReader, camera_frame: str, fixed_frame: str | None = None, image_topic: str = "/"
+    ) -> RecordedPoses:
         """Poses of the camera in TF; in map, world or odom, whichever is recorded, where no frame is named.
+
+        Args:
+            image_topic: whose namespace's TF is meant (here and below).
 
         Raises:
             DatasetError: if TF does not lead to the camera.
         """
-        transforms = bag.transforms()
+        transforms = bag.transforms(image_topic)
         fixed = fixed_frame or _fixed_frame(bag, transforms, camera_frame)
         return cls(transforms, transforms, fixed, camera_frame, camera_frame)
 
@@ -73,6 +78,7 @@ class RecordedPoses:
         camera_frame: str,
         body_frame: str | None = None,
         fixed_frame: str | None = None,
+        image_topic: str = "/",
     ) -> RecordedPoses:
         """Poses from a topic with messages of :data:`POSE_TYPES`.
 
@@ -90,7 +96,7 @@ class RecordedPoses:
         fixed = first.header.frame_id.lstrip("/") or fixed_frame or "map"
         if fixed_frame not in (None, fixed):
             raise DatasetError(f"{bag.path}: poses on {topic} are in '{fixed}', not in '{fixed_frame}'")
-        found = cls(TransformBuffer(cache_s=None), bag.transforms(), fixed, body, camera_frame)
+        found = cls(TransformBuffer(cache_s=None), bag.transforms(image_topic), fixed, body, camera_frame)
         for _, _, message in bag.messages([topic]):
             try:
                 found._add(stamp_ns(message), _pose(message))
@@ -100,16 +106,21 @@ class RecordedPoses:
 
     @classmethod
     def of_file(
-        cls, path: Path, bag: BagReader, camera_frame: str, body_frame: str | None = None, fixed_frame: str = "map"
+        cls,
+        path: Path,
+        bag: BagReader,
+        camera_frame: str,
+        body_frame: str | None = None,
+        fixed_frame: str = "map",
+        image_topic: str = "/",
     ) -> RecordedPoses:
         """Poses from a TUM trajectory file, which names no frames.
 
         Raises:
             DatasetError: for a file that is missing, empty or malformed.
         """
-        found = cls(
-            TransformBuffer(cache_s=None), bag.transforms(), fixed_frame, body_frame or camera_frame, camera_frame
-        )
+        transforms, body = bag.transforms(image_topic), body_frame or camera_frame
+        found = cls(TransformBuffer(cache_s=None), transforms, fixed_frame, body, camera_frame)
         for stamp, pose in read_trajectory(path):
             found._add(stamp, pose)
         return found

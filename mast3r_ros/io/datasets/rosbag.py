@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.frames import PosedFrame
+from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.io.bags import find_topics, open_bag
 from mast3r_ros.io.datasets.base import Source
 from mast3r_ros.io.datasets.recorded_poses import RecordedPoses
@@ -33,6 +33,7 @@ class RosBag(Source):
         longest_gap_s: a frame is left out where the poses around it are further apart: nobody knows the way between.
         max_delay_s: how far apart colour and depth of one frame may be.
         use_depth: False leaves depth away.
+        camera: calibration of the images, instead of the recorded one.
 
     Raises:
         BagError: if the recording cannot be read; DatasetError: without usable poses.
@@ -53,6 +54,7 @@ class RosBag(Source):
         longest_gap_s: float = 0.5,
         max_delay_s: float = 0.02,
         use_depth: bool = True,
+        camera: Camera | None = None,
     ) -> None:
         super().__init__(path.name)
         self._path = path
@@ -60,16 +62,19 @@ class RosBag(Source):
             "image_topic": image_topic,
             "camera_info_topic": camera_info_topic,
             "depth_topic": depth_topic,
-            "max_delay_s": max_delay_s,
             "use_depth": use_depth,
+            "camera": camera,
         }
+        self._max_delay_s = max_delay_s
         with open_bag(path) as bag:
-            topics = find_topics(bag.topics, str(path), image_topic, camera_info_topic, depth_topic, use_depth)
+            topics = find_topics(
+                bag.topics, str(path), image_topic, camera_info_topic, depth_topic, use_depth, camera is not None
+            )
             camera_frame = camera_frame or bag.first(topics.image).header.frame_id.lstrip("/")
             if pose_topic is None:
-                self._poses = RecordedPoses.of_tf(bag, camera_frame, map_frame)
+                self._poses = RecordedPoses.of_tf(bag, camera_frame, map_frame, topics.image)
             else:
-                self._poses = RecordedPoses.of_topic(bag, pose_topic, camera_frame, pose_frame, map_frame)
+                self._poses = RecordedPoses.of_topic(bag, pose_topic, camera_frame, pose_frame, map_frame, topics.image)
         self._poses.longest_gap_s = longest_gap_s
         self.map_frame = self._poses.fixed_frame
 
@@ -77,7 +82,7 @@ class RosBag(Source):
         read = taken = 0
         why = ""
         with open_bag(self._path) as bag:
-            for frame in bag.frames(**self._frames):  # type: ignore[arg-type]  # mixed by design
+            for frame in bag.frames(max_delay_s=self._max_delay_s, **self._frames):  # type: ignore[arg-type]  # mixed by design
                 read += 1
                 try:
                     pose = self.pose_at(frame.stamp_ns)

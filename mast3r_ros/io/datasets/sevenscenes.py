@@ -12,6 +12,7 @@ both cameras, which is off by up to 30 px at the image border.
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.io.datasets.base import read_table
 from mast3r_ros.io.datasets.frame_files import FrameFiles, RgbdRig, colour_files, holds_frames
 
+log = logging.getLogger(__name__)
+
 DEPTH_CAMERA = Camera.pinhole(640, 480, 585, 585, 320, 240)
 COLOUR_CAMERA = Camera.pinhole(640, 480, 525, 525, 320, 240)
 COLOUR_T_DEPTH = se3.make(np.eye(3), [-0.025, 0, 0])
@@ -35,7 +38,9 @@ class SevenScenes(FrameFiles):
     Args:
         split: "train" or "test" reads the sequences that TrainSplit.txt or TestSplit.txt name; None reads all.
         use_depth: False leaves depth away and saves its time.
-        colour_camera, depth_camera, colour_T_depth: geometry of another sensor in the same layout.
+        camera: calibration of another camera in the same layout, whose depth and poses are its own: registered, no
+            second camera beside it.
+        colour_camera, depth_camera, colour_T_depth: geometry of another sensor with two cameras.
 
     Raises:
         DatasetError: for a missing split file, sequence or frame.
@@ -48,6 +53,7 @@ class SevenScenes(FrameFiles):
         path: Path,
         split: str | None = None,
         use_depth: bool = True,
+        camera: Camera | None = None,
         colour_camera: Camera = COLOUR_CAMERA,
         depth_camera: Camera = DEPTH_CAMERA,
         colour_T_depth: NDArray[np.float64] = COLOUR_T_DEPTH,
@@ -56,7 +62,11 @@ class SevenScenes(FrameFiles):
         if not files:
             raise DatasetError(f"{path} has no frames: expected frame-000000.color.png or .jpg, ...")
         name = path.name if split is None else f"{path.name} ({split})"
-        super().__init__(name, files, RgbdRig(colour_camera, depth_camera, colour_T_depth), use_depth)
+        rig = RgbdRig(colour_camera, depth_camera, colour_T_depth)
+        if camera is not None:
+            rig = RgbdRig(camera, camera, np.eye(4))
+            log.info("%s: the calibration is given: depth and poses are taken as those of the same camera", path)
+        super().__init__(name, files, rig, use_depth)
 
 
 def _sequences(path: Path, split: str | None) -> list[Path]:

@@ -25,6 +25,7 @@ from mast3r_ros.cli.common import (
     option,
     progress,
 )
+from mast3r_ros.cli.source import IntrinsicsOption, calibration
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def bag(
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
+    intrinsics: IntrinsicsOption = None,
     depth: Annotated[
         bool | None, typer.Option("--depth/--no-depth", help="Check poses against recorded depth, where there is any.")
     ] = None,
@@ -101,6 +103,7 @@ def bag(
         truth_gap_s=max_gap,
         truth_difference_s=max_difference,
         truth_offset_s=time_offset,
+        camera=calibration(intrinsics, image_topic or ""),
     )
     keyframe_map = load_map(map)
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)

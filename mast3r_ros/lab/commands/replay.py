@@ -24,6 +24,7 @@ from mast3r_ros.cli.common import (
     option,
     progress,
 )
+from mast3r_ros.cli.source import IntrinsicsOption, calibration
 from mast3r_ros.lab.commands.summary import print_summary
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def replay(
     image_topic: Annotated[str | None, typer.Option(help="Colour images.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Calibration.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Depth images.")] = None,
+    intrinsics: IntrinsicsOption = None,
     depth: Annotated[
         bool | None, typer.Option("--depth/--no-depth", help="Check poses against recorded depth, where there is any.")
     ] = None,
@@ -77,6 +79,7 @@ def replay(
         truth_topic=truth_topic,
         truth_frame=truth_frame,
         every=every,
+        camera=calibration(intrinsics, image_topic or ""),
     )
     keyframe_map = load_map(map)
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)

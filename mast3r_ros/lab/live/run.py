@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.bags import FrameTopics, find_topics, open_bag
+from mast3r_ros.io.bags import FrameTopics, open_bag
+from mast3r_ros.io.bags.topics import COMPRESSED, tf_topics
 from mast3r_ros.lab.live.listener import LiveListener
 from mast3r_ros.lab.live.processes import Process, own_environment
 from mast3r_ros.lab.runs.localization import Evaluation
@@ -29,7 +30,6 @@ from mast3r_ros.transforms import TransformUnavailable
 
 Array = NDArray[np.float64]
 
-COMPRESSED = "sensor_msgs/msg/CompressedImage"
 #: What loading a map may take before we stop waiting, seconds.
 START_S = 120.0
 #: Every tick of /clock wakes every node; images are stamped, so that time need not be finer than this.
@@ -135,16 +135,9 @@ def _prepare(settings: LiveSettings) -> LiveRun:
     """Which topics there are, where the camera is on the robot, and an empty record."""
     wanted = settings.topics
     with open_bag(settings.bag) as bag:
-        topics = find_topics(
-            bag.topics,
-            str(settings.bag),
-            wanted.image_topic,
-            wanted.camera_info_topic,
-            wanted.depth_topic,
-            wanted.use_depth,
-        )
+        topics = wanted.find_topics(bag)
         camera_frame = bag.first(topics.image).header.frame_id.lstrip("/")
-        transforms = bag.transforms()
+        transforms = bag.transforms(topics.image)
         try:
             base_T_camera = transforms.lookup(wanted.base_frame, camera_frame, None)
         except TransformUnavailable:
@@ -152,8 +145,15 @@ def _prepare(settings: LiveSettings) -> LiveRun:
         transport = "compressed" if bag.topics[topics.image].type == COMPRESSED else "raw"
         has_odometry = transforms.can_transform(wanted.odom_frame, camera_frame)
         packed = topics.depth is not None and bag.topics[topics.depth].type == COMPRESSED
-        about = {**vars(topics), "image_transport": transport, "odometry": has_odometry}
-        about["depth_transport"] = "compressedDepth" if packed else "raw"
+        info_frame = bag.topics[topics.camera_info].frame_id if topics.camera_info else ""
+        about = {
+            **topics.names,
+            "depth_transport": "compressedDepth" if packed else "raw",
+            "image_transport": transport,
+            "odometry": has_odometry,
+            "camera_info_frame": info_frame or "",  # named, or the images' own
+            "tf": list(tf_topics(bag.topics, topics.image)[0]),
+        }
         evaluation = Evaluation(f"live run of {settings.bag.name}", settings={**about, "rate": settings.rate})
         replay = Replay(evaluation, camera_frame, base_T_camera)
         return LiveRun(replay, bag.topics[topics.image].count, bag.start_ns)
@@ -171,6 +171,7 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
         "odom_frame_id": settings.topics.odom_frame if about["odometry"] else "",
         "base_frame_id": settings.topics.base_frame,
         "rectified": FrameTopics(about["image"]).rectified,
+        "camera_info_frame_id": about["camera_info_frame"],
         **settings.parameters,
     }
     file.write_text(json.dumps({"/**": {"ros__parameters": parameters}}))
@@ -179,6 +180,8 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
     for name, topic in heard.items():
         if about[topic]:
             arguments += ["-r", f"{name}:={about[topic]}"]
+    for topic in about["tf"]:
+        arguments += ["-r", f"/{topic.rpartition('/')[2]}:={topic}"]
     return arguments
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import BagError, DatasetError
+from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.bags import BagReader, BagWriter, find_topics, open_bag
+from mast3r_ros.io.bags import BagReader, BagWriter, FrameTopics, find_topics, open_bag
 from mast3r_ros.io.datasets.recorded_poses import RecordedPoses
 from mast3r_ros.lab.runs.localization import Evaluation, Watch
 from mast3r_ros.lab.runs.record import Record
@@ -44,6 +45,7 @@ class ReplaySettings:
         truth_gap_s, truth_difference_s, truth_offset_s: how they are held against images, see RecordedPoses.
         every: take each n-th frame only.
         stamps_ns: take the frames of these times only, such as those that a live node looked at; None takes all.
+        camera: calibration of the images, instead of the recorded one.
     """
 
     image_topic: str | None = None
@@ -62,6 +64,7 @@ class ReplaySettings:
     truth_difference_s: float = 0.02
     truth_offset_s: float = 0.0
     depth_slop_s: float = NodeSettings.depth_slop
+    camera: Camera | None = None
 
     @classmethod
     def of_node(cls, node: NodeSettings, **others: Any) -> ReplaySettings:
@@ -73,6 +76,11 @@ class ReplaySettings:
             "depth_slop_s": node.depth_slop,
         }
         return cls(**{**own, **others})
+
+    def find_topics(self, bag: BagReader) -> FrameTopics:
+        """The topics that a recording's frames are read from. Raises BagError."""
+        given = self.image_topic, self.camera_info_topic, self.depth_topic
+        return find_topics(bag.topics, str(bag.path), *given, self.use_depth, calibrated=self.camera is not None)
 
 
 @dataclass
@@ -113,20 +121,13 @@ def replay_bag(
         BagError: if the recording cannot be read or has no frames.
     """
     with open_bag(path) as bag:
-        topics = find_topics(
-            bag.topics,
-            str(path),
-            settings.image_topic,
-            settings.camera_info_topic,
-            settings.depth_topic,
-            settings.use_depth,
-        )
+        topics = settings.find_topics(bag)
         camera_frame = bag.first(topics.image).header.frame_id.lstrip("/")
-        transforms = bag.transforms()
+        transforms = bag.transforms(topics.image)
         run = Replay(
             Evaluation(
                 f"Replay of {path.resolve().name}",
-                settings={**vars(topics), **(about or {})},
+                settings={**topics.names, **(about or {})},
                 map_fingerprint=Viewpoints(relocalizer.map).fingerprint,
             ),
             camera_frame,
@@ -163,6 +164,7 @@ def _localize_all(
         settings.depth_topic,
         settings.depth_slop_s,
         settings.use_depth,
+        camera=settings.camera,
     )
     viewpoints, node = Viewpoints(relocalizer.map), relocalizer.settings.node
     for number, frame in enumerate(frames):
@@ -235,13 +237,13 @@ def recorded_truth(path: Path, settings: ReplaySettings) -> RecordedPoses | None
         camera = bag.first(topics.image).header.frame_id.lstrip("/")
         if settings.truth_file is not None:
             fixed = settings.truth_frame or "map"
-            truth = RecordedPoses.of_file(settings.truth_file, bag, camera, settings.truth_body, fixed)
+            truth = RecordedPoses.of_file(settings.truth_file, bag, camera, settings.truth_body, fixed, topics.image)
         elif settings.truth_topic is not None:
             body, fixed_frame = settings.truth_body, settings.truth_frame
-            truth = RecordedPoses.of_topic(bag, settings.truth_topic, camera, body, fixed_frame)
+            truth = RecordedPoses.of_topic(bag, settings.truth_topic, camera, body, fixed_frame, topics.image)
         else:
-            truth = RecordedPoses.of_tf(bag, camera, settings.truth_frame)
-            transforms = bag.transforms()
+            truth = RecordedPoses.of_tf(bag, camera, settings.truth_frame, topics.image)
+            transforms = bag.transforms(topics.image)
             if not transforms.can_transform(truth.fixed_frame, camera):
                 known = ", ".join(transforms.frames) or "nothing"
                 raise DatasetError(
