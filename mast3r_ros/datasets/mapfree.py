@@ -110,6 +110,8 @@ def _parse_pose(words: list[str], fields: int) -> NamedPose:
     norm = float(np.linalg.norm(values[:4]))
     if norm <= 1e-8:
         raise ValueError("the quaternion is zero")
+    if fields <= 8 and abs(norm - 1.0) > se3.NORM_TOLERANCE:
+        raise ValueError(f"the norm of the quaternion is {norm:.3g} and not 1: is the file in another order?")
     confidence = float(values[7]) if fields > 8 else float("nan")
     return NamedPose(words[0], number, values[4:7], values[[1, 2, 3, 0]] / norm, confidence)
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, numbers, read_depth, read_image, read_table
-from mast3r_ros.datasets.recorded_poses import read_trajectory
+from mast3r_ros.datasets.base import FrameList, read_depth, read_image, read_table
+from mast3r_ros.datasets.stamps import stamps_ns
+from mast3r_ros.datasets.trajectory_file import read_trajectory
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
@@ -105,13 +106,14 @@ def _camera_of(name: str) -> Camera:
 
 def _file_list(path: Path) -> tuple[list[float], list[str]]:
     """Stamps in seconds and file names, sorted by stamp."""
-    rows = []
-    for line, words in read_table(path):
-        if len(words) < 2:
+    stamps, files = [], []
+    for line, (stamp, *name) in read_table(path):
+        if not name:
             raise DatasetError(f"{path}, line {line}: expected 'timestamp filename'")
-        rows.append((numbers(path, line, words[:1], "timestamp")[0], words[1]))
-    rows.sort()
-    return [stamp for stamp, _ in rows], [file for _, file in rows]
+        stamps.append((line, stamp))
+        files.append(" ".join(name))
+    rows = sorted(zip(stamps_ns(path, stamps), files, strict=True))
+    return [stamp / 10**9 for stamp, _ in rows], [file for _, file in rows]
 
 
 def _trajectory(path: Path) -> tuple[list[float], list[NDArray[np.float64]]]:
