@@ -125,6 +125,7 @@ class FrameReader:
         self._infos: deque[Any] = deque(maxlen=200)
         self._depths: deque[Any] = deque(maxlen=300)
         self._camera: Camera | None = None
+        self._eight_bits = codec.EightBits()
         self._depth = _DepthOf(bag, topics, depth_required) if topics.depth else None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -167,7 +168,7 @@ class FrameReader:
         """The frame of one image message; nothing if the image is damaged."""
         stamp = stamp_ns(message) or recorded_ns
         try:
-            image = decode_colour(message)
+            image = decode_colour(message, self._eight_bits)
             camera = self._camera_at(stamp, image.shape[1], image.shape[0])
             depth = self._depth_at(stamp, message, camera, image.shape[:2]) if self._depth else None
         except CodecError as error:
@@ -269,11 +270,11 @@ def stamp_ns(message: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def decode_colour(message: Any) -> NDArray[np.uint8]:
+def decode_colour(message: Any, eight_bits: codec.EightBits | None = None) -> NDArray[np.uint8]:
     """sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8 RGB. Raises CodecError."""
     if hasattr(message, "format"):
-        return codec.decode_compressed_image(message.data, message.format)
-    return codec.decode_image(message.data, **_layout(message))
+        return codec.decode_compressed_image(message.data, message.format, eight_bits)
+    return codec.decode_image(message.data, **_layout(message), eight_bits=eight_bits)
 
 
 def decode_any_depth(message: Any) -> NDArray[np.float32]:

@@ -154,10 +154,10 @@ def _asking_a_photo(keyframe_map: KeyframeMap, matcher: Matcher) -> Matcher:
 
 
 def _read_frame(image: Path, choice: CameraChoice, depth: Path | None) -> Frame:
-    from mast3r_ros.datasets.base import read_depth, read_image
+    from mast3r_ros.datasets.base import read_depth
     from mast3r_ros.frames import Frame
 
-    pixels = read_image(image)
+    pixels = choice.read_image(image)
     camera = choice.of_image(pixels.shape[1], pixels.shape[0])
     return Frame(pixels, camera, depth=None if depth is None else read_depth(depth), name=str(image))
 

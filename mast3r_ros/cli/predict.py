@@ -101,10 +101,10 @@ def match(
     """Match two images and draw it: dots for all matches, lines for the surest of each region."""
     import cv2
 
+    from mast3r_ros.codec.image_files import load_image
     from mast3r_ros.errors import MatcherError
     from mast3r_ros.evaluation.match_picture import draw_match_picture
     from mast3r_ros.matching.registry import best_matcher
-    from mast3r_ros.network.preprocessing import load_image
 
     images = [load_image(path) for path in (image1, image2)]
     with stages() as show:
@@ -163,7 +163,8 @@ def _network_matcher(checkpoint: Path | None, size: int, dtype: str, device: str
 
 
 def _prepared(path: Path, size: int) -> Any:
-    from mast3r_ros.network.preprocessing import load_image, prepare
+    from mast3r_ros.codec.image_files import load_image
+    from mast3r_ros.network.preprocessing import prepare
 
     return prepare(load_image(path), size)
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.codec.depth import metres
-from mast3r_ros.codec.images import decode_compressed_image, decode_file
-from mast3r_ros.errors import CodecError, DatasetError
-from mast3r_ros.frames import PosedFrame
+from mast3r_ros.codec.image_files import ImageFiles
+from mast3r_ros.codec.images import decode_file
+from mast3r_ros.errors import CalibrationError, CodecError, DatasetError
+from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -30,7 +31,13 @@ class Source:
     layout = ""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self._image_files = name, ImageFiles()
+
+    def _read_image(
+        self, path: Path, camera: Camera | None, calibration: str = "its calibration"
+    ) -> tuple[NDArray[np.uint8], Camera | None]:
+        """An image file and its camera at the image's size. Raises DatasetError naming the file."""
+        return read_image(path, camera, self._image_files, calibration)
 
     def __iter__(self) -> Iterator[PosedFrame]:
         raise NotImplementedError
@@ -70,12 +77,27 @@ class Part(FrameList):
         return self._whole.read(self._places[index])
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Image file -> (H, W, 3) uint8 RGB. Raises DatasetError naming the file."""
+def read_image(
+    path: Path,
+    camera: Camera | None = None,
+    image_files: ImageFiles | None = None,
+    calibration: str = "its calibration",
+) -> tuple[NDArray[np.uint8], Camera | None]:
+    """Image file -> (H, W, 3) uint8 RGB, and its camera rescaled to its size where one is given.
+
+    Args:
+        image_files: of the recording that the file belongs to: its 16-bit images are read alike.
+        calibration: where ``camera`` comes from, for the message.
+
+    Raises:
+        DatasetError: if the file is no image, or the camera does not fit it.
+    """
     try:
-        return decode_compressed_image(read_bytes(path))
+        return (image_files or ImageFiles()).read(path, camera)
     except CodecError as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise DatasetError(str(error)) from error
+    except CalibrationError as error:
+        raise DatasetError(f"{path} does not fit {calibration}: {error}") from error
 
 
 def read_depth(path: Path, units_per_metre: float = 1000.0) -> NDArray[np.float32]:

@@ -21,8 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, numbers, pose_of, read_bytes, read_image, read_table, read_text
+from mast3r_ros.datasets.base import FrameList, numbers, pose_of, read_bytes, read_table, read_text
 from mast3r_ros.datasets.colmap_cameras import MODELS, camera_of_model
 from mast3r_ros.datasets.trajectory_file import is_number
 from mast3r_ros.errors import DatasetError
@@ -79,9 +78,9 @@ class Colmap(FrameList):
     def read(self, index: int) -> PosedFrame:
         """One registered image."""
         entry = self._images[index]
-        image = read_image(self._folder / entry.name)
         calibrated = self._cameras[entry.camera_id]
-        camera = fit_camera_to_image(calibrated, image.shape[1], image.shape[0])
+        image, camera = self._read_image(self._folder / entry.name, calibrated)
+        assert camera is not None
         depth = self._sparse_depth(entry, calibrated, camera) if self._use_depth else None
         world_T_camera = se3.inverse(entry.camera_T_world)
         world_T_camera[:3, 3] *= self._scale

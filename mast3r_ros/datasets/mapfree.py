@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, numbers, read_image, read_table, read_text
+from mast3r_ros.datasets.base import FrameList, numbers, read_table, read_text
 from mast3r_ros.errors import CalibrationError, DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
@@ -167,11 +166,7 @@ class MapFreeScene(FrameList):
         """
         self.check([name])
         file = self._path / name
-        image = read_image(file)
-        try:
-            camera = fit_camera_to_image(self._cameras[name], image.shape[1], image.shape[0])
-        except CalibrationError as error:
-            raise DatasetError(f"{file} does not fit its line in intrinsics.txt: {error}") from error
+        image, camera = self._read_image(file, self._cameras[name], "its line in intrinsics.txt")
         try:
             stamp_ns = frame_stamp_ns(frame_number(name))
             return Frame(image, camera, stamp_ns, depth, f"{self.name}/{name}")

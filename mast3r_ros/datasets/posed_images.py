@@ -21,7 +21,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import fit_camera_to_image
 from mast3r_ros.datasets.base import (
     IMAGE_SUFFIXES,
     FrameList,
@@ -30,7 +29,6 @@ from mast3r_ros.datasets.base import (
     numbers,
     pose_of,
     read_depth,
-    read_image,
     read_table,
 )
 from mast3r_ros.datasets.camera_file import read_camera
@@ -87,12 +85,10 @@ class PosedImages(FrameList):
     def read(self, index: int) -> PosedFrame:
         """One image with its pose."""
         entry = self._entries[index]
-        image = read_image(entry.file)
         camera = next((self._cameras[n] for n in (entry.name, str(entry.inside), "") if n in self._cameras), None)
         if camera is None and self._cameras:
             raise DatasetError(f"intrinsics.txt has no line for {entry.name}")
-        if camera is not None:
-            camera = fit_camera_to_image(camera, image.shape[1], image.shape[0])
+        image, camera = self._read_image(entry.file, camera)
         depth = None
         if self._depth_folder:
             file = depth_file(self._depth_folder, entry.inside, alone=self._stems[entry.file.stem] == 1)
@@ -102,7 +98,8 @@ class PosedImages(FrameList):
 
 def _read_poses(path: Path, inverse: bool) -> list[_Entry]:
     file = path / "poses.txt"
-    found, stamps = [], {}
+    found: list[_Entry] = []
+    stamps: dict[int, tuple[int, str]] = {}  # by place in the list
     for number, (line, words) in enumerate(read_table(file)):
         if number == 0 and not any(map(is_number, words)):
             continue  # a header that is no comment

@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import IMAGE_SUFFIXES, named_values, numbers, pose_of, read_image, read_table, read_text
+from mast3r_ros.codec.image_files import ImageFiles
+from mast3r_ros.datasets.base import IMAGE_SUFFIXES, named_values, numbers, pose_of, read_table, read_text
 from mast3r_ros.datasets.colmap import Colmap, find_model
 from mast3r_ros.datasets.colmap_cameras import MODELS, camera_of_model
 from mast3r_ros.datasets.trajectory_file import is_number
-from mast3r_ros.errors import CalibrationError, DatasetError
+from mast3r_ros.errors import CalibrationError, CodecError, DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 
@@ -81,10 +81,12 @@ class QueryList:
         return len(self.queries)
 
     def __iter__(self) -> Iterator[PosedFrame | Frame]:
+        image_files = ImageFiles()
         for query in self.queries:
-            image = read_image(self._images / query.name)
             try:
-                camera = fit_camera_to_image(query.camera, image.shape[1], image.shape[0])
+                image, camera = image_files.read(self._images / query.name, query.camera)
+            except CodecError as error:
+                raise DatasetError(str(error)) from error
             except CalibrationError as error:
                 raise DatasetError(f"{query.name} in the list {self.name}: {error}") from error
             frame = Frame(image, camera, name=query.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.datasets.base import numbers, pose_of, read_table, read_text, split_line
+from mast3r_ros.datasets.base import numbers, pose_of, read_table, read_text
 from mast3r_ros.datasets.stamps import stamps_ns
 from mast3r_ros.errors import DatasetError
 
@@ -53,7 +53,8 @@ def is_number(word: str) -> bool:
 def _columns(path: Path) -> list[int] | None:
     """Places of TUM's eight values, by the names in a header; None where none names them."""
     for line in read_text(path).splitlines():
-        names = split_line(line.strip().lstrip("#% "))
+        text = line.strip().lstrip("#% ")
+        names = re.split(r"\s*[,;]\s*", text) if re.search("[,;]", text) else text.split()
         if names and is_number(names[0]):
             return None
         places = {role: place for place, role in reversed([*enumerate(map(_role, names))])}

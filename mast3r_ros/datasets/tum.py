@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.codec import fit_camera_to_image
-from mast3r_ros.datasets.base import FrameList, read_depth, read_image, read_table
+from mast3r_ros.datasets.base import FrameList, read_depth, read_table
 from mast3r_ros.datasets.stamps import stamps_ns
 from mast3r_ros.datasets.trajectory_file import read_trajectory
 from mast3r_ros.errors import DatasetError
@@ -87,8 +86,7 @@ class TumRgbd(FrameList):
     def read(self, index: int) -> PosedFrame:
         """One frame with its ground-truth pose, interpolated to the image's time."""
         stamp, file, depth_file, pose = self._entries[index]
-        image = read_image(self._path / file)
-        camera = fit_camera_to_image(self._camera, image.shape[1], image.shape[0])
+        image, camera = self._read_image(self._path / file, self._camera)
         depth = None if depth_file is None else read_depth(self._path / depth_file, self._depth_scale)
         return PosedFrame(Frame(image, camera, round(stamp * 1e9), depth, name=file), pose)
 
