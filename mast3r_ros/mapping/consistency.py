@@ -22,12 +22,13 @@ from mast3r_ros.mapping.observations import LocalFeatures, View, mutual
 Array = NDArray[np.float64]
 Poses = NDArray[np.float64]  # (N, 4, 4)
 
-#: Keyframes that are looked at, and how far on in the map their partners are.
+#: Keyframes that are looked at, and how far on in the map their partners are: whatever is wrong with poses, neighbours in
+#: time see the same.
 SAMPLES, PARTNERS = 14, (1, 2)
 FEATURES = 1000
 ESSENTIAL = EssentialSettings(threshold_px=1.5, iterations=1000)
 #: A motion is believed with this many matches, which are at least this share of all.
-FEWEST_MATCHES, LEAST_SHARE = 30, 0.3
+FEWEST_MATCHES, LEAST_SHARE = 60, 0.3
 #: Two images agree with a motion whose rotation and direction of travel are off by no more than this, degrees: well
 #: above what poses from SLAM and five-point motions are off by, well below what another convention does.
 ROTATION_DEG, DIRECTION_DEG = 4.0, 30.0
@@ -37,11 +38,9 @@ PARALLAX_DEG = 1.5
 FEWEST_PAIRS = 5
 #: Poses are doubted when fewer pairs than this agree, and a cause is named when more than that agree with it.
 DOUBTED, EXPLAINED = 0.5, 0.75
-#: Poses whose turns between neighbours are off by more than this in the mean, degrees, are of other times: SLAM, motion
-#: capture and the five-point motions themselves stay below half of it.
-TURN_DEG = 1.5
-#: A time is named when it makes that error at least this much smaller.
-TIME_GAIN = 0.8
+#: Other times are tried when turns between neighbours are off by more than this in the mean, degrees, and one is named
+#: when it makes that error so much smaller.
+TURN_DEG, TIME_GAIN = 1.0, 0.75
 #: Depth is doubted beyond this ratio of triangulated to given.
 DEPTH_RATIO = 1.25
 #: Clocks that are tried, seconds.
@@ -79,18 +78,17 @@ class Consistency:
                 f"the poses contradict the images: of {self.pairs} pairs of keyframes {self.agreeing:.0%} moved as "
                 f"their poses say. {likely[0].upper()}{likely[1:]}"
             )
-        elif self.pairs >= FEWEST_PAIRS and self.turn_deg > TURN_DEG:
+        elif self.cause:
             found.append(
-                f"the poses turn otherwise than the images, by {self.turn_deg:.1f} deg in the mean from one keyframe to "
-                f"the next: the times of poses and images probably belong to different clocks{': ' * bool(self.cause)}"
-                f"{self.cause}, or the calibration is wrong"
+                f"the poses turn otherwise than the images, by {self.turn_deg:.1f} deg in the mean from one keyframe "
+                f"to the next. Probably the times of poses and images come from different clocks: {self.cause}"
             )
         ratio = self.depth_ratio
         if ratio > DEPTH_RATIO or ratio < 1 / DEPTH_RATIO:
             found.append(
                 f"depth and poses disagree: triangulated with the poses, surfaces are {ratio:.3g} times as far as the "
-                f"depth images say. The depth's unit is probably another (--depth-scale: {1 / ratio:.3g} times what was "
-                "used), or the poses are not in metres"
+                f"depth images say. The depth's unit is probably another (--depth-scale: {1 / ratio:.3g} times what "
+                "was used), or the poses are not in metres"
             )
         return found
 
@@ -235,7 +233,7 @@ def _conventions(poses: Poses) -> Iterator[tuple[str, Poses]]:
     turned = poses.copy()
     turned[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
     yield (
-        "they would agree if only the rotations were inverted: these are world to camera, the positions are not",
+        "they would agree if the rotations alone were inverted: only these are world to camera",
         turned,
     )
     flips = {
@@ -243,7 +241,7 @@ def _conventions(poses: Poses) -> Iterator[tuple[str, Poses]]:
             1,
             -1,
             -1,
-        ): "the camera's axes are OpenGL's (x right, y up, z backward), expected are x right, y down, z forward",
+        ): "the camera's axes are OpenGL's (y up, z backward), expected are x right, y down, z forward",
         (-1, -1, 1): "the camera is turned by half a turn about its optical axis",
         (-1, 1, -1): "the camera looks backward",
         (1, -1, 1): "the y axis of camera and world is mirrored (as with a negative fy, ICL-NUIM)",
