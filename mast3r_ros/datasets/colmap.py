@@ -59,7 +59,7 @@ class Colmap(FrameList):
         self, path: Path, images: Path | str | None = None, scale: float = 1.0, use_depth: bool = True
     ) -> None:
         super().__init__(path.name)
-        model = find_model(path)
+        model = find_model(path, tell=True)
         if model is None:
             raise DatasetError(f"{path} has no COLMAP model: expected cameras, images and points3D, .bin or .txt")
         self._scale, self._use_depth = scale, use_depth
@@ -118,8 +118,8 @@ def _used(cameras: Mapping[int, Camera | DatasetError], number: int, model: Path
     return camera
 
 
-def find_model(path: Path) -> Path | None:
-    """Folder of the sparse model in or below a path, or None; of several the one with most images."""
+def find_model(path: Path, tell: bool = False) -> Path | None:
+    """Folder of the sparse model in or below a path, or None; of several the one with most images (``tell``: log that)."""
     for parent in (path, path / "sparse", path / "distorted" / "sparse"):
         if _is_model(parent):
             return parent
@@ -127,7 +127,7 @@ def find_model(path: Path) -> Path | None:
         if models:
             sizes = {folder: _count_images(folder) for folder in models}
             largest = max(models, key=lambda folder: sizes[folder])
-            if len(models) > 1:
+            if len(models) > 1 and tell:
                 others = ", ".join(f"{folder.name} with {sizes[folder]}" for folder in models if folder != largest)
                 log.warning(
                     "%s has %d models: taken is %s with %d images, left out %s (name a model's folder to choose it)",

@@ -22,8 +22,8 @@ from mast3r_ros.mapping.observations import LocalFeatures, View, mutual
 Array = NDArray[np.float64]
 Poses = NDArray[np.float64]  # (N, 4, 4)
 
-#: Keyframes that are looked at, and how far on in the map their partners are: whatever is wrong with poses, neighbours in
-#: time see the same.
+#: Keyframes that are looked at, and how far on in the map their partners are: neighbours in time see the same,
+#: whatever is wrong with the poses.
 SAMPLES, PARTNERS = 14, (1, 2)
 FEATURES = 1000
 ESSENTIAL = EssentialSettings(threshold_px=1.5, iterations=1000)
