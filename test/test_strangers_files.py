@@ -264,6 +264,7 @@ def test_thermal_images_are_spread_and_told(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         got = eight_bits(raw)
     assert np.ptp(got.astype(int)) > 100 and "thermal" in caplog.text
+    with caplog.at_level(logging.WARNING):
         warmer = eight_bits(raw + 20)
     assert caplog.text.count("thermal") == 1  # no new range for 0.2 degrees more, which stay visible
     np.testing.assert_allclose(warmer.astype(int) - got, 20 * 256 / 198, atol=1)
