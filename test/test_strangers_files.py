@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mast3r_ros.bags import BagWriter, open_bag
 from mast3r_ros.codec import EightBits, decode_compressed_image, decode_image
 from mast3r_ros.codec.image_files import ImageFiles, load_image
 from mast3r_ros.datasets import open_source
@@ -165,6 +166,21 @@ def test_two_images_of_one_name_have_depth_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "depth" / "cam1" / "0001.png").rename(tmp_path / "depth" / "0001.png")
     with pytest.raises(DatasetError, match=r"several images named 0001: put the depth of cam1/0001\.png at"):
         list(open_source(tmp_path))
+
+
+def test_the_realsense_viewers_topics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Calibration lies in a folder beside the images'; depth of the other camera is not taken for registered."""
+    camera = Camera.pinhole(40, 24, 30, 31, 20, 12)
+    with BagWriter(tmp_path / "viewer.bag") as bag:
+        for stamp in (SECOND, 2 * SECOND):
+            bag.camera_info("/device_0/sensor_1/Color_0/info/camera_info", camera, stamp, "0")
+            bag.camera_info("/device_0/sensor_0/Depth_0/info/camera_info", camera, stamp, "0")
+            bag.depth("/device_0/sensor_0/Depth_0/image/data", np.ones((24, 40), np.float32), stamp, "0")
+            bag.image("/device_0/sensor_1/Color_0/image/data", photo(), stamp, "0")
+    with open_bag(tmp_path / "viewer.bag") as bag, caplog.at_level(logging.WARNING):
+        frames = list(bag.frames())
+    assert len(frames) == 2 and frames[0].camera is not None and frames[0].camera.fy == 31
+    assert frames[0].depth is None and "not registered to colour" in caplog.text
 
 
 # COLMAP, by COLMAP
