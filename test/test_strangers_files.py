@@ -119,6 +119,12 @@ def test_matrices_that_are_no_motion_are_refused(tmp_path: Path, matrix: np.ndar
         read_pose(tmp_path / "pose.txt")
 
 
+def test_librealsenses_names_of_distortions() -> None:
+    K = np.array([[300.0, 0, 420], [0, 300, 400], [0, 0, 1]])
+    assert Camera(848, 800, K, "Kannala Brandt4", np.array([0.1, 0, 0, 0])).model == "equidistant"
+    assert Camera(848, 800, K, "Inverse Brown Conrady", np.array([0.1, 0, 0, 0, 0])).model == "plumb_bob"
+
+
 def test_a_negative_fy_is_explained() -> None:
     with pytest.raises(CalibrationError, match=r"fy = -480 is negative.*ICL-NUIM"):
         Camera.pinhole(640, 480, 481.2, -480.0, 319.5, 239.5)
@@ -171,13 +177,13 @@ def test_two_images_of_one_name_have_depth_of_their_own(tmp_path: Path) -> None:
 def test_the_realsense_viewers_topics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Calibration lies in a folder beside the images'; depth of the other camera is not taken for registered."""
     camera = Camera.pinhole(40, 24, 30, 31, 20, 12)
-    with BagWriter(tmp_path / "viewer.bag") as bag:
+    with BagWriter(tmp_path / "viewer.mcap") as bag:
         for stamp in (SECOND, 2 * SECOND):
             bag.camera_info("/device_0/sensor_1/Color_0/info/camera_info", camera, stamp, "0")
             bag.camera_info("/device_0/sensor_0/Depth_0/info/camera_info", camera, stamp, "0")
             bag.depth("/device_0/sensor_0/Depth_0/image/data", np.ones((24, 40), np.float32), stamp, "0")
             bag.image("/device_0/sensor_1/Color_0/image/data", photo(), stamp, "0")
-    with open_bag(tmp_path / "viewer.bag") as bag, caplog.at_level(logging.WARNING):
+    with open_bag(tmp_path / "viewer.mcap") as bag, caplog.at_level(logging.WARNING):
         frames = list(bag.frames())
     assert len(frames) == 2 and frames[0].camera is not None and frames[0].camera.fy == 31
     assert frames[0].depth is None and "not registered to colour" in caplog.text

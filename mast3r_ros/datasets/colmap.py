@@ -119,7 +119,7 @@ def _used(cameras: Mapping[int, Camera | DatasetError], number: int, model: Path
 
 
 def find_model(path: Path, tell: bool = False) -> Path | None:
-    """Folder of the sparse model in or below a path, or None; of several the one with most images (``tell``: log that)."""
+    """Folder of the sparse model in or below a path, or None; of several that with most images (``tell``: say so)."""
     for parent in (path, path / "sparse", path / "distorted" / "sparse"):
         if _is_model(parent):
             return parent

@@ -278,7 +278,7 @@ def _shifted(poses: Poses, stamps_ns: NDArray[np.int64], offset_s: float) -> Pos
 
 def _depth_ratio(pairs: list[_Pair], agrees: NDArray[np.bool_], poses: Poses) -> float:
     """Median ratio of triangulated to given depth, over pairs whose poses and images agree; NaN without any."""
-    ratios = [np.zeros(0)]
+    ratios: list[Array] = [np.zeros(0)]
     for pair, right in zip(pairs, agrees, strict=True):
         if not (right and pair.moved):
             continue
