@@ -102,9 +102,9 @@ def match(
     import cv2
 
     from mast3r_ros.errors import MatcherError
+    from mast3r_ros.io.codec.image_files import load_image
     from mast3r_ros.lab.pages.match_picture import draw_match_picture
     from mast3r_ros.matching.registry import best_matcher
-    from mast3r_ros.network.preprocessing import load_image
 
     images = [load_image(path) for path in (image1, image2)]
     with stages() as show:
@@ -163,7 +163,8 @@ def _network_matcher(checkpoint: Path | None, size: int, dtype: str, device: str
 
 
 def _prepared(path: Path, size: int) -> Any:
-    from mast3r_ros.network.preprocessing import load_image, prepare
+    from mast3r_ros.io.codec.image_files import load_image
+    from mast3r_ros.network.preprocessing import prepare
 
     return prepare(load_image(path), size)
 

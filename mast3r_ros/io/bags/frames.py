@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedIm
 TRANSPORTS = ("/compressedDepth", "/compressed")
 #: Words in a topic name that make it more or less likely to be the colour camera that is meant.
 LIKELY = {"color": 4, "colour": 4, "rgb": 4, "left": 2, "front": 1, "infra": -2, "ir": -2, "right": -1, "debug": -8}
+#: Topics of librealsense's own recorder: all have one frame id, so nothing says that its cameras differ.
+LIBREALSENSE = re.compile(r"/device_\d+/sensor_\d+/\w+/image/data$")
 #: How long, in recording time, a frame waits for its camera_info and depth.
 PATIENCE_NS = 250_000_000
 #: Intrinsics that differ by less than this share belong to the same camera.
@@ -78,6 +81,14 @@ def find_topics(
     if depth is None and use_depth:
         candidates = [name for name, topic in topics.items() if _is_image(topic) and _is_depth(name) and topic.count]
         depth = max(candidates, key=lambda name: _depth_rank(name, str(image)), default=None)
+        if depth is not None and LIBREALSENSE.match(depth):
+            log.warning(
+                "%s is a recording of librealsense, whose depth %s is not registered to colour: it is not used "
+                "(realsense-ros records aligned depth)",
+                where,
+                depth,
+            )
+            depth = None
     depth_info = _info_beside(depth, topics) if depth else None
     return FrameTopics(image, camera_info, depth, depth_info)
 
@@ -105,8 +116,10 @@ def _choose_image(topics: Mapping[str, Topic], where: str) -> str:
 
 
 def _info_beside(image: str, topics: Mapping[str, Topic]) -> str | None:
-    beside = base_name(image).rpartition("/")[0] + "/camera_info"
-    return beside if beside in topics and topics[beside].count else None
+    folder = base_name(image).rpartition("/")[0]
+    # librealsense's recorder (RealSense Viewer): .../Color_0/image/data and .../Color_0/info/camera_info.
+    places = (folder + "/camera_info", folder.removesuffix("/image") + "/info/camera_info")
+    return next((place for place in places if place in topics and topics[place].count), None)
 
 
 def _depth_rank(name: str, image: str) -> tuple[int, int, int, str]:
@@ -125,6 +138,7 @@ class FrameReader:
         self._infos: deque[Any] = deque(maxlen=200)
         self._depths: deque[Any] = deque(maxlen=300)
         self._camera: Camera | None = None
+        self._eight_bits = codec.EightBits()
         self._depth = _DepthOf(bag, topics, depth_required) if topics.depth else None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -167,7 +181,7 @@ class FrameReader:
         """The frame of one image message; nothing if the image is damaged."""
         stamp = stamp_ns(message) or recorded_ns
         try:
-            image = decode_colour(message)
+            image = decode_colour(message, self._eight_bits)
             camera = self._camera_at(stamp, image.shape[1], image.shape[0])
             depth = self._depth_at(stamp, message, camera, image.shape[:2]) if self._depth else None
         except CodecError as error:
@@ -269,11 +283,11 @@ def stamp_ns(message: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def decode_colour(message: Any) -> NDArray[np.uint8]:
+def decode_colour(message: Any, eight_bits: codec.EightBits | None = None) -> NDArray[np.uint8]:
     """sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8 RGB. Raises CodecError."""
     if hasattr(message, "format"):
-        return codec.decode_compressed_image(message.data, message.format)
-    return codec.decode_image(message.data, **_layout(message))
+        return codec.decode_compressed_image(message.data, message.format, eight_bits)
+    return codec.decode_image(message.data, **_layout(message), eight_bits=eight_bits)
 
 
 def decode_any_depth(message: Any) -> NDArray[np.float32]:
