@@ -44,6 +44,12 @@ class Camera:
             raise CalibrationError(f"camera size {self.width}x{self.height} is empty")
         if not (np.isfinite(K).all() and np.isfinite(D).all()):
             raise CalibrationError("camera intrinsics contain NaN or infinity: calibrate the camera")
+        if K[0, 0] > 0 > K[1, 1]:
+            raise CalibrationError(
+                f"fy = {K[1, 1]:g} is negative: the y axes of camera and world are mirrored, as ICL-NUIM has them. "
+                f"Give fy as {-K[1, 1]:g} and mirror the poses (diag(1, -1, 1, 1) before and behind each); for "
+                "ICL-NUIM, known by its folder's name (living_room_traj2...), that is done when it is read"
+            )
         if K[0, 0] <= 0 or K[1, 1] <= 0:
             raise CalibrationError(
                 f"focal lengths fx = {K[0, 0]:g}, fy = {K[1, 1]:g} must be positive: calibrate the camera"

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.io.codec.image_files import ImageFiles
 from mast3r_ros.io.datasets import open_source
-from mast3r_ros.io.datasets.base import read_image
+from mast3r_ros.io.datasets.base import read_expected
 from mast3r_ros.localization import Localizer, PoseEstimate, PosePrior, Tracker
 from mast3r_ros.localization.map_noise import save_ready
 from mast3r_ros.mapping import build
-from mast3r_ros.mapping.cameras import camera_of_size
+from mast3r_ros.mapping.cameras import camera_of_size, distinct_cameras
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import SelectionSettings
 from mast3r_ros.matching import registry
@@ -61,6 +62,7 @@ class Relocalizer:
         self._localizer = Localizer(keyframes, matcher, settings.localizer)
         self._tracker = Tracker(self._localizer, settings.tracking)
         self._settings = settings
+        self._image_files = ImageFiles()
 
     @property
     def map(self) -> KeyframeMap:
@@ -115,7 +117,7 @@ class Relocalizer:
             ``map_T_camera`` (4, 4), its ``covariance`` (6, 6) in ROS order, and the ``reason`` why it was rejected.
 
         Raises:
-            CodecError: for a file that is no image.
+            DatasetError: for a file that is no image.
         """
         return self._localizer.localize(self._frame(image, camera, depth), prior)
 
@@ -150,7 +152,11 @@ class Relocalizer:
         if isinstance(image, Frame):
             return image
         name = str(image) if isinstance(image, (str, Path)) else ""
-        pixels = read_image(Path(image)) if isinstance(image, (str, Path)) else image
+        if isinstance(image, (str, Path)):
+            cameras = [camera] if camera is not None else distinct_cameras(self.map)
+            pixels = read_expected(Path(image), cameras[0] if len(cameras) == 1 else None, self._image_files)
+        else:
+            pixels = image
         if camera is None:
             camera = camera_of_size(self.map, pixels.shape[1], pixels.shape[0])
         return Frame(pixels, camera, depth=depth, name=name)

@@ -10,9 +10,11 @@ import math
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden_cases import COMPACT, SHARED, joined, needs_shared
@@ -262,6 +264,48 @@ def test_a_pickle_that_would_run_code_is_refused(where: str, tmp_path: Path) -> 
     with contextlib.suppress(Exception):
         torch.load(path, weights_only=False)
     assert proof.exists(), "the file was harmless, so the test proves nothing"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_that_a_wrapper_renamed(network: PointmapNetwork, prefix: str, tmp_path: Path) -> None:
+    """DataParallel and torch.compile put a prefix before every name; trainers keep numbers and paths of their own."""
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    options = argparse.Namespace(model=MODEL, output_dir=Path("out"), lr=np.float32(1e-4))
+    content = {"args": options, "model": state, "best_so_far": np.float64(0.3), "epoch": np.int64(3)}
+    torch.save(content, tmp_path / "a.pth")
+    convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert same(network, load_model(tmp_path / "a.safetensors"))
+    save_file(state, tmp_path / "b.safetensors")
+    shutil.copy(tmp_path / "a.json", tmp_path / "b.json")
+    assert same(network, load_model(tmp_path / "b.safetensors"))
+
+
+def test_numbers_of_another_numpy_are_read(network: PointmapNetwork, tmp_path: Path) -> None:
+    """NumPy 1 names its scalars' module otherwise than NumPy 2."""
+    content = {"args": argparse.Namespace(model=MODEL), "model": network.state_dict(), "best_so_far": np.float64(0.3)}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "a.pth").read_bytes()
+    assert (b"numpy._core.multiarray" in data) != (b"numpy.core.multiarray" in data)
+    names = (b"numpy._core.multiarray", b"numpy.core.multiarray")
+    (tmp_path / "a.pth").write_bytes(data.replace(*(names if names[0] in data else names[::-1])))
+    assert inspect_checkpoint(tmp_path / "a.pth").config == network.config
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda state: state, "only weights, which do not say their architecture"),
+        (lambda state: {"state_dict": state, "epoch": 3}, "a 'state_dict': add the official training's args"),
+        (lambda state: {"args": argparse.Namespace(), "encoder": state, "decoder": state}, "MUSt3R"),
+        (lambda state: [state], "holds a list"),
+    ],
+)
+def test_other_layouts_are_told_what_they_are(
+    network: PointmapNetwork, wrap: Callable[[Any], Any], message: str, tmp_path: Path
+) -> None:
+    torch.save(wrap(network.state_dict()), tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "a.safetensors")
 
 
 def test_damaged_and_foreign_files_are_refused(official: Path, converted: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mast3r_ros.cli.common import DEBUG_VARIABLE
 from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import open_bag
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 
 class Result(NamedTuple):
@@ -143,6 +144,19 @@ def test_bad_input_names_the_thing_and_the_way_out(run, files, map_folder, tmp_p
 
 
 # map
+
+
+def test_a_map_that_was_never_measured_says_so_and_can_be(run, tmp_path):
+    """A map that a node saved."""
+    saved = KeyframeMap()
+    for number in (0, 1):
+        saved.add(walls.posed(number))
+    saved.save(tmp_path / "m")
+    assert "never measured" in run("map", "info", tmp_path / "m").out
+    measured = run("map", "measure", tmp_path / "m", "--matcher", "sift", "--json").json
+    assert measured["doubts"] == []
+    info = run("map", "info", tmp_path / "m")
+    assert "never measured" not in info.out and "consistency" in info.out
 
 
 def test_map_build_tells_what_was_kept_and_info_agrees(run, files, tmp_path):

@@ -362,6 +362,7 @@ class TestAmbiguousMaps:
             alone = localizer.localize(frame)
             assert alone.reason is Reason.AMBIGUOUS_MAP and "50% of the map's own keyframes" in alone.detail
             assert localizer.localize(frame, PosePrior(truth)).localized
+            assert localizer.localize(frame, PosePrior(truth, 0.0, 0.0)).localized  # no pose is found that exactly
             elsewhere = PosePrior(se3.exp([5.0, 0, 0, 0, 0, 0]) @ truth)
             assert localizer.localize(frame, elsewhere).reason is Reason.AMBIGUOUS_MAP
         finally:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
+from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_world import ros, values, wait_until  # noqa: E402
@@ -19,6 +20,7 @@ from mast3r_ros.ros.attempts import Attempts, Outcome  # noqa: E402
 from mast3r_ros.ros.complaints import Complaints  # noqa: E402
 from mast3r_ros.ros.diagnostics import Statistics, memory_mb  # noqa: E402
 from mast3r_ros.ros.parameters import ParameterError, Parameters  # noqa: E402
+from mast3r_ros.ros.priors import POSITION_SIGMA_M, ROTATION_SIGMA_RAD, from_message  # noqa: E402
 from mast3r_ros.ros.worker import LatestWorker  # noqa: E402
 from mast3r_ros.settings import Settings  # noqa: E402
 from mast3r_ros.tables import as_markdown, group, setting, settings_of  # noqa: E402
@@ -48,6 +50,18 @@ def node() -> Iterator[Node]:
     node = Node("parts")
     yield node
     node.destroy_node()
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-13])
+def test_an_initial_pose_that_is_exact_was_given_without_covariance(variance: float) -> None:
+    """Nav2 and simulators send zeros, or 1e-13: no camera is ever found that close to a belief."""
+    message = PoseWithCovarianceStamped()
+    message.header.frame_id, message.pose.pose.orientation.w = "map", 1.0
+    message.pose.covariance = [variance] * 36
+    prior = from_message(message, "map")
+    assert (prior.position_sigma_m, prior.rotation_sigma_rad) == (POSITION_SIGMA_M, ROTATION_SIGMA_RAD)
+    message.pose.covariance = [0.04] * 36
+    assert from_message(message, "map").position_sigma_m == pytest.approx(0.2)
 
 
 class TestParameters:

@@ -11,7 +11,11 @@ import typer
 from mast3r_ros.cli.common import note
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mast3r_ros.frames import Camera
+    from mast3r_ros.io.codec.image_files import ImageFiles
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 
@@ -33,6 +37,7 @@ class CameraChoice:
     focal: float | None = None
     _camera: Camera | None = None
     _said: set[str] = field(default_factory=set)
+    _image_files: ImageFiles | None = None
 
     def __post_init__(self) -> None:
         given = [value is not None for value in self.intrinsics]
@@ -42,6 +47,23 @@ class CameraChoice:
             raise typer.BadParameter("give one of --camera, --focal, and --fx --fy --cx --cy")
         if self.source not in (None, "unknown"):
             self._camera = self._from_map() if self.source == "map" else self._from_file()
+
+    def read_image(self, path: Path) -> NDArray[np.uint8]:
+        """An image file (H, W, 3) as RGB: as the camera that it is expected from stored it, else upright by its EXIF.
+
+        Raises:
+            DatasetError: if it cannot be read.
+        """
+        from mast3r_ros.io.codec.image_files import ImageFiles
+        from mast3r_ros.io.datasets.base import read_expected
+        from mast3r_ros.mapping.cameras import distinct_cameras
+
+        self._image_files = self._image_files or ImageFiles()
+        camera = self._camera
+        if camera is None and self.source is None:
+            cameras = distinct_cameras(self.keyframe_map)
+            camera = cameras[0] if len(cameras) == 1 else None
+        return read_expected(path, camera, self._image_files)
 
     def of_image(self, width: int, height: int) -> Camera | None:
         """The camera of an image of this size, or None where its focal length is to be estimated.

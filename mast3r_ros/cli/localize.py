@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,7 +107,7 @@ def localize(
     answers: list[tuple[str, PoseEstimate]] = []
     with progress("localizing", len(images)) as show:
         for number, image in enumerate(images, start=1):
-            answer = _localize_file(relocalizer, image, choice, _depth_file(depth, image, len(images)))
+            answer = _localize_file(relocalizer, image, choice, _depth_file(depth, image, images))
             answers.append((str(image), replace(answer, stamp_ns=_stamp_ns(image, number - 1))))
             show(number, None, image.name)
             if json:
@@ -158,21 +159,26 @@ def _asking_a_photo(keyframe_map: KeyframeMap, matcher: Matcher) -> Matcher:
 
 def _read_frame(image: Path, choice: CameraChoice, depth: Path | None) -> Frame:
     from mast3r_ros.frames import Frame
-    from mast3r_ros.io.datasets.base import read_depth, read_image
+    from mast3r_ros.io.datasets.base import read_depth
 
-    pixels = read_image(image)
+    pixels = choice.read_image(image)
     camera = choice.of_image(pixels.shape[1], pixels.shape[0])
     return Frame(pixels, camera, depth=None if depth is None else read_depth(depth), name=str(image))
 
 
-def _depth_file(depth: Path | None, image: Path, images: int) -> Path | None:
+def _depth_file(depth: Path | None, image: Path, images: list[Path]) -> Path | None:
     if depth is None or not depth.is_dir():
-        if depth is not None and images > 1:
+        if depth is not None and len(images) > 1:
             raise typer.BadParameter(
-                f"--depth {depth} is one file for {images} images: give a folder with one for each"
+                f"--depth {depth} is one file for {len(images)} images: give a folder with one for each"
             )
         return depth
-    return depth / f"{image.stem}.png"
+    from mast3r_ros.io.datasets.base import depth_file
+
+    folders = [file.resolve().parent for file in images]
+    inside = image.resolve().relative_to(os.path.commonpath(folders))
+    alone = sum(file.stem == image.stem for file in images) == 1
+    return depth_file(depth, inside, alone) or depth / f"{image.stem}.png"
 
 
 def _stamp_ns(image: Path, number: int) -> int:

@@ -136,25 +136,34 @@ def build(
             source_name=str(source),
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )
-    _save(keyframe_map, chosen, output, report)
-    _print_built(report, keyframe_map, output, json)
+    _refuse_empty(keyframe_map, report)
+    doubts = _save(keyframe_map, chosen, output)
+    _print_built(report, keyframe_map, output, doubts, json)
 
 
-def _save(keyframe_map: Any, matcher: Any, output: Path, report: BuildReport) -> None:
-    """Save a map that is ready to be used."""
+def _refuse_empty(keyframe_map: Any, report: BuildReport) -> None:
+    """Raises MapError, with the reasons, where no frame became a keyframe."""
     from mast3r_ros.errors import MapError
-    from mast3r_ros.localization.map_noise import save_ready
 
     if len(keyframe_map) == 0:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report.skipped.most_common())
         uncalibrated = report.skipped["no_calibration"]
         way = "give a calibration file with --intrinsics" if uncalibrated else "check the source's poses"
         raise MapError(f"no frame of the source can become a keyframe ({reasons or 'it has none'}): {way}")
+
+
+def _save(keyframe_map: Any, matcher: Any, output: Path) -> list[str]:
+    """Save a map that is ready to be used; returns what is doubtful about it, told as warnings too."""
+    from mast3r_ros.localization.map_noise import save_ready
+
     with stages() as show:
-        save_ready(keyframe_map, matcher, output, show)
+        doubts = save_ready(keyframe_map, matcher, output, show)
+    for doubt in doubts:
+        warn(doubt)
+    return doubts
 
 
-def _print_built(report: Any, keyframe_map: Any, output: Path, json: bool) -> None:
+def _print_built(report: Any, keyframe_map: Any, output: Path, doubts: list[str], json: bool) -> None:
     if report.without_points:
         warn(
             f"{len(report.without_points)} of {report.kept} keyframes know no surface (no depth, and nothing could be "
@@ -167,12 +176,13 @@ def _print_built(report: Any, keyframe_map: Any, output: Path, json: bool) -> No
         "skipped": dict(report.skipped),
         "triangulated": len(report.triangulated),
         "without_points": len(report.without_points),
+        "doubts": doubts,
     }
     if json:
         print_json(facts)
         return
     skipped = ", ".join(f"{count} {reason}" for reason, count in report.skipped.most_common()) or "none"
-    print_facts(f"Map {output}", {**facts, "skipped": skipped})
+    print_facts(f"Map {output}", {**facts, "skipped": skipped, "doubts": "; ".join(doubts) or "none"})
     note(f"look at it: mast3r_ros map info {output}   use it: mast3r_ros localize {output} IMAGE")
 
 
@@ -199,17 +209,44 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
             "extent": " x ".join(f"{side:.1f}" for side in facts["extent_m"]) + " m (camera positions)",
             "features": caches,
             "retrieval": ", ".join(facts["retrieval"]) or "none",
-            "pose noise": _noise(facts["pose_noise"]),
+            "pose noise": _noise(facts["pose_noise"], facts["provenance"]),
             "size on disk": f"{facts['disk_bytes'] / 2**20:.1f} MiB",
             **{name: text for name, text in facts["provenance"].items() if text},
         },
     )
 
 
-def _noise(noise: dict[str, float] | None) -> str:
-    if noise is None:
-        return "not measured (fewer than ten keyframes were found again from the others)"
-    return f"{100 * noise['position_m']:.1f} cm, {math.degrees(noise['rotation_rad']):.2f} deg"
+def _noise(noise: dict[str, float] | None, provenance: dict[str, str]) -> str:
+    if noise is not None:
+        text = f"{100 * noise['position_m']:.1f} cm, {math.degrees(noise['rotation_rad']):.2f} deg"
+        return f"{text}; {noise['found_elsewhere']:.0%} of the keyframes are found elsewhere than their poses say"
+    if "consistency" not in provenance:
+        return "never measured: usual values are taken (measure it: mast3r_ros map measure MAP)"
+    return "unknown: fewer than ten keyframes were found again from the others"
+
+
+@app.command()
+def measure(
+    map: MapArgument,
+    matcher: MatcherOption = None,
+    feature: FeatureOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    network_size: NetworkSizeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure a map on its own keyframes, as build does: pose noise, and whether poses, images and depth agree."""
+    keyframe_map = load_map(map)
+    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    doubts = _save(keyframe_map, chosen, map)
+    noise = vars(keyframe_map.pose_noise) if keyframe_map.pose_noise else None
+    facts = {"map": str(map), "pose_noise": noise, "doubts": doubts}
+    if json:
+        print_json(facts)
+        return
+    consistency = keyframe_map.provenance["consistency"]
+    print_facts(f"Map {map}", {"pose noise": _noise(noise, keyframe_map.provenance), "consistency": consistency})
 
 
 @app.command()

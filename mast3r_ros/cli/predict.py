@@ -103,8 +103,8 @@ def match(
     import cv2
 
     from mast3r_ros.errors import MatcherError
+    from mast3r_ros.io.codec.image_files import load_image
     from mast3r_ros.matching.registry import best_matcher
-    from mast3r_ros.network.preprocessing import load_image
     from mast3r_ros.pictures.two_images import draw_match_picture
 
     images = [load_image(path) for path in (image1, image2)]
@@ -172,7 +172,8 @@ def _network_matcher(
 
 
 def _prepared(path: Path, size: int) -> Any:
-    from mast3r_ros.network.preprocessing import load_image, prepare
+    from mast3r_ros.io.codec.image_files import load_image
+    from mast3r_ros.network.preprocessing import prepare
 
     return prepare(load_image(path), size)
 

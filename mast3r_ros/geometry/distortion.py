@@ -15,8 +15,17 @@ Array = NDArray[np.float64]
 
 #: How many coefficients OpenCV accepts for each model.
 COEFFICIENTS = {"none": (0,), "plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
-#: Names other tools write for the same models.
-ALIASES = {"": "none", "radtan": "plumb_bob", "fisheye": "equidistant", "kannala_brandt": "equidistant"}
+#: Names other tools write for the same models; librealsense's are taken as its ROS driver publishes them.
+ALIASES = {
+    "": "none",
+    "radtan": "plumb_bob",
+    "brown conrady": "plumb_bob",
+    "modified brown conrady": "plumb_bob",
+    "inverse brown conrady": "plumb_bob",
+    "fisheye": "equidistant",
+    "kannala_brandt": "equidistant",
+    "kannala brandt4": "equidistant",
+}
 
 #: A forward distortion that misses its target by more than this (at z = 1) did not converge.
 CONVERGED = 1e-5

@@ -11,6 +11,9 @@ from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 
+#: A quaternion whose norm is off by more than this share was not written as one: rounding to two digits stays below it.
+NORM_TOLERANCE = 0.02
+
 
 def make(rotation: ArrayLike, translation: ArrayLike) -> Array:
     """(3, 3) rotation and (3,) translation -> (4, 4)."""
@@ -33,6 +36,19 @@ def from_quaternion(translation: ArrayLike, xyzw: ArrayLike) -> Array:
     if norm < 1e-6:
         raise ValueError("quaternion is zero")
     return make(Rotation.from_quat(q / norm).as_matrix(), t)
+
+
+def from_unit_quaternion(translation: ArrayLike, xyzw: ArrayLike) -> Array:
+    """:func:`from_quaternion` for poses that somebody wrote down, where another norm than 1 means other numbers.
+
+    Raises:
+        ValueError: if a value is not finite, or the norm is off by more than :data:`NORM_TOLERANCE`.
+    """
+    pose = from_quaternion(translation, xyzw)
+    norm = float(np.linalg.norm(np.asarray(xyzw, dtype=np.float64)))
+    if abs(norm - 1.0) > NORM_TOLERANCE:
+        raise ValueError(f"the norm of the quaternion is {norm:.3g} and not 1")
+    return pose
 
 
 def quaternion(T: Array) -> Array:

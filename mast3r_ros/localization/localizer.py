@@ -178,12 +178,27 @@ class Localizer:
         with clock.stage("verify"):
             support, found = solved
             support = replace(
-                support, landmarks=self._landmarks(found, support), believed=_agrees(support, query.prior)
+                support, landmarks=self._landmarks(found, support), believed=self._agrees(support, query.prior)
             )
             verdict = verify(support, frame, self.settings.gates, self._noise(found, support))
         if verdict.reason is Reason.NONE and frame.camera is None:
             self._remember_focal(frame, support.pose.focal_px)
         return _estimate(found, support, verdict)
+
+    def _agrees(self, support: Support, prior: PosePrior | None) -> bool:
+        """Whether the camera was believed to be where it was found, to within three standard deviations.
+
+        However exact a belief says it is, a pose is found no better than the map's own poses are.
+        """
+        if prior is None:
+            return False
+        noise = self.map.pose_noise or USUAL_NOISE
+        belief = replace(
+            prior,
+            position_sigma_m=float(np.hypot(prior.position_sigma_m, noise.position_m)),
+            rotation_sigma_rad=float(np.hypot(prior.rotation_sigma_rad, noise.rotation_rad)),
+        )
+        return _near(support.pose.map_T_camera, belief)
 
     def _retrieve(self, features: Features, count: int, prior: PosePrior | None, exclude: frozenset[str]) -> list[str]:
         """Keyframes that look similar; with a prior, half of them from where the camera should be."""
@@ -282,13 +297,6 @@ class Localizer:
 
     def _remember_focal(self, frame: Frame, focal_px: float) -> None:
         self._focals.setdefault((frame.width, frame.height), deque(maxlen=25)).append(focal_px)
-
-
-def _agrees(support: Support, prior: PosePrior | None) -> bool:
-    """Whether the camera was believed to be where it was found, to within three standard deviations."""
-    if prior is None:
-        return False
-    return _near(support.pose.map_T_camera, prior)
 
 
 def _near(map_T_camera: Array, prior: PosePrior, slack: float = 0.0) -> bool:

@@ -21,10 +21,11 @@ from scipy.stats import chi2
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.verification import USUAL_NOISE, map_covariance
+from mast3r_ros.mapping.consistency import Consistency, check_consistency
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
-from mast3r_ros.settings import LocalizerSettings
+from mast3r_ros.settings import Gates, LocalizerSettings
 
 Array = NDArray[np.float64]
 
@@ -135,17 +136,32 @@ def save_ready(
     matcher: Matcher,
     path: Path,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> None:
+) -> list[str]:
     """Save a new map and get it ready for a robot: features, retrieval and pose noise.
 
     It is saved before the long work as well, so that nothing is lost when that is interrupted.
 
     Args:
         progress: called with (what is being done, done, total).
+
+    Returns:
+        a sentence for each contradiction between poses, images and depth; the map keeps what was found.
     """
     keyframe_map.save(path)
     keyframe_map.prepare(matcher, lambda done, total: progress("describing keyframes", done, total))
     keyframe_map.pose_noise = measure_pose_noise(
         keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total)
     )
+    found = check_consistency(keyframe_map, lambda done, total: progress("comparing poses and images", done, total))
+    keyframe_map.provenance["consistency"] = str(found)
     keyframe_map.save(path)
+    return doubts(keyframe_map.pose_noise, found)
+
+
+def doubts(noise: PoseNoise | None, consistency: Consistency) -> list[str]:
+    """What a person should know of a new map before a robot relies on it, a sentence each."""
+    found = consistency.doubts
+    if noise is not None and noise.found_elsewhere > Gates.max_found_elsewhere:
+        why = "" if found else ": the place looks alike in several spots, or its poses or depth are wrong"
+        found = [f"{noise.found_elsewhere:.0%} of the keyframes are found elsewhere than their poses say{why}", *found]
+    return found

@@ -66,24 +66,25 @@ class Finder(Protocol):
 class LocalFeatures:
     """RootSIFT features, mutual nearest neighbours that pass the ratio test."""
 
-    def __init__(self, keyframe_map: KeyframeMap) -> None:
-        self._map = keyframe_map
+    def __init__(self, keyframe_map: KeyframeMap, features: int = FEATURES) -> None:
+        self._map, self._features = keyframe_map, features
         self._described: dict[str, tuple[View, NDArray[np.float32]]] = {}
 
     def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
         """See :class:`Finder`."""
-        view, descriptors = self._describe(id)
+        view, descriptors = self.describe(id)
         observations = []
-        for other, theirs in map(self._describe, neighbours):
-            rows = _mutual(descriptors, theirs)
+        for other, theirs in map(self.describe, neighbours):
+            rows = mutual(descriptors, theirs)
             observations.append(on_epipolar_lines(view, other, rows[:, 0], other.rays[rows[:, 1]]))
         return view, observations
 
-    def _describe(self, id: str) -> tuple[View, NDArray[np.float32]]:
+    def describe(self, id: str) -> tuple[View, NDArray[np.float32]]:
+        """A keyframe's features, and their descriptors (N, 128)."""
         if id not in self._described:
             frame, keyframe = self._map.frame(id), self._map[id]
             grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-            points, descriptors = cv2.SIFT_create(nfeatures=FEATURES).detectAndCompute(grey, None)
+            points, descriptors = cv2.SIFT_create(nfeatures=self._features).detectAndCompute(grey, None)
             xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2)
             descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
             root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
@@ -150,7 +151,7 @@ def homogeneous(rays: Array) -> Array:
     return np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
 
 
-def _mutual(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.int64]:
+def mutual(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.int64]:
     """(M, 2) rows that are each other's nearest and pass the ratio test."""
     if len(mine) < 2 or len(theirs) < 2:
         return np.zeros((0, 2), np.int64)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from mast3r_ros.errors import CodecError
+from mast3r_ros.io.codec.image_files import load_image
+
+__all__ = ["NetworkImage", "load_image", "normalised", "prepare", "prepare_for_localization", "training_resolution"]
 
 #: Filters of Pillow; before 9.1, which some robots have, their names are in the module itself.
 FILTERS = getattr(Image, "Resampling", Image)
@@ -59,20 +61,6 @@ class NetworkImage:
         """Intrinsics (3, 3) of the original image -> those of the network image, pixel centres at integers."""
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         return np.linalg.inv(half) @ np.linalg.inv(self.original_T_input) @ half @ K
-
-
-def load_image(path: str | Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB, upright as its EXIF orientation says; transparency is dropped.
-
-    Raises:
-        CodecError: for files that are missing or no images.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.array(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CodecError(f"{path} cannot be read as an image: {error}") from error
 
 
 def prepare(image: NDArray[np.uint8], size: int = 512, square_ok: bool = False, patch_size: int = 16) -> NetworkImage:

@@ -20,6 +20,8 @@ _IGNORED = re.compile(r"^(prediction_head\.|enc_pos_embed$|dec_pos_embed$)")
 _ALIAS = re.compile(r"(\.scratch\.layer)_rn\.(\d)\.")
 #: Present in official files but never used: filled with zeros where a file leaves them out.
 _UNUSED = re.compile(r"^mask_token$|\.refinenet4\.resConfUnit1\.")
+#: What DataParallel, torch.compile and Lightning put before every name.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 
 
 def meta_network(config: NetworkConfig) -> PointmapNetwork:
@@ -34,11 +36,14 @@ def expected_shapes(config: NetworkConfig) -> dict[str, Shape]:
 
 
 def canonical(state: Mapping[str, Value]) -> dict[str, Value]:
-    """One name per tensor, without what inference ignores.
+    """One name per tensor, without what inference ignores and the prefix that a wrapper put before *every* name.
 
     Official files name the DPT's ``layer<k+1>_rn`` a second time, ``layer_rn.<k>``; where both are there the
     second counts, as it is read last.
     """
+    for prefix in _WRAPPERS:
+        if state and all(name.startswith(prefix) for name in state):
+            return canonical({name.removeprefix(prefix): value for name, value in state.items()})
     kept = {name: value for name, value in state.items() if not _IGNORED.match(name)}
     aliases = [name for name in kept if _ALIAS.search(name)]
     for name in aliases:

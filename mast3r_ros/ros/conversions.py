@@ -90,15 +90,18 @@ def to_transform_stamped(parent: str, child: str, parent_T_child: Array, stamp: 
     return message
 
 
-def rgb_from_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
+def rgb_from_image(message: Image | CompressedImage, eight_bits: codec.EightBits | None = None) -> NDArray[np.uint8]:
     """Image or CompressedImage -> (H, W, 3) uint8 RGB.
+
+    Args:
+        eight_bits: what makes 8 bits of the 16-bit images of this topic; None chooses for this image alone.
 
     Raises:
         CodecError: naming what is wrong with the message.
     """
     if isinstance(message, CompressedImage):
-        return codec.decode_compressed_image(message.data, message.format)
-    return codec.decode_image(message.data, **_layout(message))
+        return codec.decode_compressed_image(message.data, message.format, eight_bits)
+    return codec.decode_image(message.data, **_layout(message), eight_bits=eight_bits)
 
 
 def metres_from_depth(message: Image | CompressedImage) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mast3r_ros.errors import CalibrationError, CodecError, UserError
 from mast3r_ros.frames import Camera, Frame
-from mast3r_ros.io.codec import doubt_about, is_placeholder
+from mast3r_ros.io.codec import EightBits, doubt_about, is_placeholder
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.calibration import Calibration
 from mast3r_ros.ros.complaints import Complaints
@@ -58,6 +58,7 @@ class Intake:
     def __init__(self, complaints: Complaints, registration: DepthRegistration | None = None) -> None:
         self.registration = registration
         self._complaints = complaints
+        self._eight_bits = EightBits()
         self._news = threading.Condition()
         self._info: CameraInfo | None = None
         self._depths: deque[Image | CompressedImage] = deque(maxlen=5)
@@ -103,7 +104,7 @@ class Intake:
         """
         message = arrival.message
         try:
-            image = conversions.rgb_from_image(message)
+            image = conversions.rgb_from_image(message, self._eight_bits)
         except CodecError as error:
             raise FrameRefused("bad_image", f"image refused: {error}") from error
         self._complaints.cured("bad_image")

@@ -11,9 +11,15 @@ from mast3r_ros.ros import conversions
 from mast3r_ros.ros.frame_processor import BasePrior
 from mast3r_ros.settings import InitialPose
 
+#: Nobody knows a robot's pose to a millimetre and a milliradian: what is below was not given, as zeros are not
+#: (Nav2 and simulators send 1e-13 and the like).
+LEAST_SIGMA = 1e-3
+
 
 def from_message(message: PoseWithCovarianceStamped, global_frame_id: str) -> BasePrior:
     """A prior from the topic ``initialpose``; any non-zero quaternion is normalised.
+
+    Variances that are zero or next to it stand for "not given": RViz's are taken instead.
 
     Raises:
         UserError: for another frame, NaN, or a zero quaternion.
@@ -30,7 +36,9 @@ def from_message(message: PoseWithCovarianceStamped, global_frame_id: str) -> Ba
         raise UserError("its covariance contains NaN or infinity")
     position, rotation = (float(np.sqrt(max(np.diag(covariance)[part].max(), 0))) for part in (slice(3), slice(3, 6)))
     stamp_ns = conversions.stamp_ns(message.header.stamp)
-    return BasePrior(pose, position or POSITION_SIGMA_M, rotation or ROTATION_SIGMA_RAD, stamp_ns)
+    position = position if position > LEAST_SIGMA else POSITION_SIGMA_M
+    rotation = rotation if rotation > LEAST_SIGMA else ROTATION_SIGMA_RAD
+    return BasePrior(pose, position, rotation, stamp_ns)
 
 
 def from_settings(start: InitialPose) -> BasePrior:

@@ -33,6 +33,7 @@ class FrameReader:
         self._depths: deque[tuple[int, Any]] = deque(maxlen=300)
         self._stamped = bag.topics[plan.topics.image].stamped
         self._camera: Camera | None = None
+        self._eight_bits = codec.EightBits()
         self._depth = plan.depth_of
         self._depth_topic = self.topics.depth if plan.depth_of else None
 
@@ -76,7 +77,7 @@ class FrameReader:
     def _frame(self, time_ns: int, message: Any) -> Iterator[Frame]:
         """The frame of one image message; nothing if the image is damaged."""
         try:
-            image = decode_colour(message)
+            image = decode_colour(message, self._eight_bits)
         except CodecError as error:
             self.bag.report(f"an image at {time_ns / 1e9:.3f} s cannot be decoded ({error}): skipped")
             return

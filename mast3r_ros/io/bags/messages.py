@@ -31,11 +31,15 @@ def frame_of(message: Any) -> str:
     return str(message.header.frame_id).lstrip("/")
 
 
-def decode_colour(message: Any) -> NDArray[np.uint8]:
-    """sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8 RGB. Raises CodecError."""
+def decode_colour(message: Any, eight_bits: codec.EightBits | None = None) -> NDArray[np.uint8]:
+    """sensor_msgs/Image or CompressedImage -> (H, W, 3) uint8 RGB. Raises CodecError.
+
+    Args:
+        eight_bits: how the recording's images of more than 8 bits are brought to 8.
+    """
     if hasattr(message, "format"):
-        return codec.decode_compressed_image(message.data, message.format)
-    return codec.decode_image(message.data, **_layout(message))
+        return codec.decode_compressed_image(message.data, message.format, eight_bits)
+    return codec.decode_image(message.data, **_layout(message), eight_bits=eight_bits)
 
 
 def decode_any_depth(message: Any) -> NDArray[np.float32]:

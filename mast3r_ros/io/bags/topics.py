@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ NOT_DEPTH_WORDS = {"disparity": "disparity in pixels", "disp": "disparity in pix
 GREY_WORDS = {"ir", "infra", "infrared", "thermal", "amplitude", "intensity", "left", "right"}
 #: Depth that the driver has put into the colour camera's view; of X_to_Y the image of X as Y sees it.
 REGISTERED = ("aligned", "registered", "to_rgb", "to_color", "to_colour")
+#: Topics of librealsense's own recorder: all have one frame id, so nothing says that its cameras differ.
+LIBREALSENSE = re.compile(r"/device_\d+/sensor_\d+/\w+/image/data$")
 #: Serialization of messages that can be read.
 READABLE = ("cdr", "ros1")
 
@@ -280,8 +283,10 @@ def _twins(one: str, other: str) -> bool:
 
 
 def _info_beside(image: str, topics: Topics) -> str | None:
-    beside = base_name(image).rpartition("/")[0] + "/camera_info"
-    return beside if beside in topics and topics[beside].type == INFO and topics[beside].count else None
+    folder = base_name(image).rpartition("/")[0]
+    # librealsense's recorder (RealSense Viewer): .../Color_0/image/data and .../Color_0/info/camera_info.
+    places = (folder + "/camera_info", folder.removesuffix("/image") + "/info/camera_info")
+    return next((p for p in places if p in topics and topics[p].type == INFO and topics[p].count), None)
 
 
 def _choose_info(image: str, topics: Topics) -> tuple[str | None, list[str]]:
@@ -316,6 +321,12 @@ def _choose_depth(image: str, topics: Topics) -> tuple[str | None, list[str]]:
         if topic.is_image and name != image and not is_colour(name, topic) and _why_no_depth(name, topic)
     ]
     candidates = [name for name, topic in topics.items() if topic.is_image and name != image and is_depth(name, topic)]
+    if foreign := sorted(filter(LIBREALSENSE.match, candidates)):
+        candidates = [name for name in candidates if name not in foreign]
+        doubts.append(
+            f"{', '.join(foreign)} is of librealsense's own recorder, which does not say how its cameras differ: not used "
+            "(realsense-ros records aligned depth)"
+        )
     twins = [
         name for name, topic in topics.items() if topic.is_image and is_colour(name, topic) and _twins(name, image)
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import CodecError
+from mast3r_ros.io.codec.eight_bits import EightBits
 from mast3r_ros.io.codec.raw import as_bytes, check_size, pixels
 
 RGB = NDArray[np.uint8]
@@ -55,16 +56,27 @@ _ENCODE = {
     "bgra8": cv2.COLOR_RGB2BGRA,
     "mono8": cv2.COLOR_RGB2GRAY,
 }
+#: Encodings whose channels image_transport exchanged before it compressed them, in releases before 2012.
+_COLOUR = ("rgb", "bgr")
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
 def decode_image(
-    data: Any, *, encoding: str, width: int, height: int, step: int, is_bigendian: bool | int = False
+    data: Any,
+    *,
+    encoding: str,
+    width: int,
+    height: int,
+    step: int,
+    is_bigendian: bool | int = False,
+    eight_bits: EightBits | None = None,
 ) -> RGB:
     """sensor_msgs/Image -> (height, width, 3) uint8 RGB, never sharing memory with ``data``.
 
-    16-bit images keep their upper 8 bits; grey is repeated over the channels; Bayer is demosaiced;
-    8UC3 and 8UC4 are taken as BGR(A), as OpenCV writes them.
+    Grey is repeated over the channels; Bayer is demosaiced; 8UC3 and 8UC4 are taken as BGR(A), as OpenCV writes them.
+
+    Args:
+        eight_bits: what makes 8 bits of the 16-bit images of this recording; None chooses for this image alone.
 
     Raises:
         CodecError: for an unknown encoding, or size, step and data length that do not fit together.
@@ -77,7 +89,7 @@ def decode_image(
     dtype, channels, conversion = _PACKED[name]
     image = pixels(data, dtype, channels, width, height, step, bool(is_bigendian), encoding)
     if dtype == "u2":
-        image = (image >> 8).astype(np.uint8)
+        image = (eight_bits or EightBits())(image)
     if conversion is None:
         return np.array(image)
     if channels == 2 and width % 2:
@@ -107,18 +119,45 @@ def encode_image(rgb: RGB, encoding: str = "rgb8") -> tuple[bytes, int]:
     return image.tobytes(), image.nbytes // image.shape[0]
 
 
-def decode_compressed_image(data: Any, format: str = "") -> RGB:
-    """sensor_msgs/CompressedImage, or an image file's bytes -> (H, W, 3) uint8 RGB.
+def decode_compressed_image(data: Any, format: str = "", eight_bits: EightBits | None = None) -> RGB:
+    """sensor_msgs/CompressedImage -> (H, W, 3) uint8 RGB.
 
-    The bytes tell what they are (JPEG, PNG, WebP, TIFF, BMP); ``format`` is only used to refuse
-    compressed depth and for messages. An EXIF orientation is ignored: calibration knows nothing of it.
+    The bytes tell what they are (JPEG, PNG, WebP, TIFF, BMP). ``format`` tells what image_transport put into them:
+    a Bayer mosaic that is still to be demosaiced ("bayer_rggb8; jpeg compressed"), or red and blue in exchanged places
+    ("rgb8; jpeg compressed" without the "bgr8" at the end that newer releases write). An EXIF orientation is ignored:
+    camera_info describes the pixels as they were sent.
+
+    Args:
+        eight_bits: what makes 8 bits of the 16-bit images of this recording; None chooses for this image alone.
 
     Raises:
         CodecError: for data that are empty, truncated, damaged, too large, or no colour image.
     """
+    encoding, _, rest = (part.strip() for part in format.lower().partition(";"))
     if "compresseddepth" in format.lower():
         raise CodecError(f"format '{format}' is a compressed depth image, not a colour image: decode it as depth")
-    return np.asarray(decode_file(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION, format), dtype=np.uint8)
+    if encoding in _PACKED and encoding.startswith("bayer"):
+        mosaic = decode_file(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, format)
+        if mosaic.ndim == 2 and min(mosaic.shape) >= 2:
+            mosaic = mosaic if mosaic.dtype == np.uint8 else (eight_bits or EightBits())(mosaic)
+            return np.asarray(cv2.cvtColor(mosaic, _PACKED[encoding][2] or 0), dtype=np.uint8)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = to_rgb(decode_file(data, flags, format), eight_bits)
+    exchanged = encoding.startswith(_COLOUR) and "compressed" in rest and "bgr" not in rest and "rgb" not in rest
+    return np.ascontiguousarray(image[..., ::-1]) if exchanged else image
+
+
+def to_rgb(image: NDArray[Any], eight_bits: EightBits | None = None) -> RGB:
+    """(H, W, 3) RGB as a file holds it -> 8 bits.
+
+    Raises:
+        CodecError: for numbers that are no colours.
+    """
+    if image.dtype == np.uint16:
+        return (eight_bits or EightBits())(image)
+    if image.dtype != np.uint8:
+        raise CodecError(f"an image with values of type {image.dtype} is no photograph: expected 8 or 16 bits")
+    return image
 
 
 def decode_file(data: Any, flags: int, format: str = "") -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import CodecError, DatasetError
-from mast3r_ros.frames import PosedFrame
+from mast3r_ros.errors import CalibrationError, CodecError, DatasetError
+from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec.depth import metres
-from mast3r_ros.io.codec.images import decode_compressed_image, decode_file
+from mast3r_ros.io.codec.image_files import ImageFiles
+from mast3r_ros.io.codec.images import decode_file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -29,7 +31,13 @@ class Source:
     layout = ""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name, self._image_files = name, ImageFiles()
+
+    def _read_image(
+        self, path: Path, camera: Camera | None, calibration: str = "its calibration"
+    ) -> tuple[NDArray[np.uint8], Camera | None]:
+        """An image file and its camera at the image's size. Raises DatasetError naming the file."""
+        return read_image(path, camera, self._image_files, calibration)
 
     def __iter__(self) -> Iterator[PosedFrame]:
         raise NotImplementedError
@@ -69,12 +77,41 @@ class Part(FrameList):
         return self._whole.read(self._places[index])
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Image file -> (H, W, 3) uint8 RGB. Raises DatasetError naming the file."""
+def read_image(
+    path: Path,
+    camera: Camera | None = None,
+    image_files: ImageFiles | None = None,
+    calibration: str = "its calibration",
+) -> tuple[NDArray[np.uint8], Camera | None]:
+    """Image file -> (H, W, 3) uint8 RGB, and its camera rescaled to its size where one is given.
+
+    Args:
+        image_files: of the recording that the file belongs to: its 16-bit images are read alike.
+        calibration: where ``camera`` comes from, for the message.
+
+    Raises:
+        DatasetError: if the file is no image, or the camera does not fit it.
+    """
     try:
-        return decode_compressed_image(read_bytes(path))
+        return (image_files or ImageFiles()).read(path, camera)
     except CodecError as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise DatasetError(str(error)) from error
+    except CalibrationError as error:
+        raise DatasetError(f"{path} does not fit {calibration}: {error}") from error
+
+
+def read_expected(path: Path, camera: Camera | None, image_files: ImageFiles | None = None) -> NDArray[np.uint8]:
+    """Image file -> (H, W, 3) uint8 RGB: as ``camera`` stored it where it is of its size, else upright by its EXIF.
+
+    Raises:
+        DatasetError: if the file is no image.
+    """
+    try:
+        return read_image(path, camera, image_files)[0]
+    except DatasetError as error:
+        if not isinstance(error.__cause__, CalibrationError):
+            raise
+        return read_image(path, None, image_files)[0]  # another camera's
 
 
 def read_depth(path: Path, units_per_metre: float = 1000.0) -> NDArray[np.float32]:
@@ -88,25 +125,80 @@ def read_depth(path: Path, units_per_metre: float = 1000.0) -> NDArray[np.float3
     return metres(raw, 1.0 / units_per_metre)
 
 
+def depth_file(folder: Path, image: Path, alone: bool) -> Path | None:
+    """The depth image ``folder/<image>.png``, or ``folder/<stem>.png`` where no other image has that stem.
+
+    Args:
+        image: the image's path from the folder of all images.
+        alone: whether it is the only image with its stem.
+
+    Raises:
+        DatasetError: where several images could claim the same depth.
+    """
+    own, by_stem = folder / image.with_suffix(".png"), folder / (image.stem + ".png")
+    if own.exists():
+        return own
+    if not by_stem.exists():
+        return None
+    if not alone:
+        raise DatasetError(
+            f"{by_stem} could belong to several images named {image.stem}: put the depth of {image} at {own}"
+        )
+    return by_stem
+
+
 def read_pose(path: Path) -> NDArray[np.float64]:
     """Text file with a (4, 4) matrix -> rigid motion, its rotation made orthonormal. Raises DatasetError."""
     try:
-        matrix = np.array([float(word) for word in read_text(path).split()])
+        matrix = np.array([float(word) for _, words in read_table(path) for word in words])
     except ValueError as error:
         raise DatasetError(f"{path}: expected 16 numbers of a 4x4 matrix ({error})") from error
     if matrix.size != 16 or not np.isfinite(matrix).all():
         raise DatasetError(f"{path}: expected 16 finite numbers of a 4x4 matrix, got {matrix.size}")
-    pose = matrix.reshape(4, 4)
+    return rigid(matrix.reshape(4, 4), str(path))
+
+
+def rigid(pose: NDArray[np.float64], where: str) -> NDArray[np.float64]:
+    """A (4, 4) matrix as a rigid motion, its rotation made orthonormal.
+
+    Raises:
+        DatasetError: beginning with ``where``, for a transposed, mirrored or scaled matrix.
+    """
+    if not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-6):
+        hint = ": the matrix is transposed" if np.allclose(pose[:, 3], [0, 0, 0, 1], atol=1e-6) else ""
+        raise DatasetError(f"{where}: the last row of a pose is 0 0 0 1, got {pose[3].tolist()}{hint}")
     if np.abs(pose[:3, :3].T @ pose[:3, :3] - np.eye(3)).max() > 0.05:
-        raise DatasetError(f"{path}: the upper left 3x3 of the matrix is no rotation")
+        raise DatasetError(f"{where}: the upper left 3x3 of the matrix is no rotation")
+    if np.linalg.det(pose[:3, :3]) < 0:
+        raise DatasetError(
+            f"{where}: the upper left 3x3 of the matrix is mirrored (its determinant is -1): one axis of the camera or "
+            "of the world points the wrong way"
+        )
     return se3.orthonormalised(pose)
 
 
 def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and words of every line that is not empty or a comment (#)."""
+    """Line number and words of every line that is not empty or a comment (# or %).
+
+    Words are separated by white space, or by commas or semicolons where a line uses these throughout.
+    """
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.split()
+        if line.strip() and not line.lstrip().startswith(("#", "%")):
+            yield number, split_line(line)
+
+
+def split_line(line: str) -> list[str]:
+    """Words of a line of a table; a comma inside a file's name does not separate."""
+    words = line.split()
+    for separator in ";,":
+        if separator in line and (len(words) == 1 or all(word.endswith(separator) for word in words[:-1])):
+            return [word.strip() for word in line.strip().strip(separator).split(separator)]
+    return words
+
+
+def named_values(words: list[str], count: int) -> tuple[str, list[str]]:
+    """A file's name, which may hold blanks, and the ``count`` words behind it."""
+    return " ".join(words[: max(len(words) - count, 1)]), words[max(len(words) - count, 1) :]
 
 
 def numbers(path: Path, line: int, words: list[str], expected: str) -> list[float]:
@@ -122,18 +214,29 @@ def numbers(path: Path, line: int, words: list[str], expected: str) -> list[floa
     return values
 
 
-def pose_of(path: Path, line: int, translation: list[float], xyzw: list[float]) -> NDArray[np.float64]:
-    """Translation and quaternion of a line -> (4, 4). Raises DatasetError."""
+def pose_of(path: Path, line: int, translation: list[float], xyzw: list[float], expected: str) -> NDArray[np.float64]:
+    """Translation and quaternion of a line -> (4, 4).
+
+    Args:
+        expected: the order in which the file's columns were read, for the message.
+
+    Raises:
+        DatasetError: for a zero quaternion, or one whose norm says that these columns are something else.
+    """
     try:
-        return se3.from_quaternion(translation, xyzw)
+        return se3.from_unit_quaternion(translation, xyzw)
     except ValueError as error:
-        raise DatasetError(f"{path}, line {line}: {error}") from error
+        raise DatasetError(
+            f"{path}, line {line}: {error}: the columns are read as '{expected}', is the file in another order?"
+        ) from error
 
 
 def read_text(path: Path) -> str:
-    """Content of a text file. Raises DatasetError."""
+    """Content of a text file: UTF-8, or UTF-16 with its mark as some editors write it. Raises DatasetError."""
+    content = read_bytes(path)
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return read_bytes(path).decode()
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is no text file: {error}") from error
 

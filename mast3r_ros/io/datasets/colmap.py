@@ -1,7 +1,9 @@
 """COLMAP sparse models (Schoenberger and Frahm, CVPR 2016), text and binary, with their images.
 
-    sparse/0/cameras.*, images.*, points3D.*    (or in sparse/, or directly in the folder)
-    images/                                     the images, by the names in images.*
+    sparse/0/cameras.*, images.*, points3D.*    (or in sparse/, distorted/sparse/, or directly in the folder)
+    images/                                     the images, by the names in images.*; or input/
+
+Of several models (sparse/0, sparse/1, ...) the one with most images is read, and that is told.
 
 COLMAP's poses are world to camera and its pixel centres lie at half integers; both are turned into
 this package's conventions. A model has no scale of its own: give ``scale`` if it is not in metres.
@@ -10,39 +12,25 @@ The points that an image observes become its depth image, a 3x3 patch for each, 
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import CalibrationError, DatasetError
+from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.codec import fit_camera_to_image
-from mast3r_ros.io.datasets.base import FrameList, numbers, pose_of, read_bytes, read_image, read_table, read_text
+from mast3r_ros.io.datasets.base import FrameList, numbers, pose_of, read_bytes, read_table, read_text
+from mast3r_ros.io.datasets.colmap_cameras import MODELS, camera_of_model
+from mast3r_ros.io.datasets.trajectory_file import is_number
 
-#: Model name by COLMAP's number, with its parameters and the ROS model that they fit.
-MODELS = {
-    0: ("SIMPLE_PINHOLE", "f cx cy", "none"),
-    1: ("PINHOLE", "fx fy cx cy", "none"),
-    2: ("SIMPLE_RADIAL", "f cx cy k1", "plumb_bob"),
-    3: ("RADIAL", "f cx cy k1 k2", "plumb_bob"),
-    4: ("OPENCV", "fx fy cx cy k1 k2 p1 p2", "plumb_bob"),
-    5: ("OPENCV_FISHEYE", "fx fy cx cy k1 k2 k3 k4", "equidistant"),
-    6: ("FULL_OPENCV", "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6", "rational_polynomial"),
-    8: ("SIMPLE_RADIAL_FISHEYE", "f cx cy k1", "equidistant"),
-    9: ("RADIAL_FISHEYE", "f cx cy k1 k2", "equidistant"),
-}
-#: OpenCV's order of coefficients for the ROS models.
-_ORDER = {
-    "none": "",
-    "plumb_bob": "k1 k2 p1 p2 k3",
-    "equidistant": "k1 k2 k3 k4",
-    "rational_polynomial": "k1 k2 p1 p2 k3 k4 k5 k6",
-}
+log = logging.getLogger(__name__)
+
+_IMAGE_LINE = "id qw qx qy qz tx ty tz camera_id name"
 
 
 class _Image(NamedTuple):
@@ -71,20 +59,18 @@ class Colmap(FrameList):
         self, path: Path, images: Path | str | None = None, scale: float = 1.0, use_depth: bool = True
     ) -> None:
         super().__init__(path.name)
-        model = find_model(path)
+        model = find_model(path, tell=True)
         if model is None:
             raise DatasetError(f"{path} has no COLMAP model: expected cameras, images and points3D, .bin or .txt")
-        self._folder = Path(images) if images else _image_folder(path, model)
         self._scale, self._use_depth = scale, use_depth
         binary = (model / "cameras.bin").exists()
-        self._cameras = dict((_cameras_bin if binary else _cameras_txt)(model))
+        cameras = dict((_cameras_bin if binary else _cameras_txt)(model))
         self._images = sorted((_images_bin if binary else _images_txt)(model), key=lambda image: image.name)
         self._points = dict((_points_bin if binary else _points_txt)(model)) if use_depth else {}
-        for image in self._images:
-            if image.camera_id not in self._cameras:
-                raise DatasetError(f"{model}: image {image.name} has camera {image.camera_id}, which is not in cameras")
         if not self._images:
             raise DatasetError(f"{model} has no images")
+        self._cameras = {number: _used(cameras, number, model) for number in {i.camera_id for i in self._images}}
+        self._folder = Path(images) if images else _image_folder(path, model, self._images[0].name)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -92,9 +78,9 @@ class Colmap(FrameList):
     def read(self, index: int) -> PosedFrame:
         """One registered image."""
         entry = self._images[index]
-        image = read_image(self._folder / entry.name)
         calibrated = self._cameras[entry.camera_id]
-        camera = fit_camera_to_image(calibrated, image.shape[1], image.shape[0])
+        image, camera = self._read_image(self._folder / entry.name, calibrated)
+        assert camera is not None
         depth = self._sparse_depth(entry, calibrated, camera) if self._use_depth else None
         world_T_camera = se3.inverse(entry.camera_T_world)
         world_T_camera[:3, 3] *= self._scale
@@ -122,70 +108,114 @@ class Colmap(FrameList):
         return depth[1:-1, 1:-1].copy()
 
 
-def find_model(path: Path) -> Path | None:
-    """Folder of the sparse model in or below a path, or None."""
-    for folder in (path, path / "sparse" / "0", path / "sparse"):
-        if any((folder / f"cameras{suffix}").exists() for suffix in (".bin", ".txt")):
-            return folder
+def _used(cameras: Mapping[int, Camera | DatasetError], number: int, model: Path) -> Camera:
+    """A camera that an image was taken with; others may be of any kind."""
+    if number not in cameras:
+        raise DatasetError(f"{model}: an image has camera {number}, which is not in cameras")
+    camera = cameras[number]
+    if isinstance(camera, DatasetError):
+        raise camera
+    return camera
+
+
+def find_model(path: Path, tell: bool = False) -> Path | None:
+    """Folder of the sparse model in or below a path, or None; of several that with most images (``tell``: say so)."""
+    for parent in (path, path / "sparse", path / "distorted" / "sparse"):
+        if _is_model(parent):
+            return parent
+        models = [folder for folder in sorted(parent.glob("*")) if _is_model(folder)] if parent != path else []
+        if models:
+            sizes = {folder: _count_images(folder) for folder in models}
+            largest = max(models, key=lambda folder: sizes[folder])
+            if len(models) > 1 and tell:
+                others = ", ".join(f"{folder.name} with {sizes[folder]}" for folder in models if folder != largest)
+                log.warning(
+                    "%s has %d models: taken is %s with %d images, left out %s (name a model's folder to choose it)",
+                    parent,
+                    len(models),
+                    largest.name,
+                    sizes[largest],
+                    others,
+                )
+            return largest
     return None
 
 
-def _image_folder(path: Path, model: Path) -> Path:
-    for folder in (path, model, *model.parents[:2]):
-        if (folder / "images").is_dir():
-            return folder / "images"
-    return path
+def _is_model(folder: Path) -> bool:
+    return any((folder / f"cameras{suffix}").exists() for suffix in (".bin", ".txt"))
 
 
-def camera_of_model(where: str, model: str, width: int, height: int, parameters: list[float]) -> Camera:
-    """A camera from the name and parameters of COLMAP's model; ``where`` names the file and line in errors.
+def _count_images(model: Path) -> int:
+    """Number of images in a model, without reading all of it; 0 where it cannot be told."""
+    if (model / "images.bin").exists():
+        head = (model / "images.bin").open("rb").read(8)
+        return int.from_bytes(head, "little") if len(head) == 8 else 0
+    return sum(1 for _ in _image_lines(model / "images.txt")) if (model / "images.txt").exists() else 0
 
-    Raises:
-        DatasetError: for a model that ROS has no name for, or wrong parameters.
-    """
-    known = {name: (names, ros_model) for name, names, ros_model in MODELS.values()}
-    if model not in known:
-        raise DatasetError(f"{where}: camera model {model} has no ROS counterpart; undistort the images, or use OPENCV")
-    names, ros_model = known[model]
-    if len(parameters) != len(names.split()):
-        raise DatasetError(f"{where}: {model} has parameters '{names}', got {len(parameters)} values")
-    value = dict(zip(names.split(), parameters, strict=True))
-    fx, fy = value.get("fx", value.get("f", 0.0)), value.get("fy", value.get("f", 0.0))
-    K = np.array([[fx, 0, value["cx"] - 0.5], [0, fy, value["cy"] - 0.5], [0, 0, 1]])
-    D = np.array([value.get(name, 0.0) for name in _ORDER[ros_model].split()])
-    try:
-        return Camera(width, height, K, ros_model, D)
-    except CalibrationError as error:
-        raise DatasetError(f"{where}: {error}") from error
+
+def _image_folder(path: Path, model: Path, name: str) -> Path:
+    """Where the images of a model are: the folder that has the one of this name."""
+    kinds = ("input", "images", ".") if "distorted" in model.parts[-3:] else ("images", "input", ".")
+    folders = [folder / kind for folder in (path, model, *model.parents[:3]) for kind in kinds]
+    there = next((folder for folder in folders if (folder / name).is_file()), None)
+    return there or next((folder for folder in folders if folder.name in kinds and folder.is_dir()), path)
 
 
 # Text
 
 
-def _cameras_txt(model: Path) -> Iterator[tuple[int, Camera]]:
+def _cameras_txt(model: Path) -> Iterator[tuple[int, Camera | DatasetError]]:
     file = model / "cameras.txt"
     for line, words in read_table(file):
-        if len(words) < 5:
+        if len(words) < 4:
             raise DatasetError(f"{file}, line {line}: expected 'id model width height parameters'")
         number, width, height = numbers(file, line, [words[0], *words[2:4]], "id width height")
         parameters = numbers(file, line, words[4:], " ".join("x" * (len(words) - 4)))
-        yield int(number), camera_of_model(f"{file}, line {line}", words[1], int(width), int(height), parameters)
+        where = f"{file}, line {line}"
+        yield int(number), _camera_or_error(where, words[1], int(width), int(height), parameters)
+
+
+def _camera_or_error(where: str, model: str, width: int, height: int, parameters: list[float]) -> Camera | DatasetError:
+    """A camera that cannot be used matters only if an image was taken with it."""
+    try:
+        return camera_of_model(where, model, width, height, parameters)
+    except DatasetError as error:
+        return error
+
+
+def _image_lines(file: Path) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Number of the line and words of each image's pose, and the words of its observations.
+
+    Each image has two lines, of which the second may be empty, or is left out by some programs.
+    """
+    pose: tuple[int, list[str]] | None = None
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        words = line.split(maxsplit=9)
+        if line.startswith("#") or (pose is None and not words):
+            continue
+        if pose is None:
+            pose = number, words
+        elif len(words) == 10 and not all(map(is_number, words[9].split())):
+            yield *pose, []
+            pose = number, words
+        else:
+            yield *pose, line.split()
+            pose = None
+    if pose is not None:
+        yield *pose, []
 
 
 def _images_txt(model: Path) -> Iterator[_Image]:
     file = model / "images.txt"
-    # Two lines for each image, of which the second (observations) may be empty.
-    lines = [(i, line) for i, line in enumerate(read_text(file).splitlines(), 1) if not line.startswith("#")]
-    for (line, pose_line), (_, points_line) in zip(lines[::2], [*lines[1::2], (0, "")], strict=False):
-        words = pose_line.split(maxsplit=9)
+    for line, words, points in _image_lines(file):
         if len(words) != 10:
-            raise DatasetError(f"{file}, line {line}: expected 'id qw qx qy qz tx ty tz camera_id name'")
+            raise DatasetError(f"{file}, line {line}: expected '{_IMAGE_LINE}'")
         _, w, x, y, z, *rest = numbers(file, line, words[:9], "id qw qx qy qz tx ty tz camera_id")
         try:
-            observed = np.array(points_line.split(), dtype=np.float64).reshape(-1, 3)
+            observed = np.array(points, dtype=np.float64).reshape(-1, 3)
         except ValueError as error:
             raise DatasetError(f"{file}, line {line + 1}: expected triples 'x y point3D_id' ({error})") from error
-        pose = pose_of(file, line, rest[:3], [x, y, z, w])
+        pose = pose_of(file, line, rest[:3], [x, y, z, w], _IMAGE_LINE)
         yield _Image(words[9].strip(), pose, int(rest[3]), observed[:, :2], observed[:, 2].astype(np.int64))
 
 
@@ -230,15 +260,18 @@ class _Binary:
 _OBSERVATION = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
 
 
-def _cameras_bin(model: Path) -> Iterator[tuple[int, Camera]]:
+def _cameras_bin(model: Path) -> Iterator[tuple[int, Camera | DatasetError]]:
     file = _Binary(model / "cameras.bin")
     for _ in range(file.take("Q")[0]):
         number, kind, width, height = file.take("iiQQ")
         if kind not in MODELS:
-            raise DatasetError(f"{file.path}: camera {number} has model number {kind}, which has no ROS counterpart")
+            raise DatasetError(
+                f"{file.path}: camera {number} has model number {kind}, of a newer COLMAP: write the model as text "
+                "(colmap model_converter --output_type TXT), or use OPENCV"
+            )
         name, names, _ = MODELS[kind]
         parameters = list(file.take(f"{len(names.split())}d"))
-        yield number, camera_of_model(f"{file.path}, camera {number}", name, width, height, parameters)
+        yield number, _camera_or_error(f"{file.path}, camera {number}", name, width, height, parameters)
 
 
 def _images_bin(model: Path) -> Iterator[_Image]:
@@ -247,7 +280,7 @@ def _images_bin(model: Path) -> Iterator[_Image]:
         number, w, x, y, z, *translation, camera_id = file.take("i7di")
         name = file.text()
         observed = file.array(_OBSERVATION, file.take("Q")[0])
-        pose = pose_of(file.path, number, translation, [x, y, z, w])
+        pose = pose_of(file.path, number, translation, [x, y, z, w], _IMAGE_LINE)
         yield _Image(name, pose, camera_id, observed["xy"], observed["point"])
 
 

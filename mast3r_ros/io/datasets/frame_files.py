@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec import fit_camera_to_image
-from mast3r_ros.io.datasets.base import FrameList, read_depth, read_image, read_pose
+from mast3r_ros.io.datasets.base import FrameList, read_depth, read_pose
 from mast3r_ros.registration import register_depth
 
 FRAME_RATE = 30
@@ -59,8 +59,8 @@ class FrameFiles(FrameList):
         file = self._files[index]
         stem = stem_of(file)
         world_T_depth = read_pose(file.with_name(stem + ".pose.txt"))
-        image = read_image(file)
-        camera = fit_camera_to_image(self._rig.colour, image.shape[1], image.shape[0])
+        image, camera = self._read_image(file, self._rig.colour)
+        assert camera is not None
         frame = Frame(
             image,
             camera,

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import CalibrationError, DatasetError
+from mast3r_ros.errors import CalibrationError, CodecError, DatasetError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.base import read_image, read_table
+from mast3r_ros.io.codec.image_files import ImageFiles
+from mast3r_ros.io.datasets.base import read_table
 
 Array = NDArray[np.float64]
 
@@ -86,7 +87,10 @@ class PairList:
         Raises:
             DatasetError: if it cannot be read, or its intrinsics cannot be those of an image of its size.
         """
-        image = read_image(self.images / stored.name)
+        try:
+            image, _ = ImageFiles().read(self.images / stored.name, as_stored=True)
+        except CodecError as error:
+            raise DatasetError(str(error)) from error
         height, width = image.shape[:2]
         try:
             camera = Camera(width, height, stored.K)

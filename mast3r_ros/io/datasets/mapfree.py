@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import CalibrationError, DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.codec import fit_camera_to_image
-from mast3r_ros.io.datasets.base import FrameList, numbers, read_image, read_table, read_text
+from mast3r_ros.io.datasets.base import FrameList, numbers, read_table, read_text
 
 Array = NDArray[np.float64]
 
@@ -110,6 +109,8 @@ def _parse_pose(words: list[str], fields: int) -> NamedPose:
     norm = float(np.linalg.norm(values[:4]))
     if norm <= 1e-8:
         raise ValueError("the quaternion is zero")
+    if fields <= 8 and abs(norm - 1.0) > se3.NORM_TOLERANCE:
+        raise ValueError(f"the norm of the quaternion is {norm:.3g} and not 1: is the file in another order?")
     confidence = float(values[7]) if fields > 8 else float("nan")
     return NamedPose(words[0], number, values[4:7], values[[1, 2, 3, 0]] / norm, confidence)
 
@@ -165,11 +166,7 @@ class MapFreeScene(FrameList):
         """
         self.check([name])
         file = self._path / name
-        image = read_image(file)
-        try:
-            camera = fit_camera_to_image(self._cameras[name], image.shape[1], image.shape[0])
-        except CalibrationError as error:
-            raise DatasetError(f"{file} does not fit its line in intrinsics.txt: {error}") from error
+        image, camera = self._read_image(file, self._cameras[name], "its line in intrinsics.txt")
         try:
             stamp_ns = frame_stamp_ns(frame_number(name))
             return Frame(image, camera, stamp_ns, depth, f"{self.name}/{name}")

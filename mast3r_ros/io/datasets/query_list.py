@@ -16,12 +16,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import CalibrationError, DatasetError
+from mast3r_ros.errors import CalibrationError, CodecError, DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.codec import fit_camera_to_image
-from mast3r_ros.io.datasets.base import numbers, pose_of, read_image, read_table, read_text
-from mast3r_ros.io.datasets.colmap import Colmap, camera_of_model, find_model
+from mast3r_ros.io.codec.image_files import ImageFiles
+from mast3r_ros.io.datasets.base import IMAGE_SUFFIXES, named_values, numbers, pose_of, read_table, read_text
+from mast3r_ros.io.datasets.colmap import Colmap, find_model
+from mast3r_ros.io.datasets.colmap_cameras import MODELS, camera_of_model
+from mast3r_ros.io.datasets.trajectory_file import is_number
 
 Array = NDArray[np.float64]
 
@@ -29,6 +31,7 @@ QUERY = "name MODEL width height parameters"
 POSE = "qw qx qy qz tx ty tz"
 #: What tells Cambridge's files from others.
 CAMBRIDGE = "Camera Position"
+_MODEL_NAMES = {name for name, *_ in MODELS.values()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +81,12 @@ class QueryList:
         return len(self.queries)
 
     def __iter__(self) -> Iterator[PosedFrame | Frame]:
+        image_files = ImageFiles()
         for query in self.queries:
-            image = read_image(self._images / query.name)
             try:
-                camera = fit_camera_to_image(query.camera, image.shape[1], image.shape[0])
+                image, camera = image_files.read(self._images / query.name, query.camera)
+            except CodecError as error:
+                raise DatasetError(str(error)) from error
             except CalibrationError as error:
                 raise DatasetError(f"{query.name} in the list {self.name}: {error}") from error
             frame = Frame(image, camera, name=query.name)
@@ -130,39 +135,56 @@ def write_poses(path: Path, poses: Iterable[tuple[str, Array]], base_names: bool
 def _read_queries(file: Path, known: Mapping[str, Camera]) -> list[tuple[str, Camera]]:
     queries = []
     for line, words in _rows(file):
-        where, name = f"{file}, line {line}", words[0]
-        if len(words) >= 5 and not _is_number(words[1]):
-            expected = " ".join(["width", "height", *(f"parameter{i}" for i in range(1, len(words) - 3))])
-            width, height, *parameters = numbers(file, line, words[2:], expected)
-            queries.append((name, camera_of_model(where, words[1], int(width), int(height), parameters)))
-        elif len(words) not in (1, 8):
-            raise DatasetError(f"{where}: expected '{QUERY}' or only a name, got {len(words)} words")
-        elif name not in known:
-            source = "give the COLMAP model that knows it (--cameras)" if not known else "it is not in the COLMAP model"
-            raise DatasetError(f"{where}: {name} comes without a camera: {source}, or write '{QUERY}'")
-        else:
-            queries.append((name, known[name]))
+        where = f"{file}, line {line}"
+        at = _place_of_model(words)
+        if at is not None:
+            name = " ".join(words[:at])
+            expected = " ".join(["width", "height", *(f"parameter{i}" for i in range(1, len(words) - at - 2))])
+            width, height, *parameters = numbers(file, line, words[at + 1 :], expected)
+            queries.append((name, camera_of_model(where, words[at], int(width), int(height), parameters)))
+            continue
+        name = named_values(words, 7)[0] if all(map(is_number, words[-7:])) else " ".join(words)
+        if name not in known and (missing := _why_unknown(name, words, known)):
+            raise DatasetError(f"{where}: {missing}")
+        queries.append((name, known[name]))
     if not queries:
         raise DatasetError(f"{file} is empty: expected lines '{QUERY}'")
     return queries
 
 
+def _place_of_model(words: list[str]) -> int | None:
+    """Where the camera's model stands: behind the name, which may hold blanks."""
+    for at in range(1, len(words) - 3):
+        if words[at] in _MODEL_NAMES:
+            return at
+    return 1 if len(words) >= 5 and not is_number(words[1]) and is_number(words[-1]) else None
+
+
+def _why_unknown(name: str, words: list[str], known: Mapping[str, Camera]) -> str:
+    if len(words) not in (1, 8) and not any(name.endswith(suffix) for suffix in IMAGE_SUFFIXES):
+        return f"expected '{QUERY}' or only a name, got {len(words)} words"
+    source = "give the COLMAP model that knows it (--cameras)" if not known else "it is not in the COLMAP model"
+    return f"{name} comes without a camera: {source}, or write '{QUERY}'"
+
+
 def _listed_poses(file: Path) -> Iterator[tuple[str, Array]]:
     for line, words in read_table(file):
-        if len(words) != 8:
+        name, values = named_values(words, 7)
+        if len(values) != 7:
             raise DatasetError(f"{file}, line {line}: expected 'name {POSE}', got {len(words)} words")
-        w, x, y, z, *translation = numbers(file, line, words[1:], POSE)
-        yield words[0], se3.inverse(pose_of(file, line, translation, [x, y, z, w]))
+        w, x, y, z, *translation = numbers(file, line, values, POSE)
+        yield name, se3.inverse(pose_of(file, line, translation, [x, y, z, w], f"name {POSE}"))
 
 
 def _cambridge_poses(file: Path) -> Iterator[tuple[str, Array]]:
     for line, words in _rows(file):
         expected = "X Y Z W P Q R"
-        if len(words) != 8:
+        name, values = named_values(words, 7)
+        if len(values) != 7:
             raise DatasetError(f"{file}, line {line}: expected 'name {expected}', got {len(words)} words")
-        *centre, w, x, y, z = numbers(file, line, words[1:], expected)
-        camera_R_map = pose_of(file, line, [0, 0, 0], [x, y, z, w])[:3, :3]
-        yield words[0], se3.make(camera_R_map.T, centre)
+        *centre, w, x, y, z = numbers(file, line, values, expected)
+        camera_R_map = pose_of(file, line, [0, 0, 0], [x, y, z, w], f"name {expected}")[:3, :3]
+        yield name, se3.make(camera_R_map.T, centre)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -175,11 +197,3 @@ def _model(path: Path) -> dict[str, tuple[Camera, Array]]:
     if find_model(path) is None:
         raise DatasetError(f"{path} has no COLMAP model: expected cameras and images, .bin or .txt")
     return Colmap(path, use_depth=False).cameras_and_poses()
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mast3r_ros.errors import DatasetError
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import BagReader
 from mast3r_ros.io.bags.messages import stamp_ns
-from mast3r_ros.io.datasets.base import numbers, pose_of, read_table
+from mast3r_ros.io.datasets.trajectory_file import read_trajectory
 from mast3r_ros.transforms import TransformBuffer, TransformUnavailable
 
 log = logging.getLogger(__name__)
@@ -161,22 +160,6 @@ class RecordedPoses:
             s for s in self._stamps[max(0, after - 1) : after + 1] if abs(s - stamp) <= self.max_difference_s * 1e9
         ]
         return min(close, key=lambda s: abs(s - stamp), default=None)
-
-
-def read_trajectory(path: Path) -> list[tuple[int, Array]]:
-    """A TUM trajectory, lines ``timestamp tx ty tz qx qy qz qw``, as (stamp_ns, pose (4, 4)) sorted by stamp.
-
-    Raises:
-        DatasetError: for a file that is missing, empty or malformed, naming the line.
-    """
-    rows = {}
-    for line, words in read_table(path):
-        _, *values = numbers(path, line, words, "timestamp tx ty tz qx qy qz qw")
-        # Seconds since 1970 with nanoseconds have more digits than a float.
-        rows[round(Decimal(words[0]) * 10**9)] = pose_of(path, line, values[:3], values[3:])
-    if not rows:
-        raise DatasetError(f"{path} has no poses: expected lines 'timestamp tx ty tz qx qy qz qw'")
-    return sorted(rows.items(), key=lambda row: row[0])
 
 
 def _fixed_frame(bag: BagReader, transforms: TransformBuffer, camera_frame: str) -> str:

@@ -153,7 +153,7 @@ def _camera(text: str, sequence: Path) -> Camera:
             f"--intrinsics {text}: expected 4, 8 or 9 numbers, or a file, got {len(values)} numbers"
         )
     _, words = next(read_table(sequence / "rgb.txt"), (0, ["", ""]))
-    height, width = read_image(sequence / words[-1]).shape[:2]
+    height, width = read_image(sequence / words[-1])[0].shape[:2]
     fx, fy, cx, cy = values[:4]
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     return Camera(width, height, K, "plumb_bob" if values[4:] else "none", np.array(values[4:]))

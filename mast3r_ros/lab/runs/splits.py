@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 from mast3r_ros.matching.base import Matcher
+
+log = logging.getLogger(__name__)
 
 #: A mapping part of up to this many frames is taken as the list of keyframes; of a longer one keyframes are selected.
 MOST_KEPT = 1000
@@ -123,5 +126,6 @@ def temporary_map(
         progress=lambda seen, kept: progress("building the map", seen, len(frames)),
     )
     with TemporaryDirectory(prefix="mast3r_ros_") as folder:
-        save_ready(keyframe_map, matcher, Path(folder) / "map", progress)
+        for doubt in save_ready(keyframe_map, matcher, Path(folder) / "map", progress):
+            log.warning("%s", doubt)
         yield keyframe_map
