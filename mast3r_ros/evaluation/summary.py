@@ -65,9 +65,13 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def errors_of(records: Iterable[Record]) -> tuple[Array, Array]:
-    """Metres (N,) and degrees (N,) of records; NaN where unknown."""
-    table = np.array([record.error for record in records], dtype=np.float64).reshape(-1, 2)
+def errors_of(records: Iterable[Record], stated: bool = False) -> tuple[Array, Array]:
+    """Metres (N,) and degrees (N,) of records; NaN where unknown.
+
+    Args:
+        stated: in the metres that limits are stated in (see :class:`Record`), to be held against them.
+    """
+    table = np.array([record.stated_error if stated else record.error for record in records], dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
@@ -93,7 +97,7 @@ def breakdown(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
 
 def _recall(records: Sequence[Record]) -> dict[str, Any]:
     known = [record for record in records if record.truth is not None and not record.negative]
-    metres, degrees = errors_of(record for record in known if record.accepted)
+    metres, degrees = errors_of((record for record in known if record.accepted), stated=True)
     shares = metrics.recall(metres, degrees, len(known))
     return {
         "recall": shares,
@@ -158,8 +162,9 @@ def _bins(
 
 def _row(records: Sequence[Record]) -> dict[str, Any]:
     known = [record for record in records if record.truth is not None and not record.negative]
-    metres, degrees = errors_of(record for record in records if record.accepted)
-    good = int(np.sum((metres <= HEADLINE[0]) & (degrees <= HEADLINE[1])))
+    accepted = [record for record in records if record.accepted]
+    metres, degrees = errors_of(accepted)
+    good = int(np.sum((errors_of(accepted, stated=True)[0] <= HEADLINE[0]) & (degrees <= HEADLINE[1])))
     return {
         "queries": len(records),
         "negatives": sum(record.negative for record in records),
