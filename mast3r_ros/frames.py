@@ -149,6 +149,7 @@ class Frame:
         stamp_ns: time of exposure, nanoseconds.
         depth: (H, W) float32 metres along the optical axis, registered to ``image``; 0 or NaN is invalid.
         name: what a person calls it: a file name, a topic, a number.
+        camera_name: what tells cameras apart where ``camera`` is unknown: a frame_id, a topic.
     """
 
     image: NDArray[np.uint8]
@@ -156,6 +157,7 @@ class Frame:
     stamp_ns: int = 0
     depth: NDArray[np.float32] | None = None
     name: str = ""
+    camera_name: str = ""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

@@ -95,10 +95,6 @@ def localize(
         keyframe_map = load_map(map)
     choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
     localizer = make_localizer(choice.keyframe_map, chosen, keyframes)
-    if reference is not None:
-        from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES
-
-        localizer.settings = replace(localizer.settings, gates=SINGLE_REFERENCE_GATES)
     records = []
     with progress("localizing", len(images)) as show:
         for number, image in enumerate(images, start=1):

@@ -55,6 +55,7 @@ class Record:
         negative: whether the map holds nothing of what the query shows, so that every accepted pose is wrong.
         viewpoint_m, viewpoint_deg, view_overlap: of the true pose beside the nearest keyframe, see :class:`Viewpoint`.
         unit_m: metres of the map for each metre that limits are stated in: not 1 where a data set was made larger.
+        bounds: protection levels and alert limits by name, see :attr:`PoseEstimate.bounds`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Record:
     viewpoint_deg: float = math.nan
     view_overlap: float = math.nan
     unit_m: float = 1.0
+    bounds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -109,6 +111,7 @@ class Record:
             negative,
             *viewpoint,
             unit_m=unit_m,
+            bounds=estimate.bounds,
         )
 
     @property
@@ -128,6 +131,15 @@ class Record:
     def wrong(self) -> bool:
         """Accepted, but off by more than 25 cm or 10 degrees; or accepted where there is nothing to be found."""
         return self.accepted and (self.negative or bool(metrics.is_wrong(*self.stated_error)))
+
+    @property
+    def hazardous(self) -> bool:
+        """Answered with an error beyond the alert limit, so that somebody relies on it who must not."""
+        metres, degrees = self.error
+        beyond = metres > self.bounds.get("alert_limit_m", math.nan) or degrees > self.bounds.get(
+            "alert_limit_deg", math.nan
+        )
+        return self.accepted and (self.negative or beyond)
 
     @property
     def judged(self) -> bool:

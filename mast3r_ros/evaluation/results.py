@@ -51,6 +51,8 @@ def record_dict(record: Record) -> dict[str, Any]:
         "evidence": record.evidence,
         "timings_ms": record.timings_ms,
     }
+    if record.bounds:
+        document["protection"] = record.bounds
     if record.group:
         document["group"] = record.group
     if record.negative:
@@ -88,6 +90,7 @@ def record_of(document: dict[str, Any]) -> Record:
         _number(document.get("viewpoint_deg")),
         _number(document.get("view_overlap")),
         float(document.get("unit_m", 1.0)),
+        {name: _number(value) for name, value in document.get("protection", {}).items()},
     )
 
 

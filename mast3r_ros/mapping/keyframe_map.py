@@ -95,6 +95,12 @@ class KeyframeMap:
         """Median distance of what the keyframes see, metres; NaN where no depth is known."""
         return self._seen_views().scene_depth_m
 
+    @property
+    def view_depth_m(self) -> float:
+        """The same; where no depth is known, what the spacing of the keyframes suggests."""
+        depths = self._seen_views().depths
+        return float(np.median(depths)) if len(depths) else 1.0
+
     def typical_depth(self, ids: Collection[str]) -> float:
         """Median of how far away what some keyframes see is, metres, each by its own depth; NaN where none is known."""
         medians = np.array([self._entry(id).depth_median_m for id in ids])
