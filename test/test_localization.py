@@ -1,6 +1,7 @@
 """Localizer, verification and tracking on a small map of textured walls with exact geometry."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def support(xy, depth, keyframes=2, noise_px=0.5, seed=0) -> Support:
     noisy = xy + rng.normal(size=xy.shape) * noise_px
     pose = solve_pose(CAMERA.rays(noisy), points, np.ones(len(xy)), CAMERA.focal)
     assert pose is not None
-    return Support(pose, noisy, points, np.arange(len(xy)) % keyframes, keyframes)
+    return Support(pose, noisy, points, np.arange(len(xy)) % keyframes, np.zeros((keyframes, 3)), 2.5)
 
 
 def everywhere(count=120, seed=0):
@@ -213,7 +214,7 @@ def test_covariance_covers_the_errors_of_keyframe_poses():
         noisy = xy + rng.normal(size=xy.shape) * 0.7
         pose = solve_pose(CAMERA.rays(noisy), points, np.ones(300), CAMERA.focal)
         error = se3.log(pose.map_T_camera)
-        covariance = verify(Support(pose, noisy, points, keyframe, 5), FRAME).covariance
+        covariance = verify(Support(pose, noisy, points, keyframe, np.zeros((5, 3)), 2.5), FRAME).covariance
         squared.append(error @ np.linalg.solve(covariance, error))
     assert 2 < np.mean(squared) < 14
 
@@ -226,6 +227,7 @@ class Replayed:
 
     def __init__(self, sample):
         self.sample = sample
+        self.map = SimpleNamespace(view_depth_m=2.5)
         self.pose = np.eye(4)
         self.priors: list[PosePrior | None] = []
 

@@ -55,7 +55,7 @@ def build(
     min_distance: Annotated[
         float,
         typer.Option(
-            min=0, help="A view this far from every keyframe is new (m); 0: as the distance of what it sees asks."
+            min=0, help="A view this far from every keyframe is new (m); 0: 8 % of the distance of what it sees."
         ),
     ] = 0.0,
     min_angle: Annotated[float, typer.Option(min=0, help="So is one turned this much (degrees).")] = 12.0,

@@ -46,9 +46,7 @@ class Photos(Part):
 
     def __init__(self, path: Path, role: str | None = None, use_depth: bool = True, scale: float = 1.0) -> None:
         if not path.is_dir():
-            raise DatasetError(
-                f"{path}: is not a folder of photographs (images/, poses.txt, intrinsics.txt, split.txt)"
-            )
+            raise DatasetError(f"{path}: is no folder of photographs (images/, poses.txt, intrinsics.txt, split.txt)")
         images = PosedImages(path, use_depth=use_depth)
         self.scale = scale
         names = list(images.names)

@@ -1,4 +1,4 @@
-"""Where the camera is believed to be, and how that fades: with the way travelled, or with time where nobody tracks it."""
+"""Where the camera is believed to be, and how that fades: with the way travelled, or with time without odometry."""
 
 from __future__ import annotations
 

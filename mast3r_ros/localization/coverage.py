@@ -41,7 +41,8 @@ class Verdict(str, Enum):
 
     COVERED = "covered"
     UNCOVERED = "uncovered"
-    #: The map answers with another pose than was given, further off than the alert limit: the poses drift, or the place exists twice.
+    #: The map answers with a pose further from the given one than the alert limit: the poses drift, or the place exists
+    #: twice.
     CONTRADICTED = "contradicted"
 
 

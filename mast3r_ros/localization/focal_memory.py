@@ -8,7 +8,7 @@ import numpy as np
 
 #: Estimates that are remembered, and fewest that are believed.
 REMEMBERED, FEWEST = 25, 5
-#: Estimates that are spread by more than this share of their median are of more than one lens, or of none that is known.
+#: Estimates that are spread by more than this share of their median are of more than one lens, or of an unclear one.
 SPREAD = 0.05
 
 

@@ -279,7 +279,7 @@ class Localizer:
     def _solve(
         self, frame: Frame, found: _Correspondences, scene_depth_m: float
     ) -> tuple[AbsolutePose, _Correspondences, bool] | None:
-        """Robust pose over all keyframes, refined with balanced weights; and whether a remembered focal length was used."""
+        """Robust pose over all keyframes, refined with balanced weights, and whether its focal length was known."""
         settings = replace(
             self.settings.solver,
             threshold_px=self.settings.threshold * float(np.hypot(frame.width, frame.height)),
@@ -319,7 +319,7 @@ class Localizer:
         return np.concatenate(known) if known else np.zeros((0, 3))
 
     def _scale_sigma(self, found: _Correspondences, support: Support) -> float:
-        """Standard deviation (m) that a scale which nothing confirms brings: it moves the camera to and from a keyframe."""
+        """Standard deviation (m) of a scale that nothing confirms: it moves the camera to and from a keyframe."""
         origin = support.pose.map_T_camera[:3, 3]
         uncertain = [
             m.scale_sigma * float(np.linalg.norm(origin - self.map[id].map_T_camera[:3, 3]))

@@ -2,8 +2,8 @@
 
 In safety-critical navigation an answer is used only while a bound of its error, the *protection level*, is inside the
 *alert limit*; what remains is the *integrity risk*: the probability that the error exceeds the bound all the same
-(RTCA DO-229, appendix J; Zhu, Marais, Betaille and Berbineau, "GNSS Position Integrity in Urban Environments", IEEE T-ITS
-19(9), 2018).
+(RTCA DO-229, appendix J; Zhu, Marais, Betaille and Berbineau, "GNSS Position Integrity in Urban Environments", IEEE
+T-ITS 19(9), 2018).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, f
 
-#: The alert limit of the position where nobody states one: 25 cm where keyframes typically see things 0.8 to 8 m away, as
-#: in rooms, ten times as much where they see ten times as far, and so on.
+#: The alert limit of the position where nobody states one: 25 cm where keyframes typically see things 0.8 to 8 m away,
+#: as in rooms, ten times as much where they see ten times as far, and so on.
 ROOM_LIMIT_M, ROOM_DEPTH_M = 0.25, 0.8
 #: Degrees of freedom of the errors' distribution (multivariate t): its tails are heavier than a normal one's. And the
 #: share of errors that the ellipsoids of this share hold, see :mod:`map_noise`.

@@ -63,7 +63,7 @@ class Gates:
 
 #: A keyframe supports a pose on its own with this many inliers.
 SUPPORT = 8
-#: Assumed of maps that were never held against themselves: position as a share of the scene's depth, rotation in radians.
+#: Assumed of maps that were never held against themselves: position as a share of the scene's depth, rotation (rad).
 USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
 
 
@@ -155,9 +155,9 @@ def _inside(reason: Reason, level: ProtectionLevel, limit: AlertLimit) -> tuple[
     return (
         reason,
         level.inside(limit),
-        f"{why}the error may be {level.position_m:.3g} m and {np.degrees(level.rotation_rad):.2g} deg (exceeded once in "
-        f"{1 / limit.integrity_risk:.0f}), at most {limit.position_m:.3g} m and {np.degrees(limit.rotation_rad):.3g} deg "
-        "can be borne (alert_limit_m, alert_limit_deg)",
+        f"{why}the error may be {level.position_m:.3g} m and {np.degrees(level.rotation_rad):.3g} deg (more in one of "
+        f"{1 / limit.integrity_risk:.0f} cases); alert_limit_m is {limit.position_m:.3g}, alert_limit_deg "
+        f"{np.degrees(limit.rotation_rad):.3g}",
     )
 
 

@@ -22,8 +22,8 @@ from mast3r_ros.mapping import tensor_file
 #: How an image may be kept: ``png`` is exact, ``jpg`` a quarter of its size and hardly different.
 IMAGE_FORMATS = ("jpg", "png")
 JPEG_QUALITY = 95
-#: Depth is kept in whole millimetres of 16 bits (PNG) where these reach far enough and round by less than ROUNDING of the
-#: distance in all but a few pixels; else, whatever the distances are, as 32-bit floats in metres (TIFF). 0 means unknown.
+#: Depth is kept in whole millimetres of 16 bits (PNG) where these reach far enough and round by less than ROUNDING of
+#: the distance in all but a FEW pixels; else, whatever the distances, as 32-bit floats in metres (TIFF). 0: unknown.
 ROUNDING, FEW, MAX_MILLIMETRES = 1e-3, 0.05, 65535
 DEPTH_FORMATS = ("png", "tiff")
 #: A point is drawn into a depth image as a square of this half width, in pixels of an image DRAWN_SIDE long at most:

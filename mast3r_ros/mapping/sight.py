@@ -1,4 +1,4 @@
-"""How far away what a frame of known pose sees is: by its depth, or by how its features moved since the last keyframe."""
+"""How far away what a frame of known pose sees is: by its depth, or by how corners moved since the last keyframe."""
 
 from __future__ import annotations
 

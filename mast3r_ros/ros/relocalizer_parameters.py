@@ -119,8 +119,8 @@ class RelocalizerParameters:
 
     alert_limit_m: float = param(
         LocalizerSettings.alert_limit_m,
-        "Error of the position that you can bear: a pose is published only if its protection level is inside (uncertain, "
-        "scale_unverified); 0 takes what suits the map's scale, 0.25 in rooms.",
+        "Error of the position that you can bear: a pose is published only if its protection level is inside "
+        "(uncertain, scale_unverified); 0 takes what suits the map's scale, 0.25 in rooms.",
         low=0,
         high=1e6,
         unit="m",
