@@ -18,6 +18,8 @@ CORNERS, FEWEST, WIDTH = 150, 12, 320
 STILL = 0.003
 #: Window of the search, and how exactly a corner must return to where it came from when it is followed back; pixels.
 WINDOW, RETURNED_PX = (21, 21), 1.0
+#: What is followed from one known pose to another stays in its epipolar plane, to within this many radians.
+ASIDE = 0.01
 
 
 class Sight:
@@ -65,8 +67,23 @@ class Sight:
         good &= np.linalg.norm((again - start)[:, 0], axis=1) < RETURNED_PX
         rays = _directions(camera, corners[good], map_T_before)
         now = _directions(posed.frame.camera, moved.reshape(-1, 2)[good] / scale, posed.map_T_camera)
-        seen = np.isfinite(rays).all(axis=1) & np.isfinite(now).all(axis=1)
-        return rays[seen], now[seen]
+        moved_by = posed.map_T_camera[:3, 3] - map_T_before[:3, 3]
+        # NaN, where there is no ray, compares false.
+        kept = np.abs(_off_plane(rays, now, moved_by)) < ASIDE
+        return rays[kept], now[kept]
+
+
+def _off_plane(rays: Array, now: Array, baseline: Array) -> Array:
+    """Angles (N,) between unit rays (N, 3) now and the plane of the earlier ray and the baseline (3,), radians.
+
+    Where the camera has not moved, between the rays themselves.
+    """
+    normals = np.cross(rays, baseline)
+    length = np.linalg.norm(normals, axis=1)
+    if not np.linalg.norm(baseline) > 0:
+        return np.asarray(np.linalg.norm(rays - now, axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(length > 0, (normals * now).sum(axis=1) / length, 0.0))
 
 
 def _shows_something(image: NDArray[np.uint8]) -> bool:
