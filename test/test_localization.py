@@ -200,6 +200,25 @@ def test_far_points_leave_the_position_uncertain():
     assert verdict.reason is Reason.UNCERTAIN and " m and " in verdict.detail
 
 
+def test_what_would_be_seen_from_behind_is_a_mirror() -> None:
+    """The keyframes stand behind the wall of points that the pose looks at: the picture was mirrored."""
+    right = support(*everywhere())
+    behind = replace(right, centres=np.array([[0.0, 0, 9.0], [0.3, 0, 9.0]]))
+    verdict = verify(behind, FRAME)
+    assert verdict.reason is Reason.SEEN_FROM_BEHIND and "100%" in verdict.detail
+    beside = replace(right, centres=np.array([[1.5, 0, 0.5], [-1.5, 0, 0.5]]))
+    assert verify(beside, FRAME).reason is Reason.NONE
+
+
+def test_a_scale_that_nothing_confirms_is_told_from_an_uncertain_pose() -> None:
+    right = support(*everywhere())
+    guessed = verify(right, FRAME, scale_sigma_m=0.3)
+    assert guessed.reason is Reason.SCALE_UNVERIFIED and "nothing confirms the scale" in guessed.detail
+    assert guessed.protection.position_m > 0.9 and guessed.evidence.position_sigma_m > 0.3
+    near = verify(right, FRAME, scale_sigma_m=0.01)
+    assert near.reason is Reason.NONE and near.protection.position_m > verify(right, FRAME).protection.position_m
+
+
 def test_covariance_covers_the_errors_of_keyframe_poses():
     """Five keyframes whose own poses are off by 1 cm and 0.3 deg: squared Mahalanobis errors stay near six."""
     rng = np.random.default_rng(3)

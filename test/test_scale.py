@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from test_map_build import CAMERA, sideways, view, wall  # noqa: F401  # a fixture
 
 from mast3r_ros.errors import MapError
@@ -20,7 +21,7 @@ from mast3r_ros.localization.belief import Belief, BeliefSettings
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.focal_memory import FocalMemory
 from mast3r_ros.localization.map_noise import measure_pose_noise
-from mast3r_ros.localization.protection import alert_limit, protection_level
+from mast3r_ros.localization.protection import TAIL, alert_limit, protection_level
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector
@@ -102,11 +103,13 @@ def test_the_usual_limit_is_25_cm_in_rooms_and_follows_the_scale() -> None:
 
 
 def test_errors_exceed_their_protection_level_as_often_as_the_risk_says() -> None:
-    """Errors of the distribution that the levels assume: t with 10 degrees of freedom, calibrated at 90 %."""
+    """Errors of the distribution that the levels assume: a t distribution whose 90 % ellipsoids hold 90 %."""
     rng = np.random.default_rng(0)
     covariance = np.diag([0.04, 0.02, 0.01, 0.002, 0.01, 0.002]) ** 2
     normal = rng.normal(size=(200_000, 6)) @ np.sqrt(covariance)
-    errors = normal / np.sqrt(rng.chisquare(10, size=(len(normal), 1)) / 10) * 0.85
+    errors = normal / np.sqrt(rng.chisquare(TAIL, size=(len(normal), 1)) / TAIL)
+    squared = (errors**2 / np.diag(covariance)).sum(axis=1)
+    errors *= np.sqrt(chi2.ppf(0.9, 6) / np.quantile(squared, 0.9))
     for risk in (1e-2, 1e-3):
         level = protection_level(covariance, risk)
         beyond = np.linalg.norm(errors[:, :3], axis=1) > level.position_m
