@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from test_map_build import CAMERA, sideways, view, wall  # noqa: F401  # a fixture
+from test_scene_evaluations import run  # noqa: F401  # a fixture
 
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.evaluation.photos import Photos, evaluate_photos, map_of_photos
@@ -84,8 +86,9 @@ def test_a_set_that_cannot_be_read_names_file_line_and_layout(photos: Path, tmp_
     assert len(Photos(photos)) == 7, "without a role every image, with or without split.txt"
 
 
-def test_the_command_prints_the_contract(photos: Path, run) -> None:  # type: ignore[no-untyped-def]
-    found = run("evaluate", "photos", photos, "--matcher", "sift", "--no-depth", "--scale", 0.1, "--json").json
+def test_the_command_prints_the_contract(photos: Path, run: Any) -> None:  # noqa: F811
+    code, found, words = run("photos", photos, "--matcher", "sift", "--no-depth", "--scale", 0.1)
+    assert code == 0, words
     assert found["answered"] == found["queries"] == 2
     assert {"ungated_recall", "protection", "scene_depth_m", "recall"} <= set(found)
     assert found["scene_depth_m"] == pytest.approx(0.3, rel=0.1)
