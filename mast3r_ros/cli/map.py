@@ -195,7 +195,7 @@ def export(
     map: MapArgument,
     format: Annotated[ExportFormat, typer.Option("--format", "-f", help="Cloud, sparse model, or plan view.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for colmap.")],
-    voxel: Annotated[float, typer.Option(min=0.001, help="Spacing of the points of clouds (m).")] = 0.03,
+    voxel: Annotated[float, typer.Option(min=0, help="Spacing of clouds (m); 0 as the scene asks.")] = 0.0,
 ) -> None:
     """Write a map as a PLY cloud, a COLMAP text model, or a picture from above."""
     from mast3r_ros.mapping.export import export_colmap, export_ply
