@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +21,7 @@ from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.focal_memory import FocalMemory
 from mast3r_ros.localization.protection import AlertLimit, alert_limit
+from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.verification import (
     SUPPORT,
     Gates,
@@ -129,7 +128,7 @@ class _Query:
     features: Features
     prior: PosePrior | None
     exclude: frozenset[str]
-    clock: _Clock
+    clock: StageClock
 
 
 class Localizer:
@@ -154,7 +153,7 @@ class Localizer:
             prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
             exclude: ids of keyframes that must not be used.
         """
-        clock = _Clock()
+        clock = StageClock()
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
@@ -168,7 +167,9 @@ class Localizer:
         """A frame's depth takes no part in matching: it is evidence that the pose is held against."""
         return self.matcher.describe(replace(frame, depth=None))
 
-    def _attempt(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: _Clock) -> PoseEstimate:
+    def _attempt(
+        self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: StageClock
+    ) -> PoseEstimate:
         if len(self.map) == 0:
             return rejected(Reason.EMPTY_MAP, "the map has no keyframes")
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
@@ -388,24 +389,3 @@ def _estimate(found: _Correspondences, support: Support, verdict: Verdict, limit
         camera_focal_px=support.pose.focal_px,
         matched=tuple(KeyframeMatches(found.ids[k], found.matches[k], inliers[k]) for k in order),
     )
-
-
-class _Clock:
-    """Milliseconds by stage."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to the stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[name] = self._stages.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
-
-    def finished(self) -> dict[str, float]:
-        """All stages and their total since the clock was made."""
-        return {**self._stages, "total": 1e3 * (time.perf_counter() - self._start)}
