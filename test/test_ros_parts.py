@@ -106,7 +106,7 @@ class TestParameters:
         assert not usual.deprecated and usual.localizer_settings().alert_limit_m == 0
         assert old.localizer_settings().alert_limit_m == pytest.approx(0.5)
         assert old.deprecated == [
-            "parameter gates.max_position_sigma_m is deprecated: set alert_limit_m, now 2.5 times that"
+            "parameter gates.max_position_sigma_m is deprecated: set alert_limit_m (now 2.5 times gates.max_position_sigma_m)"
         ]
         turned = RelocalizerParameters(gates__max_rotation_sigma_deg=2.0, alert_limit_m=0.3)
         assert turned.localizer_settings().alert_limit_deg == pytest.approx(5.0)

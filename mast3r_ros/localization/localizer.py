@@ -208,8 +208,9 @@ class Localizer:
         return _near(map_T_camera, prior, SLACK * self._depth_near(map_T_camera), SLACK_RAD)
 
     def _depth_near(self, map_T_camera: Array) -> float:
-        """How far away things typically are around a pose, metres; NaN where the map knows nothing of it."""
-        return self.map.typical_depth(self.map.retrieve_near(map_T_camera, WITNESSES))
+        """How far away things typically are around a pose, metres."""
+        depth = self.map.typical_depth(self.map.retrieve_near(map_T_camera, WITNESSES))
+        return depth if depth > 0 else self.map.view_depth_m
 
     def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
         """One attempt with ``count`` keyframes, some of them from ``around`` a pose."""
@@ -266,7 +267,7 @@ class Localizer:
     @property
     def alert_limit(self) -> AlertLimit:
         """The error that the application can bear in this map."""
-        return self.settings.limit(self.map.scene_depth_m)
+        return self.settings.limit(self.map.view_depth_m)
 
     def _scene_depth(self, found: _Correspondences) -> float:
         """How far away what was matched typically is, metres: by the keyframes, or by the points themselves."""

@@ -67,7 +67,9 @@ def alert_limit(
         scene_depth_m: typical distance of what the map's keyframes see.
         position_m: metres; 0 takes what suits such a scene.
     """
-    if not position_m:
+    if not position_m and not 0 < scene_depth_m < math.inf:
+        position_m = math.nan  # nothing is inside
+    elif not position_m:
         position_m = ROOM_LIMIT_M * 10.0 ** math.floor(math.log10(scene_depth_m / ROOM_DEPTH_M))
     return AlertLimit(position_m, float(np.radians(rotation_deg)), integrity_risk)
 
