@@ -101,6 +101,15 @@ class TestParameters:
         assert RelocalizerParameters().localizer_settings() == type(RelocalizerParameters().localizer_settings())()
         assert RelocalizerParameters().tracker_settings() == type(RelocalizerParameters().tracker_settings())()
 
+    def test_limits_of_earlier_versions_still_hold_and_say_what_replaces_them(self) -> None:
+        usual, old = RelocalizerParameters(), RelocalizerParameters(gates__max_position_sigma_m=0.2)
+        assert not usual.deprecated and usual.localizer_settings().alert_limit_m == 0
+        assert old.localizer_settings().alert_limit_m == pytest.approx(0.5)
+        assert len(old.deprecated) == 1 and "max_position_sigma_m is deprecated: set alert_limit_m" in old.deprecated[0]
+        turned = RelocalizerParameters(gates__max_rotation_sigma_deg=2.0, alert_limit_m=0.3)
+        assert turned.localizer_settings().alert_limit_deg == pytest.approx(5.0)
+        assert turned.localizer_settings().alert_limit_m == 0.3
+
 
 class TestWorker:
     def test_the_newest_item_wins_and_the_replaced_are_counted(self) -> None:

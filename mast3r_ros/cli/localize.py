@@ -52,6 +52,12 @@ def localize(
     dtype: DtypeOption = "auto",
     network_size: NetworkSizeOption = 0,
     keyframes: KeyframesOption = 5,
+    alert_limit: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Error of the position you can bear (m); 0 takes what suits the scale, 0.25 in rooms."
+        ),
+    ] = 0.0,
     camera: Annotated[
         str | None,
         typer.Option(
@@ -95,10 +101,7 @@ def localize(
         keyframe_map = load_map(map)
     choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
     localizer = make_localizer(choice.keyframe_map, chosen, keyframes)
-    if reference is not None:
-        from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES
-
-        localizer.settings = replace(localizer.settings, gates=SINGLE_REFERENCE_GATES)
+    localizer.settings = replace(localizer.settings, alert_limit_m=alert_limit)
     records = []
     with progress("localizing", len(images)) as show:
         for number, image in enumerate(images, start=1):

@@ -51,6 +51,7 @@ def to_message(name: str, estimate: PoseEstimate, timings_ms: Mapping[str, float
         "keyframes": " ".join(estimate.keyframes),
         "confidence": f"{estimate.confidence:.4f}",
     }
+    values |= {key: f"{value:.6g}" for key, value in estimate.bounds.items()}
     values |= {EVIDENCE + key: f"{value:.6g}" for key, value in asdict(estimate.evidence).items()}
     values |= {LATENCY + stage: f"{ms:.3f}" for stage, ms in timings_ms.items()}
     level = DiagnosticStatus.OK if estimate.localized else DiagnosticStatus.WARN

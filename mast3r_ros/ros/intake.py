@@ -101,7 +101,7 @@ class Intake:
         self._complaints.cured("bad_image")
         camera = self._calibration(image.shape[1], image.shape[0], rectified, info_wait_s)
         depth = self._depth_of(message, camera, image.shape[:2], round(depth_slop_s * 1e9))
-        return Frame(image, camera, arrival.stamp_ns, depth)
+        return Frame(image, camera, arrival.stamp_ns, depth, camera_name=arrival.message.header.frame_id)
 
     def _calibration(self, width: int, height: int, rectified: bool, wait_s: float) -> Camera | None:
         with self._news:

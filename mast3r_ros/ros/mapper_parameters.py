@@ -37,8 +37,14 @@ class MapperParameters:
     camera_frame_id: str = param("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
     tf_timeout: float = param(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
 
+    selection__distance: float = param(
+        SelectionSettings.distance,
+        "A view this far from every keyframe is new, as a share of the distance of what it sees.",
+        low=0,
+        high=10,
+    )
     selection__distance_m: float = param(
-        SelectionSettings.distance_m, "A view this far from every keyframe is new.", low=0, high=1000, unit="m"
+        SelectionSettings.distance_m, "The same in metres, instead, where it is not 0.", low=0, high=1000, unit="m"
     )
     selection__angle_deg: float = param(
         SelectionSettings.angle_deg, "So is one turned this much.", low=0, high=180, unit="deg"

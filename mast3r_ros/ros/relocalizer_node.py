@@ -177,6 +177,8 @@ class Relocalizer(LifecycleNodeMixin, Node):
         self.get_logger().info(
             f"map {p.map}: {len(keyframe_map)} keyframes, matcher {matcher.name} ({matcher.signature}), {took:.1f} s"
         )
+        for sentence in p.deprecated:
+            self.get_logger().warning(sentence)
         return Tracker(Localizer(keyframe_map, matcher, p.localizer_settings()), p.tracker_settings())
 
     def _progress(self, started: float) -> Callable[[int, int], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,10 @@ from mast3r_ros.localization.tracking import TrackerSettings
 from mast3r_ros.localization.verification import Gates
 from mast3r_ros.matching.registry import matcher_options
 from mast3r_ros.ros.parameters import param
+
+#: Gates of earlier versions, and what says the same now; the limit on a standard deviation was this many of them.
+DEPRECATED = {"max_position_sigma_m": "alert_limit_m", "max_rotation_sigma_deg": "alert_limit_deg"}
+OLD_SIGMAS = 2.5
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,24 @@ class RelocalizerParameters:
         high=0.1,
     )
 
+    alert_limit_m: float = param(
+        LocalizerSettings.alert_limit_m,
+        "Error of the position that you can bear: a pose is published only if its protection level is inside "
+        "(uncertain, scale_unverified); 0 takes what suits the map's scale, 0.25 in rooms.",
+        low=0,
+        high=1e6,
+        unit="m",
+    )
+    alert_limit_deg: float = param(
+        LocalizerSettings.alert_limit_deg, "Error of the rotation that you can bear.", low=0.01, high=180, unit="deg"
+    )
+    integrity_risk: float = param(
+        LocalizerSettings.integrity_risk,
+        "Probability with which an error may exceed its protection level.",
+        low=1e-9,
+        high=0.5,
+    )
+
     gates__min_inliers: int = param(Gates.min_inliers, "Fewest inliers (too_few_inliers).", low=4, high=10000)
     gates__min_inlier_ratio: float = param(
         Gates.min_inlier_ratio, "Least share of inliers (too_few_inliers).", low=0, high=1
@@ -126,19 +149,17 @@ class RelocalizerParameters:
         high=100,
         unit="px",
     )
+    gates__max_seen_from_behind: float = param(
+        Gates.max_seen_from_behind,
+        "Largest share of inliers that would be seen from behind (seen_from_behind).",
+        low=0,
+        high=1,
+    )
     gates__max_position_sigma_m: float = param(
-        Gates.max_position_sigma_m,
-        "Largest standard deviation of the position (uncertain).",
-        low=0.001,
-        high=100,
-        unit="m",
+        0.0, "Deprecated, use alert_limit_m: 2.5 times this is taken for it.", low=0, high=1000, unit="m"
     )
     gates__max_rotation_sigma_deg: float = param(
-        Gates.max_rotation_sigma_deg,
-        "Largest standard deviation of the rotation (uncertain).",
-        low=0.01,
-        high=180,
-        unit="deg",
+        0.0, "Deprecated, use alert_limit_deg: 2.5 times this is taken for it.", low=0, high=180, unit="deg"
     )
     gates__max_condition: float = param(
         Gates.max_condition, "Largest ratio of position uncertainties (ill_conditioned).", low=1, high=1e6
@@ -202,12 +223,25 @@ class RelocalizerParameters:
             keyframes_on_track=self.keyframes_on_track,
             second_look=self.second_look,
             threshold=self.threshold,
-            gates=replace(Gates(), **self._group("gates")),
+            gates=replace(Gates(), **self._group("gates", but=tuple(DEPRECATED))),
+            alert_limit_m=self.alert_limit_m or OLD_SIGMAS * self.gates__max_position_sigma_m,
+            alert_limit_deg=min(180.0, OLD_SIGMAS * self.gates__max_rotation_sigma_deg) or self.alert_limit_deg,
+            integrity_risk=self.integrity_risk,
         )
+
+    @property
+    def deprecated(self) -> list[str]:
+        """A sentence for each parameter in use that will go."""
+        used = [(old, new) for old, new in DEPRECATED.items() if getattr(self, f"gates__{old}")]
+        return [
+            f"parameter gates.{old} is deprecated: set {new} (now {OLD_SIGMAS:g} times gates.{old})"
+            for old, new in used
+        ]
 
     def tracker_settings(self) -> TrackerSettings:
         """The core's settings with these values."""
         return replace(TrackerSettings(), **self._group("tracking"))
 
-    def _group(self, prefix: str) -> dict[str, Any]:
-        return {name.partition("__")[2]: value for name, value in vars(self).items() if name.startswith(f"{prefix}__")}
+    def _group(self, prefix: str, but: Collection[str] = ()) -> dict[str, Any]:
+        group = {n.partition("__")[2]: value for n, value in vars(self).items() if n.startswith(f"{prefix}__")}
+        return {name: value for name, value in group.items() if name not in but}

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,6 +54,8 @@ class Record:
         group: condition or kind of negative that the query belongs to, where a run has several; else empty.
         negative: whether the map holds nothing of what the query shows, so that every accepted pose is wrong.
         viewpoint_m, viewpoint_deg, view_overlap: of the true pose beside the nearest keyframe, see :class:`Viewpoint`.
+        unit_m: metres of the map for each metre that limits are stated in: not 1 where a data set was made larger.
+        bounds: protection levels and alert limits by name, see :attr:`PoseEstimate.bounds`.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Record:
     viewpoint_m: float = math.nan
     viewpoint_deg: float = math.nan
     view_overlap: float = math.nan
+    unit_m: float = 1.0
+    bounds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,6 +90,7 @@ class Record:
         group: str = "",
         negative: bool = False,
         viewpoint: Viewpoint = Viewpoint(),
+        unit_m: float = 1.0,
     ) -> Record:
         """The record of an estimate."""
         return cls(
@@ -104,6 +110,8 @@ class Record:
             group,
             negative,
             *viewpoint,
+            unit_m=unit_m,
+            bounds=estimate.bounds,
         )
 
     @property
@@ -114,9 +122,24 @@ class Record:
         return se3.pose_error(self.map_T_camera, self.truth)
 
     @property
+    def stated_error(self) -> tuple[float, float]:
+        """The error in the metres that limits are stated in, and degrees."""
+        metres, degrees = self.error
+        return metres / self.unit_m, degrees
+
+    @property
     def wrong(self) -> bool:
         """Accepted, but off by more than 25 cm or 10 degrees; or accepted where there is nothing to be found."""
-        return self.accepted and (self.negative or bool(metrics.is_wrong(*self.error)))
+        return self.accepted and (self.negative or bool(metrics.is_wrong(*self.stated_error)))
+
+    @property
+    def hazardous(self) -> bool:
+        """Answered with an error beyond the alert limit, so that somebody relies on it who must not."""
+        metres, degrees = self.error
+        beyond = metres > self.bounds.get("alert_limit_m", math.nan) or degrees > self.bounds.get(
+            "alert_limit_deg", math.nan
+        )
+        return self.accepted and (self.negative or beyond)
 
     @property
     def judged(self) -> bool:
@@ -187,6 +210,8 @@ def evaluate_localization(
     name: str = "localization",
     settings: dict[str, Any] | None = None,
     watch: Watch | None = None,
+    negatives: Iterable[Frame] = (),
+    unit_m: float = 1.0,
 ) -> Evaluation:
     """Localize every query and compare with its pose.
 
@@ -195,10 +220,13 @@ def evaluate_localization(
         queries: frames with their true pose, or without where nobody knows it. Their depth is seen by verification:
             leave it out to test without.
         watch: is shown every result, for progress and pictures.
+        negatives: frames that show nothing of the map, asked after the queries.
+        unit_m: metres of the map for each metre that limits are stated in.
     """
     viewpoints = Viewpoints(localizer.map)
     evaluation = Evaluation(name, settings=dict(settings or {}), map_fingerprint=viewpoints.fingerprint)
-    for number, query in enumerate(queries):
+    asked = chain(((query, False) for query in queries), ((frame, True) for frame in negatives))
+    for number, (query, negative) in enumerate(asked):
         frame, truth = (query.frame, query.map_T_camera) if isinstance(query, PosedFrame) else (query, None)
         estimate = localizer.localize(frame)
         record = Record.of(
@@ -206,7 +234,10 @@ def evaluate_localization(
             frame.stamp_ns,
             estimate,
             truth,
+            group="negatives" if negative else "",
+            negative=negative,
             viewpoint=viewpoints.nearest(truth),
+            unit_m=unit_m,
         )
         evaluation.records.append(record)
         if watch is not None:
