@@ -107,11 +107,14 @@ class Camera:
         return distortion.undistort(distorted, self.model, self.D)
 
     def project(self, points: NDArray[np.floating]) -> Array:
-        """Points (N, 3) in the camera frame, metres -> pixels (N, 2); NaN behind the camera."""
+        """Points (N, 3) in the camera frame -> pixels (N, 2); NaN where the lens does not see them.
+
+        That is behind the camera, and beside it where the distortion model folds back (:func:`distortion.widest`).
+        """
         points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
         z = points[:, 2]
         with np.errstate(divide="ignore", invalid="ignore"):
-            ideal = np.where((z > 1e-9)[:, None], points[:, :2] / z[:, None], np.nan)
+            ideal = np.where((z > 0)[:, None], points[:, :2] / z[:, None], np.nan)
         bent = distortion.distort(ideal, self.model, self.D)
         return bent @ self.K[:2, :2].T + self.K[:2, 2]
 
@@ -155,6 +158,7 @@ class Frame:
         stamp_ns: time of exposure, nanoseconds.
         depth: (H, W) float32 metres along the optical axis, registered to ``image``; 0 or NaN is invalid.
         name: what a person calls it: a file name, a topic, a number.
+        camera_name: what tells cameras apart where ``camera`` is unknown: a frame_id, a topic.
     """
 
     image: NDArray[np.uint8]
@@ -162,6 +166,7 @@ class Frame:
     stamp_ns: int = 0
     depth: NDArray[np.float32] | None = None
     name: str = ""
+    camera_name: str = ""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

@@ -23,6 +23,10 @@ from mast3r_ros.tables import as_yaml, build, group, read_parameters, setting, s
 #: The node whose parameter files are read.
 NODE = "relocalizer"
 
+#: Gates of earlier versions, and what says the same now; the limit on a standard deviation was this many of them.
+DEPRECATED_GATES = {"max_position_sigma_m": "alert_limit_m", "max_rotation_sigma_deg": "alert_limit_deg"}
+OLD_SIGMAS = 2.5
+
 #: A switch that can be left to the program. YAML's true and false, on and off are taken as well.
 SWITCH = ("auto", "true", "false")
 
@@ -74,17 +78,11 @@ class MatcherSettings:
 class SolverSettings:
     """How a pose is found (:mod:`mast3r_ros.geometry.absolute_pose`)."""
 
-    #: Pixels; the localizer replaces it by ``threshold``, a share of the image.
+    #: Pixels, and metres across the line of sight; the localizer replaces them by shares of the image and the scene.
     threshold_px: float = 6.0
+    point_sigma_m: float = 0.005
     iterations: int = setting(2000, "Most rounds of RANSAC.", low=10, high=100000)
     pixel_sigma_px: float = setting(1.0, "Noise of a matched pixel.", low=0.01, high=100, unit="px")
-    point_sigma_m: float = setting(
-        0.01,
-        "Noise of a map point across the line of sight (depth, keyframe poses).",
-        low=0,
-        high=10,
-        unit="m",
-    )
     seed: int = setting(0, "Of RANSAC: the same matches give the same pose.", low=0, high=2**31 - 1)
 
 
@@ -100,11 +98,14 @@ class Gates:
     max_residual_px: float = setting(
         6.0, "Largest median error of inliers, in a 640 wide image (large_residuals).", low=0.1, high=100, unit="px"
     )
+    max_seen_from_behind: float = setting(
+        0.1, "Largest share of inliers that would be seen from behind (seen_from_behind).", low=0, high=1
+    )
     max_position_sigma_m: float = setting(
-        0.1, "Largest standard deviation of the position (uncertain).", low=0.001, high=100, unit="m"
+        0.0, "Deprecated, use alert_limit_m: 2.5 times this is taken for it.", low=0, high=1000, unit="m"
     )
     max_rotation_sigma_deg: float = setting(
-        4.0, "Largest standard deviation of the rotation (uncertain).", low=0.01, high=180, unit="deg"
+        0.0, "Deprecated, use alert_limit_deg: 2.5 times this is taken for it.", low=0, high=180, unit="deg"
     )
     max_condition: float = setting(30.0, "Largest ratio of position uncertainties (ill_conditioned).", low=1, high=1e6)
     min_agreeing_keyframes: int = setting(
@@ -149,26 +150,54 @@ class LocalizerSettings:
     threshold: float = setting(
         0.01, "Reprojection error of an inlier as a share of the image diagonal.", low=0.0005, high=0.1
     )
+    point_noise: float = setting(
+        0.004, "Noise of a map point across the line of sight, as a share of the scene's depth.", low=0, high=1
+    )
+    alert_limit_m: float = setting(
+        0.0,
+        "Error of the position that you can bear: a pose is published only if its protection level is inside "
+        "(uncertain, scale_unverified); 0 takes what suits the map's scale, 0.25 in rooms.",
+        low=0,
+        high=1e6,
+        unit="m",
+    )
+    alert_limit_deg: float = setting(10.0, "Error of the rotation that you can bear.", low=0.01, high=180, unit="deg")
+    integrity_risk: float = setting(
+        1e-3, "Probability with which an error may exceed its protection level.", low=1e-9, high=0.5
+    )
     solver: SolverSettings = group(SolverSettings, "solver")
     gates: Gates = group(Gates, "gates")
 
 
 @dataclass(frozen=True)
-class TrackerSettings:
-    """How far odometry is trusted."""
+class BeliefSettings:
+    """How a belief about the camera's pose fades."""
 
-    drift_per_metre: float = setting(0.05, "Growth of the odometry's error with distance.", low=0, high=1)
-    drift_per_radian: float = setting(0.05, "Growth of the odometry's error with turning.", low=0, high=1)
+    drift_per_metre: float = setting(
+        0.05, "Error of the odometry's position, as a share of the way travelled.", low=0, high=1
+    )
+    drift_per_radian: float = setting(0.05, "Error of its rotation, as a share of the turns made.", low=0, high=1)
+    turn_per_metre: float = setting(
+        0.05, "Error of its rotation for each metre travelled.", low=0, high=10, unit="rad/m"
+    )
     speed: float = setting(2.0, "Fastest motion assumed where there is no odometry.", low=0, high=1000, unit="m/s")
     turn_rate: float = setting(2.0, "Fastest turn assumed where there is no odometry.", low=0, high=100, unit="rad/s")
-    slack_m: float = setting(0.1, "Distance that is never held against a pose.", low=0, high=100, unit="m")
+    forget_s: float = setting(
+        30.0, "A belief that nothing has confirmed for this long is none.", low=0.1, high=86400, unit="s"
+    )
+
+
+@dataclass(frozen=True)
+class TrackerSettings(BeliefSettings):
+    """How far odometry is trusted, beside how a belief fades."""
+
+    slack: float = setting(
+        0.04, "Distance that is never held against a pose, as a share of the scene's depth.", low=0, high=10
+    )
     slack_rad: float = setting(0.1, "Angle that is never held against a pose.", low=0, high=3.2, unit="rad")
     limit: float = setting(4.0, "Standard deviations a pose may be off odometry (odometry_disagrees).", low=1, high=100)
     confirmations: int = setting(3, "Agreeing attempts that overrule odometry.", low=1, high=100)
     first_confirmations: int = setting(1, "Agreeing attempts before the first pose is accepted.", low=1, high=100)
-    forget_s: float = setting(
-        30.0, "Without a pose for this long, odometry is not held against a new one.", low=0.1, high=86400, unit="s"
-    )
 
 
 @dataclass(frozen=True)
@@ -294,6 +323,15 @@ class Settings:
         if wrong:
             raise SettingsError(f"{f'{where}: ' if where else ''}{'; '.join(wrong)}")
         return build(Settings, {**self.values(), **values})
+
+    @property
+    def deprecated(self) -> list[str]:
+        """A sentence for each setting in use that will go."""
+        return [
+            f"parameter gates.{old} is deprecated: set {new} (now {OLD_SIGMAS:g} times gates.{old})"
+            for old, new in DEPRECATED_GATES.items()
+            if getattr(self.localizer.gates, old)
+        ]
 
     def values(self) -> dict[str, Any]:
         """Every setting by its name."""

@@ -1,6 +1,7 @@
 """Localizer, verification and tracking on a small map of textured walls with exact geometry."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def support(xy, depth, keyframes=2, noise_px=0.5, seed=0) -> Support:
     noisy = xy + rng.normal(size=xy.shape) * noise_px
     pose = solve_pose(CAMERA.rays(noisy), points, np.ones(len(xy)), CAMERA.focal)
     assert pose is not None
-    return Support(pose, noisy, points, np.arange(len(xy)) % keyframes, keyframes)
+    return Support(pose, noisy, points, np.arange(len(xy)) % keyframes, np.zeros((keyframes, 3)), 2.5)
 
 
 def everywhere(count=120, seed=0):
@@ -210,6 +211,25 @@ def test_far_points_leave_the_position_uncertain():
     assert verdict.reason is Reason.UNCERTAIN and " m and " in verdict.detail
 
 
+def test_what_would_be_seen_from_behind_is_a_mirror() -> None:
+    """The keyframes stand behind the wall of points that the pose looks at: the picture was mirrored."""
+    right = support(*everywhere())
+    behind = replace(right, centres=np.array([[0.0, 0, 9.0], [0.3, 0, 9.0]]))
+    verdict = verify(behind, FRAME)
+    assert verdict.reason is Reason.SEEN_FROM_BEHIND and "100%" in verdict.detail
+    beside = replace(right, centres=np.array([[1.5, 0, 0.5], [-1.5, 0, 0.5]]))
+    assert verify(beside, FRAME).reason is Reason.NONE
+
+
+def test_a_scale_that_nothing_confirms_is_told_from_an_uncertain_pose() -> None:
+    right = support(*everywhere())
+    guessed = verify(right, FRAME, scale_sigma_m=0.3)
+    assert guessed.reason is Reason.SCALE_UNVERIFIED and "nothing confirms the scale" in guessed.detail
+    assert guessed.protection.position_m > 0.9 and guessed.evidence.position_sigma_m > 0.3
+    near = verify(right, FRAME, scale_sigma_m=0.01)
+    assert near.reason is Reason.NONE and near.protection.position_m > verify(right, FRAME).protection.position_m
+
+
 def test_covariance_covers_the_errors_of_keyframe_poses():
     """Five keyframes whose own poses are off by 1 cm and 0.3 deg: squared Mahalanobis errors stay near six."""
     rng = np.random.default_rng(3)
@@ -224,7 +244,7 @@ def test_covariance_covers_the_errors_of_keyframe_poses():
         noisy = xy + rng.normal(size=xy.shape) * 0.7
         pose = solve_pose(CAMERA.rays(noisy), points, np.ones(300), CAMERA.focal)
         error = se3.log(pose.map_T_camera)
-        covariance = verify(Support(pose, noisy, points, keyframe, 5), FRAME).covariance
+        covariance = verify(Support(pose, noisy, points, keyframe, np.zeros((5, 3)), 2.5), FRAME).covariance
         squared.append(error @ np.linalg.solve(covariance, error))
     assert 2 < np.mean(squared) < 14
 
@@ -237,6 +257,7 @@ class Replayed:
 
     def __init__(self, sample):
         self.sample = sample
+        self.map = SimpleNamespace(view_depth_m=2.5)
         self.pose = np.eye(4)
         self.priors: list[PosePrior | None] = []
 

@@ -36,7 +36,7 @@ def posed(seed: int, *, depth: bool = True) -> PosedFrame:
     rng = np.random.default_rng(seed)
     image = np.kron(rng.integers(0, 255, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     metres = rng.uniform(0.5, 5, (48, 64)).astype(np.float32)
-    metres[0, :4] = [0, np.nan, 70.0, -1]
+    metres[0, :4] = [0, np.nan, np.inf, -1]
     pose = se3.exp(np.concatenate([rng.uniform(-2, 2, 3), rng.uniform(-1, 1, 3)]))
     return PosedFrame(Frame(image, CAMERA, 10**18 + seed, metres if depth else None), pose)
 
@@ -133,7 +133,7 @@ def test_no_map_and_not_a_map_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("format_version: 99", "version 99.*reads up to 1"),
+        ("format_version: 99", "version 99.*reads up to 2"),
         ("{ not yaml", "map.yaml"),
         ("- 1", "format_version"),
         ("format_version: 1", "frame_id"),

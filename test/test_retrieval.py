@@ -303,13 +303,14 @@ def test_the_pose_prior_prefers_views_of_the_same_surface() -> None:
         "far": se3.exp([30.0, 0, 0, 0, 0, 0]),
         "rolled": se3.exp([0, 0, 0, 0, 0, 1.0]),
     }
-    scores = dict(zip(views, view_overlap(here, np.stack(list(views.values()))), strict=True))
+    scores = dict(zip(views, view_overlap(here, np.stack(list(views.values())), 2.5), strict=True))
     assert scores["same"] == pytest.approx(1) == pytest.approx(scores["rolled"])
     assert 1 > scores["nudged"] > scores["aside"] > 0
     assert scores["backwards"] == scores["facing"] == scores["far"] == 0
     keyframe_map = KeyframeMap()
     for id, pose in views.items():
-        keyframe_map.add(PosedFrame(Frame(picture(0), CAMERA), pose), id=id)
+        depth = np.full((CAMERA.height, CAMERA.width), 2.5, np.float32)
+        keyframe_map.add(PosedFrame(Frame(picture(0), CAMERA, depth=depth), pose), id=id)
     assert keyframe_map.retrieve_near(here, 10) == ["same", "rolled", "nudged", "aside"]
     assert keyframe_map.retrieve_near(here, 1) == ["same"]
 

@@ -15,6 +15,7 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_world import ros, values, wait_until  # noqa: E402
 
+from mast3r_ros.localization.protection import limit_of  # noqa: E402
 from mast3r_ros.ros import complaints as complaints_module  # noqa: E402
 from mast3r_ros.ros.attempts import Attempts, Outcome  # noqa: E402
 from mast3r_ros.ros.complaints import Complaints  # noqa: E402
@@ -117,6 +118,15 @@ class TestParameters:
         for entry in settings_of(Settings):
             assert len(entry.spec.sentence) > 10
             assert f"`{entry.name}`" in page
+
+    def test_limits_of_earlier_versions_still_hold_and_say_what_replaces_them(self) -> None:
+        usual, old = Settings(), Settings().changed({"gates.max_position_sigma_m": 0.2})
+        assert not usual.deprecated and limit_of(usual.localizer, 3.0).position_m == pytest.approx(0.25)
+        assert limit_of(old.localizer, 3.0).position_m == pytest.approx(0.5)
+        assert len(old.deprecated) == 1 and "max_position_sigma_m is deprecated: set alert_limit_m" in old.deprecated[0]
+        turned = Settings().changed({"gates.max_rotation_sigma_deg": 2.0, "alert_limit_m": 0.3})
+        limit = limit_of(turned.localizer, 3.0)
+        assert np.degrees(limit.rotation_rad) == pytest.approx(5.0) and limit.position_m == 0.3
 
 
 class TestWorker:

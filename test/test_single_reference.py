@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MapError
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization import Localizer
+from mast3r_ros.localization import Localizer, LocalizerSettings, Reason
 from mast3r_ros.localization.single_reference import reference_map
 from mast3r_ros.matching import create
 from mast3r_ros.network.initialise import random_network
@@ -31,7 +31,10 @@ def test_one_photo_without_depth_is_enough_for_a_metric_network(calibrated: bool
     photo = replace(see(PHOTO), depth=None, camera=CAMERA if calibrated else None)
     keyframe_map = reference_map(photo, matcher)
     assert keyframe_map["reference"].camera.focal == pytest.approx(CAMERA.focal, rel=1e-9 if calibrated else 0.02)
-    estimate = Localizer(keyframe_map, matcher).localize(replace(see(QUERY), depth=None))
+    asked = replace(see(QUERY), depth=None)
+    refused = Localizer(keyframe_map, matcher).localize(asked)
+    assert refused.reason is Reason.SCALE_UNVERIFIED and refused.map_T_camera is not None, "0.4 m +- 20 % is not 25 cm"
+    estimate = Localizer(keyframe_map, matcher, LocalizerSettings(alert_limit_m=1.0)).localize(asked)
     assert estimate.localized, estimate.detail
     metres, degrees = se3.pose_error(estimate.map_T_camera, se3.inverse(PHOTO) @ QUERY)
     assert metres < 0.04 and degrees < 1.0

@@ -120,7 +120,8 @@ def test_breakdown_by_distance_angle_and_group(mixed):
 
 def test_the_nearest_keyframe_is_one_that_looks_the_same_way():
     keyframe_map = KeyframeMap()
-    frame = Frame(np.full((48, 64, 3), 90, np.uint8), Camera.pinhole(64, 48, 50, 50, 32, 24))
+    image, depth = np.full((48, 64, 3), 90, np.uint8), np.full((48, 64), 2.5, np.float32)
+    frame = Frame(image, Camera.pinhole(64, 48, 50, 50, 32, 24), depth=depth)
     for name, twist in (("here, facing away", [0, 0, 0, 0, np.pi, 0]), ("beside", [0.4, 0, 0, 0, 0.1, 0])):
         keyframe_map.add(PosedFrame(frame, se3.exp(twist)), name.split(",")[0])
     viewpoints = Viewpoints(keyframe_map)

@@ -26,7 +26,7 @@ from mast3r_ros.lab.runs.worlds_summary import worlds_figures
 from mast3r_ros.lab.stress.run import HELD_OUT_SEED
 from mast3r_ros.lab.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 from mast3r_ros.localization import Localizer
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
+from mast3r_ros.localization.single_reference import photo_matcher, reference_map
 from mast3r_ros.matching import create
 from mast3r_ros.matching.base import DepthPredictor, PixelMatches
 from mast3r_ros.matching.two_views import TwoViewMatcher, triangulated
@@ -149,7 +149,6 @@ class TestTwoViews:
         matcher = create("mast3r", checkpoint=network, size=320, dtype="float32", device="cpu")
         keyframe_map = reference_map(replace(see(self.PHOTO), depth=None), matcher)
         localizer = Localizer(keyframe_map, TwoViewMatcher(matcher) if two_views else matcher)
-        localizer.settings = replace(localizer.settings, gates=SINGLE_REFERENCE_GATES)
         estimate = localizer.localize(replace(see(self.QUERY), depth=None))
         assert estimate.map_T_camera is not None, estimate.detail
         assert "network's own" in estimate.matched[0].matches.note

@@ -25,6 +25,7 @@ from mast3r_ros.cli.common import (
     make_matcher,
     make_relocalizer,
     note,
+    option,
     print_json,
     print_table,
     progress,
@@ -55,6 +56,7 @@ def localize(
     dtype: DtypeOption = None,
     network_size: NetworkSizeOption = None,
     keyframes: KeyframesOption = None,
+    alert_limit: Annotated[float | None, option("alert_limit_m", "--alert-limit")] = None,
     params: ParamsOption = None,
     camera: Annotated[
         str | None,
@@ -91,7 +93,7 @@ def localize(
     images = [*([] if reference is None else [map]), *(images or [])]
     if not images:
         raise typer.BadParameter("give at least one image after the map", param_hint="IMAGE...")
-    settings = chosen_settings(params, keyframes=keyframes)
+    settings = chosen_settings(params, keyframes=keyframes, alert_limit_m=alert_limit)
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)
     if reference is not None:
         keyframe_map = _map_of_photo(reference, reference_depth, chosen, (camera, (fx, fy, cx, cy), focal))
@@ -99,10 +101,6 @@ def localize(
     else:
         keyframe_map = load_map(map)
     choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
-    if reference is not None:
-        from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES
-
-        settings = replace(settings, localizer=replace(settings.localizer, gates=SINGLE_REFERENCE_GATES))
     relocalizer = make_relocalizer(choice.keyframe_map, chosen, settings)
     answers: list[tuple[str, PoseEstimate]] = []
     with progress("localizing", len(images)) as show:
@@ -205,6 +203,7 @@ def _print_answer(image: str, answer: PoseEstimate) -> None:
         focal_px=answer.camera_focal_px,
         evidence=asdict(answer.evidence),
         timings_ms=answer.timings_ms,
+        bounds=answer.bounds,
     )
     print_json(document, lines=True)
 

@@ -74,7 +74,12 @@ def build(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     network_size: NetworkSizeOption = None,
-    min_distance: Annotated[float, typer.Option(min=0, help="A view this far from every keyframe is new (m).")] = 0.2,
+    min_distance: Annotated[
+        float,
+        typer.Option(
+            min=0, help="A view this far from every keyframe is new (m); 0: 8 % of the distance of what it sees."
+        ),
+    ] = 0.0,
     min_angle: Annotated[float, typer.Option(min=0, help="So is one turned this much (degrees).")] = 12.0,
     max_keyframes: Annotated[int, typer.Option(min=0, help="Cap of the map; 0 for none.")] = 0,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Every usable frame becomes a keyframe.")] = False,
@@ -125,7 +130,9 @@ def build(
         raise typer.BadParameter("give a folder for the map, or --dry-run", param_hint="--output")
     chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
     frames = open_source(source, layout, **options)
-    selection = KEEP_ALL if keep_all else SelectionSettings(min_distance, min_angle, max_keyframes=max_keyframes)
+    selection = KEEP_ALL
+    if not keep_all:
+        selection = SelectionSettings(distance_m=min_distance, angle_deg=min_angle, max_keyframes=max_keyframes)
     with progress("reading frames", len(frames) if hasattr(frames, "__len__") else None) as show:
         keyframe_map, report = build_map(
             frames,
@@ -254,7 +261,7 @@ def export(
     map: MapArgument,
     format: Annotated[ExportFormat, typer.Option("--format", "-f", help="Cloud, sparse model, or plan view.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for colmap.")],
-    voxel: Annotated[float, typer.Option(min=0.001, help="Spacing of the points of clouds (m).")] = 0.03,
+    voxel: Annotated[float, typer.Option(min=0, help="Spacing of clouds (m); 0 as the scene asks.")] = 0.0,
 ) -> None:
     """Write a map as a PLY cloud, a COLMAP text model, or a picture from above."""
     from mast3r_ros.mapping.export import export_colmap, export_ply

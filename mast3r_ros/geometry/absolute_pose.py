@@ -109,19 +109,30 @@ def ransac_pose(
         "min_iterations": min(200, settings.iterations),
         "seed": settings.seed,
     }
+    tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
+    # About their own middle and at their own size: what is found depends neither on units nor on where zero is.
+    middle, size = _middle_and_size(points[tried])
     start = None
     if initial is not None:
+        camera_T_map = se3.inverse(initial)
         start = poselib.CameraPose()
-        start.R, start.t = se3.inverse(initial)[:3, :3], se3.inverse(initial)[:3, 3]
-    tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
+        start.R, start.t = camera_T_map[:3, :3], (camera_T_map[:3, :3] @ middle + camera_T_map[:3, 3]) / size
     pose, _ = poselib.estimate_absolute_pose(
-        ideal[tried] * focal_px, points[tried], camera, ransac, {"max_iterations": 20}, start
+        ideal[tried] * focal_px, (points[tried] - middle) / size, camera, ransac, {"max_iterations": 20}, start
     )
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
+    map_T_camera[:3, 3] = map_T_camera[:3, 3] * size + middle
     if not np.isfinite(map_T_camera).all():
         return None
     found = _linearise(map_T_camera, ideal, points, weights, focal_px, settings)
     return _pose(map_T_camera, found, focal_px) if found.inlier.sum() >= MINIMUM else None
+
+
+def _middle_and_size(points: Array) -> tuple[Array, float]:
+    """Median (3,) of points (N, 3) and their median distance from it; 1 where they are one point."""
+    middle = np.median(points, axis=0)
+    size = float(np.median(np.linalg.norm(points - middle, axis=1)))
+    return middle, size if size > 0 and np.isfinite(size) else 1.0
 
 
 def refine_pose(
@@ -202,7 +213,7 @@ def _linearise(
     rays = points - centre
     in_camera = rays @ R
     z = in_camera[:, 2]
-    front = z > 1e-3
+    front = z > 0
     safe_z = np.where(front, z, 1.0)
     projected = in_camera[:, :2] / safe_z[:, None]
     residual = focal_px * (projected - ideal)

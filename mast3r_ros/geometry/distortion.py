@@ -5,6 +5,9 @@ Everything here works on image coordinates at z = 1 (pixels with the intrinsics 
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,8 @@ ALIASES = {
 CONVERGED = 1e-5
 #: Rays steeper than this (about 80 degrees off the axis) have no useful pinhole coordinates.
 STEEPEST = 6.0
+#: Samples of a lens's radius between the axis and STEEPEST, to find where it stops growing.
+RADII = 4096
 
 
 def canonical(model: str, D: Array) -> tuple[str, Array]:
@@ -66,9 +71,46 @@ def _four(D: Array) -> Array:
 
 
 def distort(ideal: Array, model: str, D: Array) -> Array:
-    """Ideal coordinates (N, 2) -> where the lens puts them (N, 2); NaN stays NaN."""
+    """Ideal coordinates (N, 2) -> where the lens puts them (N, 2).
+
+    NaN stays NaN, and is what a ray becomes that lies beyond :func:`widest`: no lens sees it there.
+    """
     if model == "none" or len(ideal) == 0:
         return ideal
+    limit = widest(model, tuple(D.tolist()))
+    with np.errstate(invalid="ignore"):
+        beyond = np.einsum("ij,ij->i", ideal, ideal) > limit * limit
+    bent = _distorted(ideal, model, D)
+    return np.where(beyond[:, None], np.nan, bent) if beyond.any() else bent
+
+
+@lru_cache(maxsize=256)
+def widest(model: str, D: tuple[float, ...]) -> float:
+    """Radius at z = 1 up to which the lens moves rays outwards that lie further out; infinite without distortion.
+
+    Polynomials are fitted to the calibrated field of view. Beyond it they may turn back, and would put what is far
+    beside the camera into the middle of its image.
+    """
+    if model == "none":
+        return math.inf
+    radius = np.linspace(0, STEEPEST, RADII + 1)
+    if model == "equidistant":
+        theta = np.arctan(radius)
+        t2 = theta**2
+        bent = theta * (1 + t2 * (D[0] + t2 * (D[1] + t2 * (D[2] + t2 * D[3]))))
+    else:
+        k1, k2, _, _, k3, k4, k5, k6 = (*D, 0.0, 0.0, 0.0, 0.0)[:8]
+        r2 = radius**2
+        below = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+        # A denominator that passes through zero turns the image inside out.
+        below = np.where(np.minimum.accumulate(below) > 0, below, np.nan)
+        bent = radius * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / below
+    folds = np.flatnonzero(~(np.diff(bent) > 0))
+    return float(radius[folds[0]]) if len(folds) else math.inf
+
+
+def _distorted(ideal: Array, model: str, D: Array) -> Array:
+    """What the model's formula says, wherever it is asked."""
     tilted = D.size == 14 and bool(D[12:].any())
     if model != "equidistant" and not tilted:
         return _bend(ideal, D)

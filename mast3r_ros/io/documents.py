@@ -45,9 +45,10 @@ def answer_dict(
     focal_px: float,
     evidence: Mapping[str, float],
     timings_ms: Mapping[str, float],
+    bounds: Mapping[str, float],
 ) -> dict[str, Any]:
     """What became of one image, as `localize --json` and every evaluation's records.jsonl say it."""
-    return {
+    document: dict[str, Any] = {
         "image": image,
         "stamp_ns": stamp_ns,
         "status": "localized" if accepted else "rejected",
@@ -62,6 +63,9 @@ def answer_dict(
         "evidence": dict(evidence),
         "timings_ms": dict(timings_ms),
     }
+    if bounds:
+        document["protection"] = dict(bounds)
+    return document
 
 
 def write_json(path: Path, value: Any) -> None:

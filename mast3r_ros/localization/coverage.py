@@ -26,15 +26,12 @@ class CoverageSettings:
 
     Attributes:
         leave_out_s: keyframes taken within this time of a frame do not count, seconds.
-        distance_m, angle_deg: a pose further than this from the given one contradicts it.
-        same_place_m, same_place_deg: a new trial replaces earlier ones this near.
+        same_place, same_place_deg: a new trial replaces earlier ones this near (scene depths, degrees).
         max_trials: the oldest are forgotten beyond this number.
     """
 
     leave_out_s: float = 1.0
-    distance_m: float = 0.25
-    angle_deg: float = 10.0
-    same_place_m: float = 0.3
+    same_place: float = 0.12
     same_place_deg: float = 20.0
     max_trials: int = 2000
 
@@ -44,7 +41,8 @@ class Verdict(str, Enum):
 
     COVERED = "covered"
     UNCOVERED = "uncovered"
-    #: The map answers with another pose than was given: the poses drift, or the place exists twice.
+    #: The map answers with a pose further from the given one than the alert limit: the poses drift, or the place exists
+    #: twice.
     CONTRADICTED = "contradicted"
 
 
@@ -114,11 +112,13 @@ class Coverage:
         if not estimate.localized or estimate.map_T_camera is None:
             return Trial(given, Verdict.UNCOVERED, estimate.reason.value)
         distance, angle = se3.pose_error(estimate.map_T_camera, given)
-        close = distance <= self.settings.distance_m and angle <= self.settings.angle_deg
+        limit = estimate.alert_limit
+        close = limit is None or (distance <= limit.position_m and np.radians(angle) <= limit.rotation_rad)
         verdict = Verdict.COVERED if close else Verdict.CONTRADICTED
         return Trial(given, verdict, distance_m=distance, angle_deg=angle)
 
     def _same_place(self, earlier: Trial, trial: Trial) -> bool:
         between = se3.inverse(earlier.map_T_camera) @ trial.map_T_camera
-        near = float(np.linalg.norm(between[:3, 3])) < self.settings.same_place_m
+        reach = self.settings.same_place * self.localizer.map.view_depth_m
+        near = float(np.linalg.norm(between[:3, 3])) < reach
         return near and se3.angle(between) < np.radians(self.settings.same_place_deg)

@@ -9,6 +9,7 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.localization.protection import AlertLimit, ProtectionLevel
 from mast3r_ros.matching.base import Matches
 
 
@@ -38,6 +39,8 @@ class Reason(str, Enum):
     DEPTH_DISAGREES = "depth_disagrees"
     ODOMETRY_DISAGREES = "odometry_disagrees"
     UNCERTAIN = "uncertain"
+    SCALE_UNVERIFIED = "scale_unverified"
+    SEEN_FROM_BEHIND = "seen_from_behind"
     OUTSIDE_MAP = "outside_map"
     AMBIGUOUS_MAP = "ambiguous_map"
 
@@ -74,6 +77,7 @@ class Evidence:
         explained: of the image cells in which the map shows something, the share that shows it; NaN where unknown.
         depth_error: median relative difference to the query's own depth, NaN where it was not checked.
         depth_coverage: share of the inliers at which the query measured depth itself, NaN for a query without depth.
+        seen_from_behind: share of the inliers that the query and their keyframe look at from opposite sides.
     """
 
     inliers: int = 0
@@ -86,6 +90,7 @@ class Evidence:
     explained: float = float("nan")
     depth_error: float = float("nan")
     depth_coverage: float = float("nan")
+    seen_from_behind: float = 0.0
 
     @property
     def depth_check(self) -> DepthCheck:
@@ -106,6 +111,8 @@ class PoseEstimate:
         map_T_camera: (4, 4) camera optical frame -> map; present whenever a pose was computed, also when
             it was rejected (look at ``status`` first).
         covariance: (6, 6) of that pose in ROS order (x, y, z, rotation about x, y, z; fixed map axes; m, rad).
+        protection: bounds of that pose's error, see :mod:`mast3r_ros.localization.protection`.
+        alert_limit: what they were held against; None without a pose.
         keyframes: ids of the keyframes that support the pose, best first.
         evidence: the figures behind the verdict.
         confidence: 0 to 1, for ranking estimates.
@@ -119,6 +126,8 @@ class PoseEstimate:
     detail: str = ""
     map_T_camera: NDArray[np.float64] | None = None
     covariance: NDArray[np.float64] | None = None
+    protection: ProtectionLevel = ProtectionLevel()
+    alert_limit: AlertLimit | None = None
     keyframes: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
     confidence: float = 0.0
@@ -126,6 +135,18 @@ class PoseEstimate:
     timings_ms: dict[str, float] = field(default_factory=dict)
     matched: tuple[KeyframeMatches, ...] = ()
     stamp_ns: int = 0
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Protection levels and alert limits by the names that messages and JSON give them; NaN without a pose."""
+        limit = self.alert_limit or AlertLimit(float("nan"), float("nan"), float("nan"))
+        return {
+            "protection_m": self.protection.position_m,
+            "protection_deg": float(np.degrees(self.protection.rotation_rad)),
+            "alert_limit_m": limit.position_m,
+            "alert_limit_deg": float(np.degrees(limit.rotation_rad)),
+            "integrity_risk": limit.integrity_risk,
+        }
 
     @property
     def localized(self) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,16 +13,20 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import MINIMUM, AbsolutePose, ransac_pose, refine_pose
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
+from mast3r_ros.localization.focal_memory import FocalMemory
+from mast3r_ros.localization.protection import AlertLimit, limit_of
+from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.verification import (
     SUPPORT,
-    USUAL_NOISE,
+    USUAL_POSITION,
+    USUAL_ROTATION,
     Support,
     Verdict,
     balanced_weights,
     inliers_by_keyframe,
     verify,
 )
-from mast3r_ros.mapping.keyframe import PoseNoise
+from mast3r_ros.mapping.cameras import camera_of_size
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches, keyframes_on_track, landmarks
 from mast3r_ros.settings import LocalizerSettings
@@ -36,10 +37,13 @@ Array = NDArray[np.float64]
 SMALLEST_IMAGE = 32
 #: Keyframes that are asked what should be seen from a pose.
 WITNESSES = 5
-#: A camera is on track while its pose is known beforehand to within these standard deviations.
-ON_TRACK_M, ON_TRACK_RAD = 0.5, 0.3
-#: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance (m, rad).
-SLACK = 0.1
+#: A camera is on track while its pose is known beforehand to within these standard deviations (scene depths, rad).
+ON_TRACK, ON_TRACK_RAD = 0.2, 0.3
+#: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance (scene
+#: depths, rad).
+SLACK, SLACK_RAD = 0.04, 0.1
+#: A belief tells places apart while three standard deviations of it are within these (scene depths, rad).
+VOUCHES, VOUCHES_RAD = 1.0, float(np.pi / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,10 @@ class _Correspondences:
         )
 
 
+#: A pose, the matches it was solved from, and whether its focal length was known from earlier frames.
+_Solved = tuple[AbsolutePose, _Correspondences, bool]
+
+
 @dataclass(frozen=True, eq=False)
 class _Query:
     """A frame, what is known of it, and what was believed of it before anybody looked."""
@@ -86,7 +94,7 @@ class _Query:
     features: Features
     prior: PosePrior | None
     exclude: frozenset[str]
-    clock: _Clock
+    clock: StageClock
 
 
 class Localizer:
@@ -101,8 +109,7 @@ class Localizer:
         self.map = keyframe_map
         self.matcher = matcher
         self.settings = settings
-        # Focal lengths of accepted frames without calibration, by image size: one camera has one focal length.
-        self._focals: dict[tuple[int, int], deque[float]] = {}
+        self._focals = FocalMemory()
         self._described: tuple[Frame, Features] | None = None
 
     def localize(self, frame: Frame, prior: PosePrior | None = None, *, exclude: Collection[str] = ()) -> PoseEstimate:
@@ -112,7 +119,7 @@ class Localizer:
             prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
             exclude: ids of keyframes that must not be used.
         """
-        clock = _Clock()
+        clock = StageClock()
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
@@ -126,7 +133,9 @@ class Localizer:
         """A frame's depth takes no part in matching: it is evidence that the pose is held against."""
         return self.matcher.describe(replace(frame, depth=None))
 
-    def _attempt(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: _Clock) -> PoseEstimate:
+    def _attempt(
+        self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: StageClock
+    ) -> PoseEstimate:
         if len(self.map) == 0:
             return rejected(Reason.EMPTY_MAP, "the map has no keyframes")
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
@@ -138,7 +147,7 @@ class Localizer:
         enough = self._enough_on_track(prior)
         if prior is not None and enough:
             glance = self._look(query, enough, prior)
-            if glance.map_T_camera is not None and glance.localized and _near(glance.map_T_camera, prior, SLACK):
+            if glance.map_T_camera is not None and glance.localized and self._on_track(glance.map_T_camera, prior):
                 return glance
         first = self._look(query, self.settings.keyframes, prior)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
@@ -153,10 +162,21 @@ class Localizer:
 
     def _enough_on_track(self, prior: PosePrior | None) -> int:
         """Keyframes that are matched first because the camera is on track; 0 where it is not, or all K are."""
-        if prior is None or prior.position_sigma_m > ON_TRACK_M or prior.rotation_sigma_rad > ON_TRACK_RAD:
+        if prior is None or prior.rotation_sigma_rad > ON_TRACK_RAD:
+            return 0
+        if not prior.position_sigma_m <= ON_TRACK * self._depth_near(prior.map_T_camera):
             return 0
         enough = self.settings.keyframes_on_track or keyframes_on_track(self.matcher)
         return enough if enough < self.settings.keyframes else 0
+
+    def _on_track(self, map_T_camera: Array, prior: PosePrior) -> bool:
+        """Whether a pose is so near to what was believed that a first glance is enough."""
+        return _near(map_T_camera, prior, SLACK * self._depth_near(map_T_camera), SLACK_RAD)
+
+    def _depth_near(self, map_T_camera: Array) -> float:
+        """How far away things typically are around a pose, metres."""
+        depth = self.map.typical_depth(self.map.retrieve_near(map_T_camera, WITNESSES))
+        return depth if depth > 0 else self.map.view_depth_m
 
     def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
         """One attempt with ``count`` keyframes, some of them from ``around`` a pose."""
@@ -170,33 +190,43 @@ class Localizer:
         if len(found.xy) < MINIMUM:
             return rejected(Reason.TOO_FEW_MATCHES, _few_matches(found))
         with clock.stage("solve"):
-            solved = self._solve(frame, found)
+            depth = self._scene_depth(found)
+            solved = self._solve(frame, found, depth)
             if frame.camera is None:
-                frame, solved = self._as_the_maps_camera(frame, found, solved)
+                frame, solved = self._as_the_maps_camera(frame, found, depth, solved)
         if solved is None:
             return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
-            support, found = solved
+            pose, found, told = solved
+            support = self._support(pose, found, depth)
             support = replace(
                 support, landmarks=self._landmarks(found, support), believed=self._agrees(support, query.prior)
             )
-            verdict = verify(support, frame, self.settings.gates, self._noise(found, support))
-        if verdict.reason is Reason.NONE and frame.camera is None:
-            self._remember_focal(frame, support.pose.focal_px)
-        return _estimate(found, support, verdict)
+            limit = self.alert_limit if np.isfinite(self.map.scene_depth_m) else limit_of(self.settings, depth)
+            verdict = verify(
+                support, frame, self.settings.gates, self.map.pose_noise, limit, self._scale_sigma(found, support)
+            )
+        if verdict.reason is Reason.NONE and frame.camera is None and not told:
+            self._focals.remember(_camera_of(frame), support.pose.focal_px)
+        return _estimate(found, support, verdict, limit)
 
     def _agrees(self, support: Support, prior: PosePrior | None) -> bool:
         """Whether the camera was believed to be where it was found, to within three standard deviations.
 
-        However exact a belief says it is, a pose is found no better than the map's own poses are.
+        A belief that could be anywhere, or might look either way, agrees with nothing. However exact a belief says it
+        is, a pose is found no better than the map's own poses are.
         """
-        if prior is None:
+        if prior is None or 3 * prior.rotation_sigma_rad > VOUCHES_RAD:
             return False
-        noise = self.map.pose_noise or USUAL_NOISE
+        if 3 * prior.position_sigma_m > VOUCHES * support.scene_depth_m:
+            return False
+        noise = self.map.pose_noise
+        position_m = noise.position_m if noise is not None else USUAL_POSITION * support.scene_depth_m
+        rotation_rad = noise.rotation_rad if noise is not None else USUAL_ROTATION
         belief = replace(
             prior,
-            position_sigma_m=float(np.hypot(prior.position_sigma_m, noise.position_m)),
-            rotation_sigma_rad=float(np.hypot(prior.rotation_sigma_rad, noise.rotation_rad)),
+            position_sigma_m=float(np.hypot(prior.position_sigma_m, position_m)),
+            rotation_sigma_rad=float(np.hypot(prior.rotation_sigma_rad, rotation_rad)),
         )
         return _near(support.pose.map_T_camera, belief)
 
@@ -222,48 +252,65 @@ class Localizer:
             keyframe=np.repeat(np.arange(len(ids)), [len(m) for m in matched]),
         )
 
-    def _solve(self, frame: Frame, found: _Correspondences) -> tuple[Support, _Correspondences] | None:
-        """Robust pose over all keyframes, refined with balanced weights."""
+    @property
+    def alert_limit(self) -> AlertLimit:
+        """The error that the application can bear in this map."""
+        return limit_of(self.settings, self.map.view_depth_m)
+
+    def _scene_depth(self, found: _Correspondences) -> float:
+        """How far away what was matched typically is, metres: by the keyframes, or by the points themselves."""
+        depth = self.map.typical_depth(found.ids)
+        return depth if depth > 0 else float(np.median(np.concatenate([m.points[:, 2] for m in found.matches])))
+
+    def _support(self, pose: AbsolutePose, found: _Correspondences, scene_depth_m: float) -> Support:
+        centres = np.array([self.map[id].map_T_camera[:3, 3] for id in found.ids])
+        return Support(pose, found.xy, found.points, found.keyframe, centres, scene_depth_m)
+
+    def _solve(self, frame: Frame, found: _Correspondences, scene_depth_m: float) -> _Solved | None:
+        """Robust pose over all keyframes, refined with balanced weights, and whether its focal length was known."""
         settings = replace(
-            self.settings.solver, threshold_px=self.settings.threshold * float(np.hypot(frame.width, frame.height))
+            self.settings.solver,
+            threshold_px=self.settings.threshold * float(np.hypot(frame.width, frame.height)),
+            point_sigma_m=self.settings.point_noise * scene_depth_m,
         )
+        known = None
         centre = np.array([frame.width - 1, frame.height - 1]) / 2
         if frame.camera is not None:
             ideal, focal = frame.camera.rays(found.xy), frame.camera.focal
             has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
             ideal, found = ideal[has_ray], found.rows(has_ray)
             pose = ransac_pose(ideal, found.points, found.weights, focal, settings)
-        elif (known := self._known_focal(frame)) is not None:
-            ideal = (found.xy - centre) / known
-            pose = ransac_pose(ideal, found.points, found.weights, known, settings)
         else:
-            side = max(frame.width, frame.height)
-            pose = solve_pose_and_focal(found.xy - centre, found.points, found.weights, side, settings)
+            known = self._focals.known(_camera_of(frame))
+            pose = None
+            if known is not None:
+                pose = ransac_pose((found.xy - centre) / known, found.points, found.weights, known, settings)
+            if pose is None or pose.inlier.sum() < self.settings.gates.min_inliers:  # it may have another lens now
+                side, known = max(frame.width, frame.height), None
+                pose = solve_pose_and_focal(found.xy - centre, found.points, found.weights, side, settings)
             ideal = (found.xy - centre) / pose.focal_px if pose is not None else found.xy
         if pose is None:
             return None
-        support = _support(pose, found)
+        support = self._support(pose, found, scene_depth_m)
         weights = balanced_weights(support, found.weights, frame.width, frame.height)
         balanced = refine_pose(pose.map_T_camera, ideal, found.points, weights, pose.focal_px, settings)
-        return (_support(balanced, found), found) if balanced is not None else None
+        return (balanced, found, known is not None) if balanced is not None else None
 
     def _as_the_maps_camera(
-        self, frame: Frame, found: _Correspondences, solved: tuple[Support, _Correspondences] | None
-    ) -> tuple[Frame, tuple[Support, _Correspondences] | None]:
+        self, frame: Frame, found: _Correspondences, scene_depth_m: float, solved: _Solved | None
+    ) -> tuple[Frame, _Solved | None]:
         """An image without calibration is the map's own camera's where that explains it as well as any focal length.
 
         A free focal length bends to everything, to distortion too: it was 13 % off, and poses decimetres.
         """
-        size = frame.width, frame.height
-        cameras = list({id(keyframe.camera): keyframe.camera for keyframe in self.map.keyframes}.values())
-        cameras = [camera for camera in cameras if (camera.width, camera.height) == size]
-        if not cameras or not all(camera.same_as(cameras[0]) for camera in cameras):
+        camera = camera_of_size(self.map, frame.width, frame.height)
+        if camera is None:
             return frame, solved
-        own = replace(frame, camera=cameras[0])
-        with_own = self._solve(own, found)
+        own = replace(frame, camera=camera)
+        with_own = self._solve(own, found, scene_depth_m)
         if with_own is None:
             return frame, solved
-        fewer = solved is not None and with_own[0].pose.inlier.sum() < solved[0].pose.inlier.sum()
+        fewer = solved is not None and with_own[0].inlier.sum() < solved[0].inlier.sum()
         return (frame, solved) if fewer else (own, with_own)
 
     def _landmarks(self, found: _Correspondences, support: Support) -> Array:
@@ -276,34 +323,28 @@ class Localizer:
         ]
         return np.concatenate(known) if known else np.zeros((0, 3))
 
-    def _noise(self, found: _Correspondences, support: Support) -> PoseNoise | None:
-        """Noise of the map, and of a scale that nothing confirms: it moves the camera to and from a keyframe."""
+    def _scale_sigma(self, found: _Correspondences, support: Support) -> float:
+        """Standard deviation (m) of a scale that nothing confirms: it moves the camera to and from a keyframe."""
         origin = support.pose.map_T_camera[:3, 3]
         uncertain = [
             m.scale_sigma * float(np.linalg.norm(origin - self.map[id].map_T_camera[:3, 3]))
             for id, m, inliers in zip(found.ids, found.matches, inliers_by_keyframe(support), strict=True)
-            if inliers > 0
+            if inliers >= SUPPORT
         ]
-        if not any(uncertain):
-            return self.map.pose_noise
-        noise = self.map.pose_noise or USUAL_NOISE
         # The keyframe whose scale matters least holds the pose in place.
-        return replace(noise, position_m=float(np.hypot(noise.position_m, min(uncertain))))
-
-    def _known_focal(self, frame: Frame) -> float | None:
-        """Median focal length of earlier frames of this size, once there are enough to trust it."""
-        seen = self._focals.get((frame.width, frame.height))
-        return float(np.median(seen)) if seen is not None and len(seen) >= 5 else None
-
-    def _remember_focal(self, frame: Frame, focal_px: float) -> None:
-        self._focals.setdefault((frame.width, frame.height), deque(maxlen=25)).append(focal_px)
+        return min(uncertain, default=0.0)
 
 
-def _near(map_T_camera: Array, prior: PosePrior, slack: float = 0.0) -> bool:
-    """Whether a pose is within three standard deviations of what was believed, and some slack in metres and radians."""
+def _camera_of(frame: Frame) -> tuple[str, int, int]:
+    """What tells cameras without calibration apart."""
+    return frame.camera_name, frame.width, frame.height
+
+
+def _near(map_T_camera: Array, prior: PosePrior, slack_m: float = 0.0, slack_rad: float = 0.0) -> bool:
+    """Whether a pose is within three standard deviations of what was believed, and some slack."""
     metres, degrees = se3.pose_error(map_T_camera, prior.map_T_camera)
-    near = metres <= slack + 3 * prior.position_sigma_m
-    return near and bool(np.radians(degrees) <= slack + 3 * prior.rotation_sigma_rad)
+    near = metres <= slack_m + 3 * prior.position_sigma_m
+    return near and bool(np.radians(degrees) <= slack_rad + 3 * prior.rotation_sigma_rad)
 
 
 def rejected(reason: Reason, detail: str) -> PoseEstimate:
@@ -317,11 +358,7 @@ def _few_matches(found: _Correspondences) -> str:
     return ": ".join([f"{len(found.xy)} matches with {len(found.ids)} keyframes", *notes])
 
 
-def _support(pose: AbsolutePose, found: _Correspondences) -> Support:
-    return Support(pose, found.xy, found.points, found.keyframe, len(found.ids))
-
-
-def _estimate(found: _Correspondences, support: Support, verdict: Verdict) -> PoseEstimate:
+def _estimate(found: _Correspondences, support: Support, verdict: Verdict, limit: AlertLimit) -> PoseEstimate:
     """Gather pose, verdict and what supports them."""
     counts = inliers_by_keyframe(support)
     order = [int(k) for k in np.argsort(-counts, kind="stable")]
@@ -336,30 +373,11 @@ def _estimate(found: _Correspondences, support: Support, verdict: Verdict) -> Po
         detail=verdict.detail,
         map_T_camera=support.pose.map_T_camera,
         covariance=verdict.covariance,
+        protection=verdict.protection,
+        alert_limit=limit,
         keyframes=tuple(found.ids[k] for k in order if counts[k] > 0),
         evidence=evidence,
         confidence=float(strength / (strength + 4.0)),
         camera_focal_px=support.pose.focal_px,
         matched=tuple(KeyframeMatches(found.ids[k], found.matches[k], inliers[k]) for k in order),
     )
-
-
-class _Clock:
-    """Milliseconds by stage."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to the stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[name] = self._stages.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
-
-    def finished(self) -> dict[str, float]:
-        """All stages and their total since the clock was made."""
-        return {**self._stages, "total": 1e3 * (time.perf_counter() - self._start)}

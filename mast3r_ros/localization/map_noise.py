@@ -20,7 +20,8 @@ from scipy.stats import chi2
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.localizer import Localizer
-from mast3r_ros.localization.verification import USUAL_NOISE, map_covariance
+from mast3r_ros.localization.protection import CALIBRATED_AT
+from mast3r_ros.localization.verification import USUAL_POSITION, USUAL_ROTATION, map_covariance
 from mast3r_ros.mapping.consistency import Consistency, check_consistency
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -34,16 +35,12 @@ Array = NDArray[np.float64]
 LEFT_OUT = 0.1
 #: A map with fewer keyframes, or fewer of them found again, says nothing about its noise.
 FEWEST = 10
-#: A keyframe that is found further than this from its pose was found at another place.
-ELSEWHERE_M, ELSEWHERE_RAD = 0.25, float(np.radians(10))
 #: Degrees of freedom of the distribution that the parts of the covariance are fitted with: few, so that a keyframe
 #: that is found elsewhere does not decide.
 TAIL = 5.0
 #: The matches' part counts at least this much: left-out keyframes are seen from where their neighbours were, and what
 #: views from one side share (depth, mostly) shows only from another. Set on the stress worlds of seeds 0 to 999.
 LEAST_SCALE = 0.2
-#: The ellipsoids shall be right where it matters: this share of the left-out keyframes lies inside its own.
-CALIBRATED_AT = 0.9
 
 
 def measure_pose_noise(
@@ -63,7 +60,19 @@ def measure_pose_noise(
     ids = [keyframe.id for keyframe in keyframe_map.keyframes]
     if len(ids) < FEWEST:
         return None
-    keyframe_map.pose_noise = None  # what was measured before is not believed while it is measured anew
+    # What was measured before is not believed while it is measured anew: covariances are those of the matches alone.
+    before, keyframe_map.pose_noise = keyframe_map.pose_noise, PoseNoise(0.0, 0.0)
+    try:
+        return _measured(keyframe_map, matcher, samples, progress)
+    finally:
+        keyframe_map.pose_noise = before
+
+
+def _measured(
+    keyframe_map: KeyframeMap, matcher: Matcher, samples: int, progress: Callable[[int, int], None]
+) -> PoseNoise | None:
+    """See :func:`measure_pose_noise`."""
+    ids = [keyframe.id for keyframe in keyframe_map.keyframes]
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(second_look=0))
     reach = max(1, round(LEFT_OUT * len(ids)))
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(samples, len(ids))).round().astype(int))
@@ -75,15 +84,19 @@ def measure_pose_noise(
         if not estimate.localized or estimate.map_T_camera is None or estimate.covariance is None:
             continue
         error = se3.difference(estimate.map_T_camera, keyframe_map[ids[index]].map_T_camera)
-        if np.linalg.norm(error[:3]) > ELSEWHERE_M or np.linalg.norm(error[3:]) > ELSEWHERE_RAD:
+        limit = estimate.alert_limit
+        if limit and (np.linalg.norm(error[:3]) > limit.position_m or np.linalg.norm(error[3:]) > limit.rotation_rad):
             elsewhere += 1
             continue
         errors.append(error)
-        of_matches.append(estimate.covariance - map_covariance(USUAL_NOISE))
+        of_matches.append(estimate.covariance)
     found = elsewhere + len(errors)
     if found < FEWEST:
         return None
-    noise = fit_noise(np.array(errors), np.array(of_matches)) if len(errors) >= FEWEST else USUAL_NOISE
+    if len(errors) >= FEWEST:
+        noise = fit_noise(np.array(errors), np.array(of_matches))
+    else:
+        noise = PoseNoise(USUAL_POSITION * keyframe_map.view_depth_m, USUAL_ROTATION)
     return replace(noise, found_elsewhere=elsewhere / found)
 
 
@@ -105,8 +118,9 @@ def fit_noise(errors: Array, of_matches: Array) -> PoseNoise:
         return float(np.sum(determinant / 2 + (TAIL + 6) / 2 * np.log1p(_normalised(errors, covariance) / TAIL)))
 
     size = np.median(np.abs(errors), axis=0)
-    start = np.log([1.0, max(size[:3].mean(), 1e-4), max(size[3:].mean(), 1e-5)])
-    bounds = [tuple(np.log(limits)) for limits in ((0.01, 100.0), (1e-5, 50.0), (1e-6, 2.0))]
+    position, rotation = max(size[:3].mean(), np.finfo(float).tiny), max(size[3:].mean(), 1e-5)
+    start = np.log([1.0, position, rotation])
+    bounds = [tuple(np.log(limits)) for limits in ((0.01, 100.0), (position / 1e3, position * 1e3), (1e-6, 2.0))]
     noise = _noise(minimize(cost, start, method="Nelder-Mead", bounds=bounds).x)
     normalised = np.sort(_normalised(errors, _published(noise, of_matches)))
     # The rank that the next error stays below with this probability, not the share of those that were seen.

@@ -12,15 +12,9 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import DepthPredictor, Matcher
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.two_views import TwoViewMatcher
-from mast3r_ros.settings import Gates
 
 #: Name of the only keyframe, and of the frame that poses are in: the photo's camera (x right, y down, z forward).
 REFERENCE = "reference"
-
-
-#: Here the scale of distances is mostly a network's guess, and every metre away makes the position less sure. The
-#: covariance says so; who has but one photo wants the pose all the same.
-SINGLE_REFERENCE_GATES = Gates(max_position_sigma_m=1.0)
 
 
 def reference_map(frame: Frame, matcher: Matcher) -> KeyframeMap:

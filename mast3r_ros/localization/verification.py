@@ -18,6 +18,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import AbsolutePose
 from mast3r_ros.localization.cells import CELLS, cells_of, spread
 from mast3r_ros.localization.estimate import Evidence, Reason
+from mast3r_ros.localization.protection import AlertLimit, ProtectionLevel, alert_limit, protection_level
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.settings import Gates
@@ -27,8 +28,8 @@ Array = NDArray[np.float64]
 
 #: A keyframe supports a pose on its own with this many inliers.
 SUPPORT = 8
-#: Assumed of maps that were never held against themselves.
-USUAL_NOISE = PoseNoise(position_m=0.01, rotation_rad=float(np.radians(0.3)))
+#: Assumed of maps that were never held against themselves: position as a share of the scene's depth, rotation (rad).
+USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,8 @@ class Support:
         query_xy: (N, 2) pixels of the query.
         points: (N, 3) map points, metres.
         keyframe: (N,) index of the keyframe each match comes from, 0 .. offered - 1.
-        offered: number of keyframes that were matched.
+        centres: (K, 3) where the cameras of the keyframes that were matched stand in the map, metres.
+        scene_depth_m: how far away things typically are here: what lengths are held against.
         landmarks: (M, 3) what the matcher knows of the map around here, metres; none where it cannot tell.
         believed: whether somebody or odometry knew that the camera is about there.
     """
@@ -49,9 +51,15 @@ class Support:
     query_xy: Array
     points: Array
     keyframe: NDArray[np.int64]
-    offered: int
+    centres: Array
+    scene_depth_m: float
     landmarks: Array = field(default_factory=lambda: np.zeros((0, 3)))
     believed: bool = False
+
+    @property
+    def offered(self) -> int:
+        """Number of keyframes that were matched."""
+        return len(self.centres)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,27 +70,60 @@ class Verdict:
     detail: str
     evidence: Evidence
     covariance: Array
+    protection: ProtectionLevel
 
 
-def verify(support: Support, frame: Frame, gates: Gates = Gates(), noise: PoseNoise | None = None) -> Verdict:
+def usual_noise(scene_depth_m: float) -> PoseNoise:
+    """What is assumed of a map of such a scene that was never held against itself."""
+    return PoseNoise(position_m=USUAL_POSITION * scene_depth_m, rotation_rad=USUAL_ROTATION)
+
+
+def verify(
+    support: Support,
+    frame: Frame,
+    gates: Gates = Gates(),
+    noise: PoseNoise | None = None,
+    limit: AlertLimit | None = None,
+    scale_sigma_m: float = 0.0,
+) -> Verdict:
     """Judge a pose by evidence that a confident mistake does not produce.
 
     Args:
         noise: of the map, where it was measured.
+        limit: error that the application can bear; by default what suits the scene.
+        scale_sigma_m: standard deviation that a scale which nothing confirms leaves to the position, metres.
 
     Returns:
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
     """
-    noise = noise or USUAL_NOISE
+    noise, limit = noise or usual_noise(support.scene_depth_m), limit or alert_limit(support.scene_depth_m)
     of_matches = match_covariance(support)
-    covariance = noise.match_scale * of_matches + map_covariance(noise)
+    measured = noise.match_scale * of_matches + map_covariance(noise)
+    covariance = measured + np.diag([scale_sigma_m**2] * 3 + [0.0] * 3)
     evidence = gather(support, frame, covariance)
-    # The map's own noise widens what is published. It is no fault of this frame, so it is not gated on.
-    checks = (*_checks(evidence, of_matches, support.offered, frame, gates), _of_map(noise, support.believed, gates))
+    level = protection_level(covariance, limit.integrity_risk)
+    checks = (
+        *_checks(evidence, of_matches, support.offered, frame, gates),
+        _inside(Reason.UNCERTAIN, protection_level(measured, limit.integrity_risk), limit),
+        _inside(Reason.SCALE_UNVERIFIED, level, limit),
+        _of_map(noise, support.believed, gates),
+    )
     for reason, passed, detail in checks:
         if not passed:
-            return Verdict(reason, detail, evidence, covariance)
-    return Verdict(Reason.NONE, "", evidence, covariance)
+            return Verdict(reason, detail, evidence, covariance, level)
+    return Verdict(Reason.NONE, "", evidence, covariance, level)
+
+
+def _inside(reason: Reason, level: ProtectionLevel, limit: AlertLimit) -> tuple[Reason, bool, str]:
+    """Whether the bounds of the error are inside what can be borne, as in :func:`_checks`."""
+    why = "nothing confirms the scale of what was seen: " if reason is Reason.SCALE_UNVERIFIED else ""
+    return (
+        reason,
+        level.inside(limit),
+        f"{why}the error may be {level.position_m:.3g} m and {np.degrees(level.rotation_rad):.3g} deg (more in one of "
+        f"{1 / limit.integrity_risk:.0f} cases); alert_limit_m is {limit.position_m:.3g}, alert_limit_deg "
+        f"{np.degrees(limit.rotation_rad):.3g}",
+    )
 
 
 def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
@@ -103,6 +144,7 @@ def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
         ),
         depth_error=error,
         depth_coverage=coverage,
+        seen_from_behind=seen_from_behind(support),
     )
 
 
@@ -112,8 +154,7 @@ def _checks(
     """Each gate as (reason, passed, sentence), given the covariance that the matches leave."""
     residual = evidence.residual_px * 640 / max(frame.width, frame.height)
     axes = np.sqrt(np.maximum(np.linalg.eigvalsh(of_matches[:3, :3]), 0))
-    position, rotation = worst_sigmas(of_matches)
-    condition = float(axes[-1] / max(axes[0], 1e-9))
+    condition = float(axes[-1] / axes[0]) if axes[0] > 0 else np.inf
     strong = evidence.inliers >= gates.strong_inliers and evidence.spread >= gates.strong_spread
     wanted = min(gates.min_agreeing_keyframes, offered)
     e = evidence
@@ -135,10 +176,10 @@ def _checks(
             f"median reprojection error {e.residual_px:.1f} px, at most {gates.max_residual_px:g} px at 640 wide",
         ),
         (
-            Reason.UNCERTAIN,
-            position <= gates.max_position_sigma_m and np.degrees(rotation) <= gates.max_rotation_sigma_deg,
-            f"standard deviation {position:.2f} m and {np.degrees(rotation):.1f} deg, at most "
-            f"{gates.max_position_sigma_m:g} m and {gates.max_rotation_sigma_deg:g} deg",
+            Reason.SEEN_FROM_BEHIND,
+            e.seen_from_behind <= gates.max_seen_from_behind,
+            f"{e.seen_from_behind:.0%} of the inliers would be seen from behind, at most "
+            f"{gates.max_seen_from_behind:.0%}: a mirrored picture, a mirror, or a pane seen through",
         ),
         (
             Reason.ILL_CONDITIONED,
@@ -177,6 +218,20 @@ def _of_map(noise: PoseNoise, believed: bool, gates: Gates) -> tuple[Reason, boo
 def inliers_by_keyframe(support: Support) -> NDArray[np.int64]:
     """(offered,) inliers from each keyframe."""
     return np.bincount(support.keyframe[support.pose.inlier], minlength=support.offered)
+
+
+def seen_from_behind(support: Support) -> float:
+    """Share of the inliers whose ray to the query and ray to their keyframe oppose.
+
+    A plane in a mirrored picture is the plane seen from its other side, so a pose that explains it looks through the
+    wall. What both cameras see of a surface they see from one side of it, and mostly at less than a right angle.
+    """
+    inlier = support.pose.inlier
+    points, centres = support.points[inlier], support.centres[support.keyframe[inlier]]
+    if not len(points):
+        return 0.0
+    query = support.pose.map_T_camera[:3, 3]
+    return float((np.einsum("ij,ij->i", query - points, centres - points) < 0).mean())
 
 
 def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
@@ -225,7 +280,8 @@ def match_covariance(support: Support) -> Array:
     """
     pose = support.pose
     # A direction the matches say nothing about must come out uncertain, not zero.
-    bread = np.linalg.inv(pose.information + 1e-6 * np.eye(6))
+    weak = np.diag([1e-5 / support.scene_depth_m**2] * 3 + [1e-6] * 3)
+    bread = np.linalg.inv(pose.information + weak)
     pulls = pose.gradient_by(support.keyframe, support.offered)
     pulling = np.flatnonzero(inliers_by_keyframe(support) > 0)
     clustered = np.zeros((6, 6))

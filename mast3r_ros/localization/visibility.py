@@ -19,8 +19,6 @@ Array = NDArray[np.float64]
 LANDMARKS = 3
 #: With fewer such cells there is too little to judge by.
 FEWEST_CELLS = 6
-#: Nearer than this nothing is expected to be seen, metres.
-NEAREST_M = 0.05
 
 
 def explained(found_xy: Array, camera_T_map: Array, focal_px: float, frame: Frame, landmarks: Array) -> float:
@@ -45,7 +43,6 @@ def explained(found_xy: Array, camera_T_map: Array, focal_px: float, frame: Fram
 def _seen_in(landmarks: Array, camera_T_map: Array, focal_px: float, frame: Frame) -> NDArray[np.int64]:
     """Cells that landmarks before the camera fall into."""
     points = se3.apply(camera_T_map, landmarks)
-    points = points[points[:, 2] > NEAREST_M]
     width, height = frame.width, frame.height
     camera = frame.camera or Camera.pinhole(width, height, focal_px, focal_px, (width - 1) / 2, (height - 1) / 2)
     xy = camera.project(points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError
+from safetensors.numpy import load
 
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, valid_depth
+from mast3r_ros.mapping import tensor_file
 
 #: How an image may be kept: ``png`` is exact, ``jpg`` a quarter of its size and hardly different.
 IMAGE_FORMATS = ("jpg", "png")
 JPEG_QUALITY = 95
-#: Depth is kept in millimetres, 16 bits; 0 means unknown, so does anything further than this.
-MAX_DEPTH_M = 65.535
+#: Depth is kept in whole millimetres of 16 bits (PNG) where these reach far enough and round by less than ROUNDING of
+#: the distance in all but a FEW pixels; else, whatever the distances, as 32-bit floats in metres (TIFF). 0: unknown.
+ROUNDING, FEW, MAX_MILLIMETRES = 1e-3, 0.05, 65535
+DEPTH_FORMATS = ("png", "tiff")
+#: A point is drawn into a depth image as a square of this half width, in pixels of an image DRAWN_SIDE long at most:
+#: matchers look depth up near their features, and shrink larger images before they look for any.
+HALF_WIDTH, DRAWN_SIDE = 1, 1024
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Blob:
     """The bytes of one image file with their checksum.
 
     Attributes:
-        suffix: ``jpg`` or ``png``.
+        suffix: ``jpg``, ``png``, ``tiff`` or ``safetensors``.
         size: length in bytes.
         sha256: checksum of the bytes, hexadecimal.
         data: the bytes, or None when they are in ``path``.
@@ -84,11 +93,52 @@ def encode_image(image: NDArray[np.uint8], suffix: str) -> Blob:
 
 
 def encode_depth(depth: NDArray[np.floating]) -> Blob:
-    """(H, W) metres -> 16-bit PNG in millimetres."""
-    known = valid_depth(depth) & (depth <= MAX_DEPTH_M)
-    millimetres = np.rint(np.where(known, depth, 0) * 1000).astype(np.uint16)
-    _, data = cv2.imencode(".png", millimetres)
-    return Blob.of(data.tobytes(), "png")
+    """(H, W) metres -> 16-bit PNG in millimetres, or TIFF of floats in metres where that would lose something."""
+    known = valid_depth(depth)
+    metres = np.where(known, depth, 0).astype(np.float32)
+    millimetres = np.rint(metres * 1000)
+    lost = np.abs(metres * 1000 - millimetres)[known] > ROUNDING * 1000 * metres[known]
+    if millimetres.max(initial=0) <= MAX_MILLIMETRES and lost.sum() <= FEW * lost.size:
+        _, data = cv2.imencode(".png", millimetres.astype(np.uint16))
+        return Blob.of(data.tobytes(), "png")
+    _, data = cv2.imencode(".tiff", metres)
+    return Blob.of(data.tobytes(), "tiff")
+
+
+def encode_points(xy: NDArray[np.floating], depth: NDArray[np.floating]) -> Blob:
+    """Pixels (N, 2) and the distances (N,) along the optical axis of what they show, metres, as they are."""
+    tensors = {"xy": np.asarray(xy, np.float32).reshape(-1, 2), "depth": np.asarray(depth, np.float32)}
+    return Blob.of(tensor_file.pack(tensors, {}), "safetensors")
+
+
+def decode_points(blob: Blob) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pixels (N, 2) and distances (N,) in metres.
+
+    Raises:
+        MapError: if the file is missing, changed or damaged.
+    """
+    try:
+        tensors = load(blob.read())
+        xy, depth = tensors["xy"], tensors["depth"]
+    except (SafetensorError, KeyError) as error:
+        raise MapError(f"{blob.name}: damaged: it holds no points ({error})") from error
+    good = xy.dtype == depth.dtype == np.float32 and xy.shape == (len(depth), 2) and depth.ndim == 1
+    if not good or not np.isfinite(xy).all() or not valid_depth(depth).all():
+        raise MapError(f"{blob.name}: damaged: points are finite pixels (N, 2) and positive depths (N,), float32")
+    return xy, depth
+
+
+def drawn(xy: NDArray[np.float32], depth: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
+    """Points as a depth image (H, W) of a camera, metres, 0 where there is none; the nearest wins a pixel."""
+    image = np.zeros((camera.height, camera.width), np.float32)
+    half = HALF_WIDTH * math.ceil(max(camera.width, camera.height) / DRAWN_SIDE)
+    reach = np.arange(-half, half + 1)
+    order = np.argsort(-depth, kind="stable")
+    u, v = np.rint(xy[order]).astype(np.int64).T
+    columns, rows = np.broadcast_arrays(u[:, None, None] + reach, v[:, None, None] + reach[:, None])
+    inside = (columns >= 0) & (columns < camera.width) & (rows >= 0) & (rows < camera.height)
+    image[rows[inside], columns[inside]] = np.broadcast_to(depth[order, None, None], inside.shape)[inside]
+    return image
 
 
 def decode_image(blob: Blob, camera: Camera) -> NDArray[np.uint8]:
@@ -107,7 +157,12 @@ def decode_depth(blob: Blob, camera: Camera) -> NDArray[np.float32]:
     Raises:
         MapError: if the file is missing, changed, damaged or of another size.
     """
-    millimetres = _decode(blob, camera, cv2.IMREAD_UNCHANGED)
+    image = _decode(blob, camera, cv2.IMREAD_UNCHANGED)
+    if blob.suffix == "tiff":
+        if image.dtype != np.float32 or image.ndim != 2:
+            raise MapError(f"{blob.name}: a depth image in TIFF must have one channel of 32-bit floats in metres")
+        return np.where(valid_depth(image), image, np.float32(0))
+    millimetres = image
     if millimetres.dtype != np.uint16 or millimetres.ndim != 2:
         raise MapError(f"{blob.name}: a depth image must be a 16-bit single-channel PNG in millimetres")
     return millimetres.astype(np.float32) / np.float32(1000)

@@ -15,13 +15,15 @@ EDGE = 0.05
 DENSE = 0.2
 #: Rows kept before voxels are merged: bounds the memory.
 MERGE_ROWS = 2_000_000
+#: Side of a voxel where nobody states one, in scene depths.
+VOXEL = 0.012
 #: Voxels are numbered with 21 bits per axis.
 REACH = 1 << 20
 
 
 def map_cloud(
     keyframe_map: KeyframeMap,
-    voxel_m: float = 0.03,
+    voxel_m: float = 0.0,
     max_points: int = 1_000_000,
     *,
     max_keyframes: int = 400,
@@ -30,7 +32,7 @@ def map_cloud(
     """Everything the keyframes' depth shows, averaged in voxels.
 
     Args:
-        voxel_m: side of a voxel, metres.
+        voxel_m: side of a voxel, metres; 0 takes what suits the distance of what is seen, 3 cm at 2.5 m.
         max_points: a larger cloud is thinned at random (with a fixed seed).
         max_keyframes: a larger map is represented by this many, evenly spread.
         pixels_per_keyframe: depth images are read at every n-th pixel to stay below this.
@@ -41,8 +43,9 @@ def map_cloud(
     Raises:
         MapError: if an image of the map cannot be read.
     """
-    if voxel_m <= 0:
-        raise ValueError(f"voxel_m must be positive, not {voxel_m}")
+    if voxel_m < 0:
+        raise ValueError(f"voxel_m cannot be negative, as {voxel_m} is")
+    voxel_m = voxel_m or VOXEL * keyframe_map.view_depth_m
     ids = [keyframe.id for keyframe in keyframe_map.keyframes if keyframe.has_depth]
     chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(len(ids), max_keyframes)).astype(int)]
     voxels, pending = np.zeros((0, 8)), []

@@ -16,7 +16,7 @@ from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 
-def export_ply(keyframe_map: KeyframeMap, path: str | Path, voxel_m: float = 0.03) -> int:
+def export_ply(keyframe_map: KeyframeMap, path: str | Path, voxel_m: float = 0.0) -> int:
     """Write the map's surface as a binary PLY cloud; returns the number of points.
 
     Raises:
@@ -46,7 +46,7 @@ def write_ply(path: Path, points: NDArray[np.float32], colours: NDArray[np.uint8
         raise MapError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def export_colmap(keyframe_map: KeyframeMap, folder: str | Path, voxel_m: float = 0.05) -> None:
+def export_colmap(keyframe_map: KeyframeMap, folder: str | Path, voxel_m: float = 0.0) -> None:
     """Write cameras.txt, images.txt, points3D.txt and the images in COLMAP's text format.
 
     Raises:

@@ -19,7 +19,7 @@ class Keyframe:
         camera: calibration of its image.
         map_T_camera: (4, 4) camera optical frame -> map frame, metres.
         stamp_ns: when it was taken, nanoseconds.
-        has_depth: whether the map holds a depth image for it.
+        has_depth: whether the map knows how far away something in it is: a depth image, or triangulated points.
     """
 
     id: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,10 +16,19 @@ from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
-from mast3r_ros.mapping.blob import IMAGE_FORMATS, decode_depth, decode_image, encode_depth, encode_image
+from mast3r_ros.mapping.blob import (
+    IMAGE_FORMATS,
+    decode_depth,
+    decode_image,
+    decode_points,
+    drawn,
+    encode_depth,
+    encode_image,
+    encode_points,
+)
 from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
-from mast3r_ros.mapping.overlap import TYPICAL_DEPTH_M, view_overlap
+from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
 from mast3r_ros.matching.base import Features, Matcher
@@ -58,8 +67,7 @@ class KeyframeMap:
         self._image_format = image_format
         self._entries: dict[str, Entry] = {}
         self._cameras: dict[tuple, Camera] = {}
-        self._poses: tuple[list[str], NDArray[np.float64]] | None = None  # ids and (N, 4, 4), when needed
-        self._scene_depth_m: float | None = None
+        self._views: _Views | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
@@ -86,12 +94,20 @@ class KeyframeMap:
 
     @property
     def scene_depth_m(self) -> float:
-        """Median distance of what the keyframes see, metres; a typical room's where no depth is known."""
-        with self._lock:
-            if self._scene_depth_m is None:
-                medians = [e.depth_median_m for e in self._entries.values() if np.isfinite(e.depth_median_m)]
-                self._scene_depth_m = float(np.median(medians)) if medians else TYPICAL_DEPTH_M
-            return self._scene_depth_m
+        """Median distance of what the keyframes see, metres; NaN where no depth is known."""
+        return self._seen_views().scene_depth_m
+
+    @property
+    def view_depth_m(self) -> float:
+        """The same; where no depth is known, what the spacing of the keyframes suggests."""
+        depths = self._seen_views().depths
+        return float(np.median(depths)) if len(depths) else 1.0
+
+    def typical_depth(self, ids: Collection[str]) -> float:
+        """Median of how far away what some keyframes see is, metres, each by its own depth; NaN where none is known."""
+        medians = np.array([self._entry(id).depth_median_m for id in ids])
+        known = medians[np.isfinite(medians)]
+        return float(np.median(known)) if len(known) else self.scene_depth_m
 
     def add(self, posed: PosedFrame, id: str | None = None) -> Keyframe:
         """Append a keyframe.
@@ -123,25 +139,41 @@ class KeyframeMap:
             self._put(Entry(keyframe, image, depth, median))
         return keyframe
 
+    def set_points(self, id: str, xy: NDArray[np.floating], depth: NDArray[np.floating]) -> Keyframe:
+        """Give a keyframe points instead of the depth that it has: pixels (N, 2) and distances (N,), metres."""
+        entry, known = self._entry(id), np.asarray(depth, dtype=np.float64)
+        if not len(known) or not valid_depth(known).all() or not np.isfinite(xy).all():
+            raise MapError(f"keyframe '{id}': points need finite pixels and positive depths")
+        keyframe = replace(entry.keyframe, has_depth=True)
+        points, median = encode_points(xy, known), float(np.median(known))
+        with self._lock:
+            self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
+        return keyframe
+
     def set_depth(self, id: str, depth: NDArray[np.floating]) -> Keyframe:
-        """Give a keyframe another depth image, (H, W) metres, e.g. a triangulated one; its features are made anew."""
+        """Give a keyframe another depth image, (H, W) metres; its features are made anew."""
         entry = self._entry(id)
         if depth.shape != (entry.keyframe.camera.height, entry.keyframe.camera.width):
             raise MapError(f"keyframe '{id}': depth of shape {depth.shape} does not fit its image")
         keyframe = replace(entry.keyframe, has_depth=True)
         with self._lock:
-            self._put(replace(entry, keyframe=keyframe, depth=encode_depth(depth), depth_median_m=_median_depth(depth)))
+            blob, median = encode_depth(depth), _median_depth(depth)
+            self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
         return keyframe
 
     def frame(self, id: str) -> Frame:
-        """Image, depth and calibration of a keyframe, read and checked.
+        """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
 
         Raises:
             MapError: if the id is unknown, or a file is missing, changed or damaged.
         """
         entry = self._entry(id)
         camera = entry.keyframe.camera
-        depth = None if entry.depth is None else decode_depth(entry.depth, camera)
+        depth = None
+        if entry.depth is not None:
+            depth = decode_depth(entry.depth, camera)
+        elif entry.points is not None:
+            depth = drawn(*decode_points(entry.points), camera)
         return Frame(decode_image(entry.image, camera), camera, entry.keyframe.stamp_ns, depth, id)
 
     # -- what matchers know ------------------------------------------------------------------------
@@ -252,12 +284,14 @@ class KeyframeMap:
             self._cache.warn_once(fresh, error)
 
     def _overlaps(self, map_T_camera: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
+        views = self._seen_views()
+        return views.ids, view_overlap(np.asarray(map_T_camera, dtype=np.float64), views.poses, views.depths)
+
+    def _seen_views(self) -> _Views:
         with self._lock:
-            if self._poses is None:
-                poses = [entry.keyframe.map_T_camera for entry in self._entries.values()]
-                self._poses = list(self._entries), np.stack(poses) if poses else np.zeros((0, 4, 4))
-            ids, map_T_keyframes = self._poses
-        return ids, view_overlap(np.asarray(map_T_camera, dtype=np.float64), map_T_keyframes, self.scene_depth_m)
+            if self._views is None:
+                self._views = _Views.of(self._entries.values())
+            return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
         """The appearance index of the keyframes of now. An index that was given out never changes."""
@@ -290,7 +324,7 @@ class KeyframeMap:
 
     def _put(self, entry: Entry) -> None:
         self._entries[entry.keyframe.id] = entry
-        self._poses = self._scene_depth_m = None
+        self._views = None
         self._revision += 1
 
     def _free_id(self) -> str:
@@ -301,6 +335,33 @@ class KeyframeMap:
 
     def _shared_camera(self, camera: Camera) -> Camera:
         return self._cameras.setdefault(_camera_key(camera), camera)
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Where keyframes stand and how far they see.
+
+    Attributes:
+        poses: (N, 4, 4) map_T_camera.
+        depths: (N,) typical distance of what each sees, metres: its own, else the map's, else told by their spacing.
+        scene_depth_m: the map's; NaN where no depth is known.
+    """
+
+    ids: list[str]
+    poses: NDArray[np.float64]
+    depths: NDArray[np.float64]
+    scene_depth_m: float
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> _Views:
+        """The views of a map."""
+        entries = list(entries)
+        poses = np.array([entry.keyframe.map_T_camera for entry in entries]).reshape(-1, 4, 4)
+        depths = np.array([entry.depth_median_m for entry in entries])
+        known = depths[np.isfinite(depths)]
+        scene = float(np.median(known)) if len(known) else float("nan")
+        depths = np.where(np.isfinite(depths), depths, scene if len(known) else assumed_depth(poses))
+        return cls([entry.keyframe.id for entry in entries], poses, depths, scene)
 
 
 def _camera_key(camera: Camera) -> tuple:
@@ -338,5 +399,6 @@ def _stored(entry: Entry, folder: Path) -> Entry:
     """The same entry after a save: pixels in the folder, not in memory."""
     id = entry.keyframe.id
     image = replace(entry.image, data=None, path=folder / "images" / f"{id}.{entry.image.suffix}")
-    depth = entry.depth and replace(entry.depth, data=None, path=folder / "depth" / f"{id}.png")
-    return replace(entry, image=image, depth=depth)
+    depth = entry.depth and replace(entry.depth, data=None, path=folder / "depth" / f"{id}.{entry.depth.suffix}")
+    points = entry.points and replace(entry.points, data=None, path=folder / "points" / f"{id}.safetensors")
+    return replace(entry, image=image, depth=depth, points=points)

@@ -69,15 +69,28 @@ class LocalFeatures:
     def __init__(self, keyframe_map: KeyframeMap, features: int = FEATURES) -> None:
         self._map, self._features = keyframe_map, features
         self._described: dict[str, tuple[View, NDArray[np.float32]]] = {}
+        self._matched: dict[tuple[str, str], NDArray[np.int32]] = {}
 
     def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
         """See :class:`Finder`."""
-        view, descriptors = self.describe(id)
-        observations = []
-        for other, theirs in map(self.describe, neighbours):
-            rows = mutual(descriptors, theirs)
-            observations.append(on_epipolar_lines(view, other, rows[:, 0], other.rays[rows[:, 1]]))
-        return view, observations
+        return self.view(id), [self.shared(id, other) for other in neighbours]
+
+    def view(self, id: str) -> View:
+        """Features of a keyframe."""
+        return self.describe(id)[0]
+
+    def descriptors(self, id: str) -> NDArray[np.float32]:
+        """(N, 128) RootSIFT of these features."""
+        return self.describe(id)[1]
+
+    def shared(self, id: str, other: str) -> Observations:
+        """Features of one keyframe found again in another, on their epipolar lines."""
+        pair = (id, other) if id < other else (other, id)
+        if pair not in self._matched:
+            self._matched[pair] = mutual(*map(self.descriptors, pair)).astype(np.int32)
+        mine, theirs = self._matched[pair].T if pair[0] == id else self._matched[pair].T[::-1]
+        view, partner = self.view(id), self.view(other)
+        return on_epipolar_lines(view, partner, mine.astype(np.int64), partner.rays[theirs])
 
     def describe(self, id: str) -> tuple[View, NDArray[np.float32]]:
         """A keyframe's features, and their descriptors (N, 128)."""

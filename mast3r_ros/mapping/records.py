@@ -14,7 +14,7 @@ import numpy as np
 from mast3r_ros.errors import CalibrationError, MapError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
-from mast3r_ros.mapping.blob import IMAGE_FORMATS, Blob
+from mast3r_ros.mapping.blob import DEPTH_FORMATS, IMAGE_FORMATS, Blob
 from mast3r_ros.mapping.keyframe import Keyframe
 
 #: Ids become file names, so nothing that could leave the map's folder or hide in it.
@@ -32,19 +32,22 @@ class Entry:
     Attributes:
         keyframe: pose and calibration.
         image: the encoded image.
-        depth: the encoded depth image, or None.
-        depth_median_m: median of the known depth, metres; NaN without depth.
+        depth: the encoded depth image of a sensor, or None.
+        points: encoded points that were triangulated, or None.
+        depth_median_m: median of the known depth, metres; NaN where none is known.
     """
 
     keyframe: Keyframe
     image: Blob
     depth: Blob | None = None
     depth_median_m: float = float("nan")
+    points: Blob | None = None
 
     @property
     def content_key(self) -> str:
         """Changes whenever the pixels or the depth change: caches are filed under it."""
-        return f"{self.image.sha256[:20]}-{self.depth.sha256[:20] if self.depth else 'none'}"
+        surface = self.depth or self.points
+        return f"{self.image.sha256[:20]}-{surface.sha256[:20] if surface else 'none'}"
 
 
 def valid_id(text: str) -> bool:
@@ -67,9 +70,15 @@ def to_line(entry: Entry, camera: str) -> bytes:
         "depth": None,
     }
     if entry.depth is not None:
-        median = round(entry.depth_median_m, 3) if np.isfinite(entry.depth_median_m) else None
-        record["depth"] = {"bytes": entry.depth.size, "sha256": entry.depth.sha256, "median_m": median}
+        record["depth"] = {"format": entry.depth.suffix, **_surface(entry.depth, entry.depth_median_m)}
+    elif entry.points is not None:
+        record["points"] = _surface(entry.points, entry.depth_median_m)
     return json.dumps(record).encode() + b"\n"
+
+
+def _surface(blob: Blob, median_m: float) -> dict[str, Any]:
+    median = float(f"{median_m:.6g}") if np.isfinite(median_m) else None
+    return {"bytes": blob.size, "sha256": blob.sha256, "median_m": median}
 
 
 def from_line(line: bytes, folder: Path, cameras: Mapping[str, Camera]) -> Entry:
@@ -87,18 +96,25 @@ def from_line(line: bytes, folder: Path, cameras: Mapping[str, Camera]) -> Entry
         raise ValueError(f"has an unusable id {id!r:.80}: letters, digits, '_', '-' and '.' only, no leading dot")
     if camera not in cameras:
         raise ValueError(f"names the camera {camera!r:.80}, which map.yaml does not have")
-    image, depth = _member(record, "image", dict), record.get("depth")
+    image, depth, points = _member(record, "image", dict), record.get("depth"), record.get("points")
     suffix = _member(image, "format", str)
     if suffix not in IMAGE_FORMATS:
         raise ValueError(f"has an unknown image format {suffix!r:.20}: it must be {' or '.join(IMAGE_FORMATS)}")
     stamp = _member(record, "stamp_ns", int)
     pose = _pose(_member(record, "pose", dict))
-    entry_depth, median = None, float("nan")
+    entry_depth = entry_points = None
+    median = float("nan")
     if depth is not None:
-        entry_depth = _blob(depth, folder / "depth" / f"{id}.png")
+        kind = depth.get("format", "png") if isinstance(depth, dict) else "png"  # format 1 had no other
+        if kind not in DEPTH_FORMATS:
+            raise ValueError(f"has an unknown depth format {kind!r:.20}: it must be {' or '.join(DEPTH_FORMATS)}")
+        entry_depth = _blob(depth, folder / "depth" / f"{id}.{kind}")
         median = float(depth.get("median_m") or "nan")
-    keyframe = Keyframe(id, cameras[camera], pose, stamp, entry_depth is not None)
-    return Entry(keyframe, _blob(image, folder / "images" / f"{id}.{suffix}"), entry_depth, median)
+    elif points is not None:
+        entry_points = _blob(points, folder / "points" / f"{id}.safetensors")
+        median = float(points.get("median_m") or "nan")
+    keyframe = Keyframe(id, cameras[camera], pose, stamp, entry_depth is not None or entry_points is not None)
+    return Entry(keyframe, _blob(image, folder / "images" / f"{id}.{suffix}"), entry_depth, median, entry_points)
 
 
 def camera_to_dict(camera: Camera) -> dict[str, Any]:

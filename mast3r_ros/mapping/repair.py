@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mast3r_ros.errors import MapError
-from mast3r_ros.frames import Camera
-from mast3r_ros.mapping.blob import Blob, decode_depth, decode_image
+from mast3r_ros.mapping.blob import Blob, decode_depth, decode_image, decode_points
 from mast3r_ros.mapping.feature_cache import FeatureCache
 from mast3r_ros.mapping.records import Entry
 from mast3r_ros.mapping.storage import BadLine, read_header, read_lines, write_map
@@ -70,22 +70,24 @@ def _mended(entry: Entry, report: RepairReport) -> Entry | None:
     except MapError as error:
         report.dropped[id] = str(error)
         return None
-    depth = _mended_depth(entry.depth, camera)
-    if entry.depth is not None and depth is None:
+    depth = _mended_surface(entry.depth, lambda blob: decode_depth(blob, camera))
+    points = _mended_surface(entry.points, decode_points)
+    known = depth is not None or points is not None
+    mended = replace(entry, keyframe=replace(entry.keyframe, has_depth=known), image=image, depth=depth, points=points)
+    if entry.keyframe.has_depth and not known:
         report.without_depth.append(id)
-    elif (image.sha256, depth and depth.sha256) != (entry.image.sha256, entry.depth and entry.depth.sha256):
+        return replace(mended, depth_median_m=float("nan"))
+    if mended.content_key != entry.content_key:
         report.updated.append(id)
-    median = entry.depth_median_m if depth is not None else float("nan")
-    keyframe = replace(entry.keyframe, has_depth=depth is not None)
-    return replace(entry, keyframe=keyframe, image=image, depth=depth, depth_median_m=median)
+    return mended
 
 
-def _mended_depth(depth: Blob | None, camera: Camera) -> Blob | None:
-    if depth is None:
+def _mended_surface(blob: Blob | None, decode: Callable[[Blob], object]) -> Blob | None:
+    if blob is None:
         return None
     try:
-        mended = _as_it_is(depth)
-        decode_depth(mended, camera)
+        mended = _as_it_is(blob)
+        decode(mended)
     except MapError:
         return None
     return mended

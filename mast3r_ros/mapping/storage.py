@@ -3,9 +3,13 @@
     map.yaml            format version, frame id, cameras, provenance, checksum of keyframes.jsonl
     keyframes.jsonl     one keyframe per line: id, stamp, camera, pose, checksums
     images/<id>.jpg     or .png
-    depth/<id>.png      16 bits, millimetres, 0 where unknown
+    depth/<id>.png      of a sensor: 16 bits, millimetres, 0 where unknown; .tiff with floats in metres where that
+                        does not reach far enough, or rounds too much
+    points/<id>.safetensors  triangulated: pixels xy (N, 2) and depth (N,) along the axis in metres, float32
     features/           what matchers know of the keyframes; a cache that may be deleted
     retrieval/          appearance indexes; a cache too
+
+Format 1 had no points (they were drawn into depth/<id>.png); it is read, and saved as format 2.
 
 Every limit here is far beyond any real map; it keeps a damaged or hostile file from eating the memory.
 """
@@ -29,12 +33,12 @@ from mast3r_ros.mapping.atomic import link_or_copy, recover, replacing, write_sy
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, from_line, map_error, to_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_LINE_BYTES = 16 * 2**10
 MAX_KEYFRAMES = 2_000_000
 #: What belongs to the format; anything else in the folder is a person's and travels along.
-OWN_FILES = ("map.yaml", "keyframes.jsonl", "images", "depth", "features", "retrieval")
+OWN_FILES = ("map.yaml", "keyframes.jsonl", "images", "depth", "points", "features", "retrieval")
 
 
 @dataclass
@@ -162,10 +166,11 @@ def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[En
     lines = []
     (fresh / "images").mkdir()
     (fresh / "depth").mkdir()
+    (fresh / "points").mkdir()
     for entry in entries:
         names.setdefault(id(entry.keyframe.camera), f"camera_{len(names)}")
         lines.append(to_line(entry, names[id(entry.keyframe.camera)]))
-        for kind, blob in (("images", entry.image), ("depth", entry.depth)):
+        for kind, blob in (("images", entry.image), ("depth", entry.depth), ("points", entry.points)):
             if blob is None:
                 continue
             target = fresh / kind / f"{entry.keyframe.id}.{blob.suffix}"
@@ -233,7 +238,7 @@ def _pose_noise(record: Any) -> PoseNoise | None:
     try:
         # Maps of earlier versions have the first two only.
         noise = PoseNoise(**{**asdict(PoseNoise(math.nan, math.nan)), **record})
-        fits = 0 <= noise.position_m < 100 and 0 <= noise.rotation_rad < 4
+        fits = 0 <= noise.position_m < math.inf and 0 <= noise.rotation_rad < 4
         fits &= 0 < noise.match_scale < 1e4 and 0 <= noise.found_elsewhere <= 1
     except TypeError:
         raise ValueError(f"pose_noise needs numbers called {', '.join(PoseNoise.__annotations__)}") from None
@@ -245,7 +250,7 @@ def _pose_noise(record: Any) -> PoseNoise | None:
 def _check_files(folder: Path, entries: Any) -> None:
     """Every image is there with its size; its checksum is compared when it is first read."""
     for entry in entries:
-        for blob in (entry.image, entry.depth):
+        for blob in (entry.image, entry.depth, entry.points):
             if blob is None:
                 continue
             try:

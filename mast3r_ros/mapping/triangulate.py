@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, NetworkPixels, Observations, View, homogeneous
+from mast3r_ros.mapping.shared_views import PARALLAX_DEG, SharedViews
 from mast3r_ros.matching.base import Matcher, PixelMatcher
 
-#: Neighbours each keyframe is matched with, and how far apart two views must be to be worth it (in scene depths).
-NEIGHBOURS, LEAST_BASELINE = 6, 0.03
+#: Neighbours each keyframe is triangulated with.
+NEIGHBOURS = 8
 #: A point may be off its observation by this much, in pixels of the images that were matched.
 REPROJECTION_PX = 2.0
-#: Rays that meet at less than this say nothing about depth, degrees.
-PARALLAX_DEG = 1.5
-#: Each point is written to a square of this half width, pixels: matchers look depth up near their features.
-HALF_WIDTH = 1
 
 
 def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None = None) -> dict[str, int]:
-    """Give every keyframe without depth a sparse depth image.
+    """Give every keyframe without depth the points that it shares with others.
 
     Args:
         matcher: finds the same points in other keyframes, where it can do that without knowing any depth (a network);
@@ -35,41 +32,31 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
         the number of points by keyframe id; keyframes that have depth already are left alone and not listed.
     """
     wanted = [keyframe.id for keyframe in keyframe_map.keyframes if not keyframe.has_depth]
-    finder: Finder = LocalFeatures(keyframe_map)
-    if isinstance(matcher, PixelMatcher):
-        finder = NetworkPixels(keyframe_map, matcher)
-    depths, found = {}, {}
+    if not wanted:
+        return {}
+    local = LocalFeatures(keyframe_map)
+    shared = SharedViews(keyframe_map, local)
+    network = isinstance(matcher, PixelMatcher)
+    finder: Finder = NetworkPixels(keyframe_map, matcher) if isinstance(matcher, PixelMatcher) else local
+    found = {}
     for id in wanted:
-        depths[id], found[id] = _sparse_depth(*finder(id, _neighbours(keyframe_map, id)))
-    # Set at the end: new depth makes features out of date, and the finder still needs them.
-    for id, count in found.items():
-        if count:
-            keyframe_map.set_depth(id, depths[id])
-    return found
+        # A network sees what SIFT does not, so it is shown views in which SIFT finds nothing as well.
+        view, observations = finder(id, shared.neighbours(id, NEIGHBOURS, fill=network))
+        features, depth = _points(view, observations)
+        found[id] = view.xy[features], depth
+    # Set at the end: points make features out of date, and the finder still needs them.
+    for id, (xy, depth) in found.items():
+        if len(depth):
+            keyframe_map.set_points(id, xy, depth)
+    return {id: len(depth) for id, (_, depth) in found.items()}
 
 
-def _neighbours(keyframe_map: KeyframeMap, id: str) -> list[str]:
-    """Keyframes that probably see the same surface from a place far enough away."""
-    pose = keyframe_map[id].map_T_camera
-    least = LEAST_BASELINE * keyframe_map.scene_depth_m
-    near = keyframe_map.retrieve_near(pose, 5 * NEIGHBOURS)
-    apart = [n for n in near if np.linalg.norm(keyframe_map[n].map_T_camera[:3, 3] - pose[:3, 3]) > least]
-    return apart[:NEIGHBOURS]
-
-
-def _sparse_depth(view: View, observations: list[Observations]) -> tuple[NDArray[np.float32], int]:
-    """Depth image (H, W) of one view, metres, 0 where unknown, and the number of points in it."""
-    depth = np.zeros((view.camera.height, view.camera.width), np.float32)
+def _points(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:
+    """Features (M,) of a view with a trustworthy point, and its depth (M,), metres."""
     observations = [seen for seen in observations if len(seen.feature)]
     if not observations:
-        return depth, 0
-    features, z = _triangulated(view, observations)
-    centre = np.rint(view.xy[features]).astype(int)
-    for order in np.argsort(-z):  # the nearest last: it wins a pixel
-        u, v = centre[order]
-        rows = slice(max(0, v - HALF_WIDTH), v + HALF_WIDTH + 1)
-        depth[rows, max(0, u - HALF_WIDTH) : u + HALF_WIDTH + 1] = z[order]
-    return depth, len(features)
+        return np.zeros(0, np.int64), np.zeros(0)
+    return _triangulated(view, observations)
 
 
 def _triangulated(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:

@@ -25,10 +25,13 @@ PAPER, INK, KEYFRAME = "#f7f6f2", "#2b2d33", "#3d5a80"
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#6a4c93")
 #: Cameras mostly stand upright; within this angle of the map's z axis, z is up, degrees.
 UPRIGHT_DEG = 30.0
-#: What is this much higher than any camera is ceiling and would hide the room, metres.
-HEADROOM_M = 0.4
-#: Width of the picture; the cells that the surface is drawn in, and how many may lie along its longer side.
-WIDTH_IN, FINEST_CELL_M, MOST_CELLS = 10.0, 0.01, 700
+#: What is this much higher than any camera is ceiling and would hide the room, in scene depths.
+HEADROOM = 0.16
+#: Least margin around what is shown, in scene depths.
+MARGIN = 0.12
+#: Width of the picture; the cells that the surface is drawn in (scene depths), and how many may lie along its longer
+#: side.
+WIDTH_IN, FINEST_CELL, MOST_CELLS = 10.0, 0.004, 700
 #: Depth pixels to read in all.
 PIXELS = 8_000_000
 
@@ -64,15 +67,17 @@ def draw_plan_view(
     axes_of_sight = np.stack([keyframe.map_T_camera[:3, 2] for keyframe in keyframe_map.keyframes])
     plan_T_map = plan_rotation(keyframe_map)
     pixels = int(np.clip(PIXELS / len(centres), 40_000, 300_000))
-    points, colours = map_cloud(keyframe_map, FINEST_CELL_M, max_points=5_000_000, pixels_per_keyframe=pixels)
+    depth = keyframe_map.view_depth_m
+    finest_m = FINEST_CELL * depth
+    points, colours = map_cloud(keyframe_map, finest_m, max_points=5_000_000, pixels_per_keyframe=pixels)
     points = points @ plan_T_map.T
     ways = [np.asarray(way.positions, dtype=np.float64).reshape(-1, 3) @ plan_T_map.T for way in trajectories]
-    below = points[:, 2] < (centres @ plan_T_map.T)[:, 2].max() + HEADROOM_M
-    low, high = _extent(points[below, :2], np.concatenate([centres @ plan_T_map.T, *ways])[:, :2])
+    below = points[:, 2] < (centres @ plan_T_map.T)[:, 2].max() + HEADROOM * depth
+    low, high = _extent(points[below, :2], np.concatenate([centres @ plan_T_map.T, *ways])[:, :2], MARGIN * depth)
     figure = Figure(figsize=(WIDTH_IN, _height(low, high)), facecolor=PAPER)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.96 - (0.05 if title else 0)))
-    _draw_surface(axes, points[below], colours[below], low, high)
+    _draw_surface(axes, points[below], colours[below], low, high, finest_m)
     _draw_keyframes(axes, centres @ plan_T_map.T, axes_of_sight @ plan_T_map.T, high - low)
     for number, (way, xyz) in enumerate(zip(trajectories, ways, strict=True)):
         _draw_way(axes, way, xyz, COLOURS[number % len(COLOURS)])
@@ -93,7 +98,7 @@ def plan_rotation(keyframe_map: KeyframeMap) -> Array:
     up = _up(poses[:, :3, :3])
     if up[2] > np.cos(np.radians(UPRIGHT_DEG)):
         return np.eye(3)
-    spots = poses[:, :3, 3] + 2 * poses[:, :3, 2]
+    spots = poses[:, :3, 3] + 0.8 * keyframe_map.view_depth_m * poses[:, :3, 2]
     spread = (spots - spots.mean(axis=0)) @ (np.eye(3) - np.outer(up, up))
     _, _, directions = np.linalg.svd(spread, full_matrices=False)
     across = directions[0] - up * (directions[0] @ up)
@@ -117,14 +122,14 @@ def _up(rotations: Array) -> Array:
     return up if up @ tops > 0 else -up
 
 
-def _extent(surface: Array, cameras: Array) -> tuple[Array, Array]:
+def _extent(surface: Array, cameras: Array, margin_m: float) -> tuple[Array, Array]:
     """Corners (2,) of what to show: all cameras, and the surface without its far strays."""
     cameras = cameras[np.isfinite(cameras).all(axis=1)]
     low, high = cameras.min(axis=0), cameras.max(axis=0)
     if len(surface):
         low = np.minimum(low, np.quantile(surface, 0.003, axis=0))
         high = np.maximum(high, np.quantile(surface, 0.997, axis=0))
-    margin = max(0.3, 0.04 * float((high - low).max()))
+    margin = max(margin_m, 0.04 * float((high - low).max()))
     return low - margin, high + margin
 
 
@@ -132,9 +137,11 @@ def _height(low: Array, high: Array) -> float:
     return float(np.clip(WIDTH_IN * (high - low)[1] / (high - low)[0], 0.4 * WIDTH_IN, 1.6 * WIDTH_IN))
 
 
-def _draw_surface(axes: Axes, points: Array, colours: NDArray[np.uint8], low: Array, high: Array) -> None:
+def _draw_surface(
+    axes: Axes, points: Array, colours: NDArray[np.uint8], low: Array, high: Array, finest_m: float
+) -> None:
     """The highest point of each cell gives its colour; small holes between samples are closed."""
-    cell = max(FINEST_CELL_M, float((high - low).max()) / MOST_CELLS)
+    cell = max(finest_m, float((high - low).max()) / MOST_CELLS)
     size = np.maximum(1, np.ceil((high - low) / cell).astype(int))
     column, row = np.floor((points[:, :2] - low) / cell).astype(int).T
     inside = (column >= 0) & (row >= 0) & (column < size[0]) & (row < size[1])
@@ -185,7 +192,8 @@ def _finish(axes: Axes, low: Array, high: Array, caption: str, title: str) -> No
     axes.set_aspect("equal")
     axes.set_axis_off()
     span = high - low
-    bar = next(length for length in (50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if length < 0.3 * span[0] or length == 0.1)
+    decade = 10.0 ** np.floor(np.log10(0.3 * span[0]))
+    bar = decade * max(n for n in (1, 2, 5) if n * decade <= 0.3 * span[0])
     x, y = low[0] + 0.03 * span.max(), low[1] + 0.03 * span.max()
     axes.plot([x, x + bar], [y, y], color="white", linewidth=6, solid_capstyle="butt", zorder=6)
     axes.plot([x, x + bar], [y, y], color=INK, linewidth=3, solid_capstyle="butt", zorder=7)

@@ -52,6 +52,7 @@ def to_message(name: str, estimate: PoseEstimate, timings_ms: Mapping[str, float
         "confidence": f"{estimate.confidence:.4f}",
         "depth check": estimate.evidence.depth_check.value,
     }
+    values |= {key: f"{value:.6g}" for key, value in estimate.bounds.items()}
     values |= {EVIDENCE + key: f"{value:.6g}" for key, value in asdict(estimate.evidence).items()}
     values |= {LATENCY + stage: f"{ms:.3f}" for stage, ms in timings_ms.items()}
     level = DiagnosticStatus.OK if estimate.localized else DiagnosticStatus.WARN

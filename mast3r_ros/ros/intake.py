@@ -111,7 +111,7 @@ class Intake:
         info = self._info_for(message.header.frame_id, info_frame, info_wait_s)
         camera = None if info is None else self._calibration(info, image.shape[1], image.shape[0], rectified)
         depth = self._depth_of(message, camera, (image.shape[0], image.shape[1]), round(depth_slop_s * 1e9))
-        return Frame(image, camera, arrival.stamp_ns, depth)
+        return Frame(image, camera, arrival.stamp_ns, depth, camera_name=message.header.frame_id)
 
     def _info_for(self, image_frame: str, info_frame: str, wait_s: float) -> CameraInfo | None:
         """The newest camera_info, if it is of the images' camera; None, with a word, where there is none."""

@@ -188,6 +188,8 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self.get_logger().info(
             f"map {p.map}: {len(keyframe_map)} keyframes, matcher {matcher.name} ({matcher.signature}), {took:.1f} s"
         )
+        for sentence in settings.deprecated:
+            self.get_logger().warning(sentence)
         return relocalizer
 
     def _progress(self, started: float) -> Callable[[int, int], None]:

@@ -82,6 +82,11 @@ class PosedImages(FrameList):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What poses.txt calls the images, in its order."""
+        return tuple(entry.name for entry in self._entries)
+
     def read(self, index: int) -> PosedFrame:
         """One image with its pose."""
         entry = self._entries[index]

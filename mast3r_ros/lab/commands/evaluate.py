@@ -14,6 +14,7 @@ from mast3r_ros.lab.commands import (
     evaluate_compare,
     evaluate_mapfree,
     evaluate_pairs,
+    evaluate_photos,
     evaluate_queries,
     evaluate_scenes,
     evaluate_stress,
@@ -26,6 +27,7 @@ app.command("twelvescenes")(evaluate_scenes.scene)
 app.command()(evaluate_scenes.tum)
 app.command()(evaluate_mapfree.mapfree)
 app.command()(evaluate_pairs.pairs)
+app.command()(evaluate_photos.photos)
 app.command()(evaluate_queries.queries)
 app.command()(evaluate_cloud.cloud)
 app.command()(evaluate_bag.bag)

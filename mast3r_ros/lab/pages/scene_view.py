@@ -15,7 +15,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.lab.pages.rerun_recording import frustum
 from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.pictures.plan_view import HEADROOM_M, plan_rotation
+from mast3r_ros.pictures.plan_view import HEADROOM, plan_rotation
 
 Array = NDArray[np.float64]
 RGB = tuple[int, int, int]
@@ -62,7 +62,7 @@ def draw_scene(
         raise MapError("the map knows no surface (no keyframe has depth), so there is nothing to draw")
     points = se3.apply(plan_T_map, points)
     poses = np.stack([plan_T_map @ keyframe.map_T_camera for keyframe in keyframe_map.keyframes])
-    points, colours = _opened(points, colours, poses, azimuth_deg)
+    points, colours = _opened(points, colours, poses, azimuth_deg, HEADROOM * keyframe_map.view_depth_m)
     lens, viewer_T_plan = _viewer(points, width * OVERSAMPLING, height * OVERSAMPLING, azimuth_deg, elevation_deg)
     canvas, depth = _splat(points, colours, lens, viewer_T_plan)
     edges = np.concatenate([frustum(pose, 0.1) for pose in poses])
@@ -76,11 +76,11 @@ def draw_scene(
 
 
 def _opened(
-    points: Array, colours: NDArray[np.uint8], poses: Array, azimuth_deg: float
+    points: Array, colours: NDArray[np.uint8], poses: Array, azimuth_deg: float, headroom_m: float
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Without the ceiling and the walls between the viewer and the room, which would hide everything."""
     low, high = np.quantile(points, [0.002, 0.998], axis=0)
-    keep = (points[:, 2] < poses[:, 2, 3].max() + 2 * HEADROOM_M) & (points > low - 0.05).all(axis=1)
+    keep = (points[:, 2] < poses[:, 2, 3].max() + 2 * headroom_m) & (points > low - 0.05).all(axis=1)
     keep &= (points < high + 0.05).all(axis=1)
     towards = np.array([np.cos(np.radians(azimuth_deg)), np.sin(np.radians(azimuth_deg))])
     for axis in (0, 1):

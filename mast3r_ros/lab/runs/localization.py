@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,6 +97,8 @@ def evaluate_localization(
     name: str = "localization",
     settings: dict[str, Any] | None = None,
     watch: Watch | None = None,
+    negatives: Iterable[Frame] = (),
+    unit_m: float = 1.0,
 ) -> Evaluation:
     """Localize every query and compare with its pose.
 
@@ -104,10 +107,13 @@ def evaluate_localization(
         queries: frames with their true pose, or without where nobody knows it. Their depth is seen by verification:
             leave it out to test without.
         watch: is shown every result, for progress and pictures.
+        negatives: frames that show nothing of the map, asked after the queries.
+        unit_m: metres of the map for each metre that limits are stated in.
     """
     viewpoints = Viewpoints(localizer.map)
     evaluation = Evaluation(name, settings=dict(settings or {}), map_fingerprint=viewpoints.fingerprint)
-    for number, query in enumerate(queries):
+    asked = chain(((query, False) for query in queries), ((frame, True) for frame in negatives))
+    for number, (query, negative) in enumerate(asked):
         frame, truth = (query.frame, query.map_T_camera) if isinstance(query, PosedFrame) else (query, None)
         estimate = localizer.localize(frame)
         record = Record.of(
@@ -115,7 +121,10 @@ def evaluate_localization(
             frame.stamp_ns,
             estimate,
             truth,
+            group="negatives" if negative else "",
+            negative=negative,
             viewpoint=viewpoints.nearest(truth),
+            unit_m=unit_m,
         )
         evaluation.records.append(record)
         if watch is not None:

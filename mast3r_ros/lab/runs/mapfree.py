@@ -16,7 +16,7 @@ from mast3r_ros.io.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoint
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
+from mast3r_ros.localization.single_reference import photo_matcher, reference_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import DepthPredictor, Matcher
 
@@ -69,7 +69,7 @@ def _run_scene(
     keyframe_map = reference_map(reference, matcher)
     matcher = photo_matcher(matcher, reference)
     keyframe_map.prepare(matcher)
-    localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=1, gates=SINGLE_REFERENCE_GATES))
+    localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=1))
     truth = {pose.name: pose.world_T_camera for pose in scene.poses}
     records = []
     for done, name in enumerate(scene.queries, start=1):

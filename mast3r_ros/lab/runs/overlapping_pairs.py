@@ -20,7 +20,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.io.datasets import FrameList, Source
 from mast3r_ros.io.datasets.image_pairs import ImagePair, PairList, StoredImage, write_pair_list
 from mast3r_ros.mapping.blob import encode_image
-from mast3r_ros.mapping.overlap import view_overlap
+from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.matching.network_view import rectified, rectified_camera
 
 Array = NDArray[np.float64]
@@ -104,7 +104,8 @@ def make_pairs(
 def overlaps(view: _View, others: list[_View]) -> Array:
     """Share (N,) of one view's surface that others see too, 0 to 1; guessed from poses without depth."""
     if view.points is None or any(other.points is None for other in others):
-        return view_overlap(view.map_T_camera, np.array([other.map_T_camera for other in others]))
+        poses = np.array([other.map_T_camera for other in others])
+        return view_overlap(view.map_T_camera, poses, assumed_depth(np.concatenate([view.map_T_camera[None], poses])))
     return np.array([min(_seen(view, other), _seen(other, view)) for other in others])
 
 

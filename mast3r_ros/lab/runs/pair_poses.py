@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import EssentialSettings, RelativePose, solve_relative_pose
 from mast3r_ros.localization import Localizer, LocalizerSettings
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
+from mast3r_ros.localization.single_reference import photo_matcher, reference_map
 from mast3r_ros.matching.base import DepthPredictor, Features, Matcher
 from mast3r_ros.matching.two_images import TwoImageMatches, image_matches
 
@@ -110,7 +110,7 @@ class MetricFinder:
                 "network"
             )
         self.matcher = matcher
-        self.settings = replace(LocalizerSettings(), gates=SINGLE_REFERENCE_GATES)
+        self.settings = LocalizerSettings()
 
     def find(self, frame1: Frame, frame2: Frame) -> PairPose:
         """Pose between two calibrated frames."""

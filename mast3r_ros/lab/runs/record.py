@@ -36,6 +36,8 @@ class Record:
         group: condition or kind of negative that the query belongs to, where a run has several; else empty.
         negative: whether the map holds nothing of what the query shows, so that every accepted pose is wrong.
         viewpoint_m, viewpoint_deg, view_overlap: of the true pose beside the nearest keyframe, see :class:`Viewpoint`.
+        unit_m: metres of the map for each metre that limits are stated in: not 1 where a data set was made larger.
+        bounds: protection levels and alert limits by name, see :attr:`PoseEstimate.bounds`.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Record:
     viewpoint_m: float = math.nan
     viewpoint_deg: float = math.nan
     view_overlap: float = math.nan
+    unit_m: float = 1.0
+    bounds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -68,6 +72,7 @@ class Record:
         group: str = "",
         negative: bool = False,
         viewpoint: Viewpoint = Viewpoint(),
+        unit_m: float = 1.0,
     ) -> Record:
         """The record of an estimate."""
         return cls(
@@ -87,6 +92,8 @@ class Record:
             group,
             negative,
             *viewpoint,
+            unit_m=unit_m,
+            bounds=estimate.bounds,
         )
 
     @property
@@ -97,9 +104,24 @@ class Record:
         return se3.pose_error(self.map_T_camera, self.truth)
 
     @property
+    def stated_error(self) -> tuple[float, float]:
+        """The error in the metres that limits are stated in, and degrees."""
+        metres, degrees = self.error
+        return metres / self.unit_m, degrees
+
+    @property
     def wrong(self) -> bool:
         """Accepted, but off by more than 25 cm or 10 degrees; or accepted where there is nothing to be found."""
-        return self.accepted and (self.negative or bool(metrics.is_wrong(*self.error)))
+        return self.accepted and (self.negative or bool(metrics.is_wrong(*self.stated_error)))
+
+    @property
+    def hazardous(self) -> bool:
+        """Answered with an error beyond the alert limit, so that somebody relies on it who must not."""
+        metres, degrees = self.error
+        beyond = metres > self.bounds.get("alert_limit_m", math.nan) or degrees > self.bounds.get(
+            "alert_limit_deg", math.nan
+        )
+        return self.accepted and (self.negative or beyond)
 
     @property
     def judged(self) -> bool:

@@ -35,11 +35,14 @@ def record_dict(record: Record) -> dict[str, Any]:
         focal_px=record.focal_px,
         evidence=record.evidence,
         timings_ms=record.timings_ms,
+        bounds=record.bounds,
     )
     if record.group:
         document["group"] = record.group
     if record.negative:
         document["negative"] = True
+    if record.unit_m != 1:
+        document["unit_m"] = record.unit_m
     if record.truth is not None:
         document["translation_error_m"], document["rotation_error_deg"] = record.error
         document["true_map_T_camera"] = pose_dict(record.truth)
@@ -70,6 +73,8 @@ def record_of(document: dict[str, Any]) -> Record:
         _number(document.get("viewpoint_m")),
         _number(document.get("viewpoint_deg")),
         _number(document.get("view_overlap")),
+        float(document.get("unit_m", 1.0)),
+        {name: _number(value) for name, value in document.get("protection", {}).items()},
     )
 
 

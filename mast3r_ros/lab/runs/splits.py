@@ -62,6 +62,8 @@ def evaluate_split(
     *,
     name: str,
     about: dict[str, Any] | None = None,
+    negatives: Queries | None = None,
+    unit_m: float = 1.0,
 ) -> tuple[Evaluation, list[Picture]]:
     """Localize queries in a map.
 
@@ -69,6 +71,8 @@ def evaluate_split(
         queries: opened with depth only where ``settings.query_depth`` says so.
         name: what is evaluated, for people.
         about: goes into the evaluation's settings.
+        negatives: frames that show nothing of the map, asked after the queries.
+        unit_m: metres of the map for each metre that limits are stated in.
 
     Raises:
         DatasetError: for a query that cannot be read.
@@ -76,13 +80,13 @@ def evaluate_split(
     keyframe_map.prepare(matcher, lambda done, total: progress("describing keyframes", done, total))
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=settings.keyframes))
     gallery = Gallery(keyframe_map)
-    done = 0
+    done, total = 0, len(queries) + (len(negatives) if negatives is not None else 0)
 
     def watch(record: Record, frame: Frame, estimate: PoseEstimate) -> None:
         nonlocal done
         done += 1
         gallery.offer(record, frame, estimate)
-        progress("localizing", done, len(queries))
+        progress("localizing", done, total)
 
     evaluation = evaluate_localization(
         Tracker(localizer) if settings.tracking else localizer,
@@ -97,8 +101,15 @@ def evaluate_split(
             **asdict(settings),
         },
         watch=watch,
+        negatives=(frame_of(query) for query in negatives or ()),
+        unit_m=unit_m,
     )
     return evaluation, gallery.pictures()
+
+
+def frame_of(query: PosedFrame | Frame) -> Frame:
+    """A query without its pose."""
+    return query.frame if isinstance(query, PosedFrame) else query
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def figures_of(records: Sequence[Record]) -> dict[str, Any]:
         **_recall(records),
         **_trust(records),
         **_calibration(accepted),
+        "protection": _protection(records),
         "rejected": dict(Counter(record.reason for record in records if not record.accepted).most_common()),
         "translation_error_m": metrics.percentiles(metres, (50, 90, 95, 100)),
         "rotation_error_deg": metrics.percentiles(degrees, (50, 90, 95, 100)),
@@ -57,9 +58,15 @@ def figures_of(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def errors_of(records: Iterable[Record]) -> tuple[Array, Array]:
-    """Metres (N,) and degrees (N,) of records; NaN where unknown."""
-    table = np.array([record.error for record in records], dtype=np.float64).reshape(-1, 2)
+def errors_of(records: Iterable[Record], stated: bool = False) -> tuple[Array, Array]:
+    """Metres (N,) and degrees (N,) of records; NaN where unknown.
+
+    Args:
+        stated: in the metres that limits are stated in (see :class:`Record`), to be held against them.
+    """
+    table = np.array([record.stated_error if stated else record.error for record in records], dtype=np.float64).reshape(
+        -1, 2
+    )
     return table[:, 0], table[:, 1]
 
 
@@ -85,7 +92,7 @@ def breakdown(records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
 
 def _recall(records: Sequence[Record]) -> dict[str, Any]:
     known = [record for record in records if record.truth is not None and not record.negative]
-    metres, degrees = errors_of(record for record in known if record.accepted)
+    metres, degrees = errors_of((record for record in known if record.accepted), stated=True)
     shares = metrics.recall(metres, degrees, len(known))
     return {
         "recall": shares,
@@ -123,6 +130,29 @@ def _trust(records: Sequence[Record]) -> dict[str, Any]:
     return found
 
 
+def _protection(records: Sequence[Record]) -> dict[str, Any]:
+    """The promise (the risk that an error exceeds its protection level) and what came of it.
+
+    ``hmi`` counts hazardously misleading answers: errors beyond the alert limit without an alarm. ``available`` is the
+    share of the queries that were answered. ``beyond_level`` counts answers whose error exceeded its own level.
+    """
+    asked = [record for record in records if not record.negative]
+    limits = [record.bounds for record in records if math.isfinite(record.bounds.get("integrity_risk", math.nan))]
+    first = limits[0] if limits else {}
+    errors = [(*record.error, record.bounds) for record in asked if record.accepted]
+    return {
+        "integrity_risk": first.get("integrity_risk", math.nan),
+        "alert_limit_m": first.get("alert_limit_m", math.nan),
+        "alert_limit_deg": first.get("alert_limit_deg", math.nan),
+        "hmi": sum(record.hazardous for record in records),
+        "available": sum(record.accepted for record in asked) / len(asked) if asked else math.nan,
+        "beyond_level": sum(
+            metres > bounds.get("protection_m", math.nan) or degrees > bounds.get("protection_deg", math.nan)
+            for metres, degrees, bounds in errors
+        ),
+    }
+
+
 def _area(confidence: Array, wrong: NDArray[np.bool_]) -> dict[str, float]:
     return {"area": metrics.risk_coverage(confidence, wrong).area}
 
@@ -150,8 +180,9 @@ def _bins(
 
 def _row(records: Sequence[Record]) -> dict[str, Any]:
     known = [record for record in records if record.truth is not None and not record.negative]
-    metres, degrees = errors_of(record for record in records if record.accepted)
-    good = int(np.sum((metres <= HEADLINE[0]) & (degrees <= HEADLINE[1])))
+    accepted = [record for record in records if record.accepted]
+    metres, degrees = errors_of(accepted)
+    good = int(np.sum((errors_of(accepted, stated=True)[0] <= HEADLINE[0]) & (degrees <= HEADLINE[1])))
     return {
         "queries": len(records),
         "negatives": sum(record.negative for record in records),

@@ -40,7 +40,7 @@ class Viewpoints:
     def __init__(self, keyframe_map: KeyframeMap) -> None:
         keyframes = keyframe_map.keyframes
         self._poses = np.array([k.map_T_camera for k in keyframes]).reshape(-1, 4, 4)
-        self._depth_m = keyframe_map.scene_depth_m
+        self._depth_m = keyframe_map.view_depth_m
         self._ids = [keyframe.id for keyframe in keyframes]
 
     def nearest(self, map_T_camera: Array | None) -> Viewpoint:

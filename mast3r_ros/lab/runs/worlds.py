@@ -23,7 +23,7 @@ from mast3r_ros.lab.runs.world_pairs import WorldPair, first_room, world_pairs
 from mast3r_ros.lab.runs.worlds_summary import RIGHT_PX, worlds_figures
 from mast3r_ros.lab.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
-from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, reference_map
+from mast3r_ros.localization.single_reference import reference_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches, PixelMatches
 from mast3r_ros.matching.learned import NetworkMatcher
@@ -47,7 +47,7 @@ class WorldsSettings:
         rooms, pairs: how many.
         depth: whether the reference's depth is known; without it only networks can answer.
         width, height: of the pictures, pixels; by default twice those that the small network sees.
-        localizer: how queries are localized. The gates are those of `localize --reference`: there is one reference.
+        localizer: how queries are localized, as `localize --reference` does it: there is one reference.
     """
 
     seed: int = 0
@@ -56,7 +56,7 @@ class WorldsSettings:
     depth: bool = True
     width: int = 384
     height: int = 288
-    localizer: LocalizerSettings = field(default_factory=lambda: LocalizerSettings(gates=SINGLE_REFERENCE_GATES))
+    localizer: LocalizerSettings = field(default_factory=LocalizerSettings)
 
 
 #: Called with (pairs done, of how many).
