@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,7 +79,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def read_depth(path: Path, units_per_metre: float = 1000.0) -> NDArray[np.float32]:
     """16-bit depth image file -> (H, W) float32 metres, 0 where it holds 0 or 65535. Raises DatasetError."""
     try:
-        raw = decode_file(read_bytes(path), cv2.IMREAD_UNCHANGED)
+        raw = decode_file(read_bytes(path), STORED)
     except CodecError as error:
         raise DatasetError(f"{path}: {error}") from error
     if raw.ndim != 2 or raw.dtype != np.uint16:

@@ -116,7 +116,7 @@ def write_pictures(folder: Path, replay: Replay, keyframe_map: KeyframeMap, matc
     truth = [r.truth[:3, 3] for r in records if r.truth is not None]
     ways = [Trajectory(np.array(truth), "where the camera was", "#e0a030")] if truth else []
     draw_plan_view(keyframe_map, plan, [*ways, Trajectory(found, "where it was localized", FOUND_COLOUR, points=True)])
-    pictures = {"plan_view.jpg": cv2.imread(str(plan), cv2.IMREAD_COLOR_RGB)}
+    pictures = {"plan_view.jpg": read_picture(plan)}
     plan.unlink()
     line = np.array(truth) if truth else found
     pictures["scene.jpg"] = draw_scene(keyframe_map, [Way(line, (0, 121, 140))])
