@@ -46,7 +46,6 @@ setup(
         "click>=8.1.0",
         "rich>=13.0.0",
         "matplotlib>=3.5.1",
-        "setuptools>=59.6.0",
     ],
     extras_require={
         "test": ["pytest>=7,<9", "pytest-timeout"],

@@ -14,13 +14,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 distro=${DISTRO:-kilted}
 case $distro in
-    kilted) name=.venv ros=requirements/ros-kilted.txt lowest=10 highest=14 ;;
+    kilted) folder=.venv ros=requirements/ros-kilted.txt lowest=10 highest=14 ;;
     # numpy 1.26 has no wheels for later Pythons.
-    jazzy) name=.venv-jazzy ros=requirements/ros-jazzy.txt lowest=10 highest=12 ;;
-    humble) name=.venv-humble ros=requirements/ros-jazzy.txt lowest=10 highest=10 ;;
+    jazzy) folder=.venv-jazzy ros=requirements/ros-jazzy.txt lowest=10 highest=12 ;;
+    humble) folder=.venv-humble ros=requirements/ros-jazzy.txt lowest=10 highest=10 ;;
     *) echo "setup: DISTRO=$distro is not one of kilted (the default), jazzy, humble" >&2; exit 2 ;;
 esac
-venv=$root/$name
+venv=$root/$folder
 pythons="Python 3.$lowest to 3.$highest"
 [ "$lowest" != "$highest" ] || pythons="Python 3.$lowest"
 # The ROS wheels restart the interpreter with their library path once per process tree; a tree that began in
@@ -88,7 +88,7 @@ check_system() {
 
 make_venv() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
-    say "making $name with $("$python" --version)"
+    say "making $folder with $("$python" --version)"
     "$python" -m venv --clear "$venv"
 }
 
@@ -115,7 +115,7 @@ install_floors() {
 
 # tf2_msgs has no wheel. The virtual environment is a full CMake prefix, so rosidl generates it there.
 build_tf2_msgs() {
-    local build=$root/.cache/tf2_msgs$name
+    local build=$root/.cache/tf2_msgs$folder
     say "generating tf2_msgs"
     rm -rf "$build" && mkdir -p "$build"
     {
@@ -136,7 +136,7 @@ install_package() {
 
 check_environment() {
     "$venv/bin/python" -c 'import rclpy, tf2_msgs.msg, mast3r_ros' ||
-        die "the finished environment cannot import ROS 2: remove $name and run make setup again."
+        die "the finished environment cannot import ROS 2: remove $folder and run make setup again."
 }
 
 # stage NAME FUNCTION INPUT_FILES...: runs the function unless it finished before with the same inputs.
@@ -177,7 +177,7 @@ main() {
     stage package install_package setup.py setup.cfg package.xml "${data_files[@]}"
     if [ -n "$changed" ]; then
         check_environment
-        say "done: the command is $name/bin/mast3r_ros"
+        say "done: the command is $folder/bin/mast3r_ros"
     fi
 }
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.codec.depth import metres
 from mast3r_ros.codec.images import decode_compressed_image, decode_file
+from mast3r_ros.codec.picture_files import STORED
 from mast3r_ros.errors import CodecError, DatasetError
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.bags import open_bag
+from mast3r_ros.codec.picture_files import read_picture
 from mast3r_ros.errors import UserError
 from mast3r_ros.evaluation.gallery import Gallery, Picture
 from mast3r_ros.evaluation.live_summary import Traffic, live_summary

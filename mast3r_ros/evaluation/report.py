@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.codec.picture_files import read_picture
 from mast3r_ros.evaluation import plots
 from mast3r_ros.evaluation.gallery import Picture, length
 from mast3r_ros.evaluation.localization import Evaluation
