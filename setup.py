@@ -33,7 +33,7 @@ setup(
         "numpy>=1.21.5",
         "scipy>=1.8.0",
         "opencv-python-headless>=4.5.4.60",
-        "torch>=2.1.2",
+        "torch>=2.6.0",  # the first that reads a .pth without a way to run what is in it (weights_only)
         "poselib>=2.0.5",
         "faiss-cpu>=1.7.4",
         "safetensors>=0.4.0",

@@ -36,7 +36,6 @@ from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network import PointmapNetwork, Tokens
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.network.shipped import shipped_checkpoint
-from mast3r_ros.network.torch_versions import gpu_multiplies_bfloat16
 
 logger = logging.getLogger(__name__)
 
@@ -326,7 +325,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     """The type to compute in; auto takes bfloat16 where the hardware multiplies it, which float32 accumulates."""
     if name == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if gpu_multiplies_bfloat16() else torch.float16
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     if name not in DTYPES:
         raise MatcherError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from mast3r_ros.errors import CheckpointError, UserError
@@ -20,7 +21,6 @@ from mast3r_ros.mapping.atomic import write_replacing
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.network.initialise import random_network
-from mast3r_ros.network.torch_versions import eager, plain_attention
 from mast3r_ros.training import processes
 from mast3r_ros.training.config import OptimiserSettings, TrainConfig
 from mast3r_ros.training.criterion import Criterion
@@ -239,7 +239,7 @@ def one_step(config: TrainConfig, run: Run, batch: Batch, count: int) -> dict[st
 def _attention(network: PointmapNetwork) -> AbstractContextManager[None]:
     """A CPU's fused attention is several times slower backwards than plain products for a few hundred tokens."""
     if network.patch_embed.proj.weight.device.type == "cpu":
-        return plain_attention()
+        return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 
 
@@ -247,7 +247,7 @@ def _validated(config: TrainConfig, run: Run, held_out: list[HeldOutPair]) -> di
     """Validation of the averaged weights."""
     current = {name: p.detach().clone() for name, p in run.network.named_parameters()}
     _load(run.network, run.average.values)
-    with eager():  # what was compiled for training is of no use here
+    with torch.compiler.set_stance("force_eager"):  # what was compiled for training is of no use here
         amp, by_points = torch.bfloat16 if config.amp else None, not config.loss.matching
         figures = validate(run.network.eval(), held_out, amp, by_points)
     _load(run.network.train(), current)
