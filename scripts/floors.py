@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Print install_requires of setup.py with every floor turned into a pin, one a line: what the humble environment gets.
 
-    floors.py [NAME]    only that requirement
-    floors.py --without NAME
+floors.py [NAME]    only that requirement
+floors.py --without NAME
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 def floors(setup: Path) -> dict[str, str]:
     """Name -> version of every ``name>=version`` in install_requires."""
     tree = ast.parse(setup.read_text())
-    (listed,) = (k.value for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords if k.arg == "install_requires")
+    (listed,) = (
+        k.value for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords if k.arg == "install_requires"
+    )
     return dict(requirement.split(">=") for requirement in ast.literal_eval(listed))
 
 

@@ -21,12 +21,12 @@ from mast3r_ros.datasets import open_source
 from mast3r_ros.synthetic import recording
 
 folder = Path(sys.argv[1])
-small = recording.RecordingSettings(family="office", seed=1, width=320, height=240, mapping_s=12.0, mapping_hz=2)
+small = recording.RecordingSettings(family="office", seed=1, width=320, height=240, mapping_s=6.0, mapping_hz=2)
 recording.record_mapping(recording.demo_world(small), folder / "mapping.mcap", small)
 truth = {}
-frames = open_source(folder / "mapping.mcap")
-for number in (3, 11, 20):
-    posed = frames.read(number)
+frames = list(open_source(folder / "mapping.mcap"))
+for number in (3, 6, 9):
+    posed = frames[number]
     cv2.imwrite(str(folder / f"{number}.png"), posed.frame.image[..., ::-1])
     truth[f"{number}.png"] = posed.map_T_camera.tolist()
 (folder / "truth.json").write_text(json.dumps(truth))
@@ -63,6 +63,7 @@ def test_the_floors_are_plain_and_installed_exactly(floors: Path, repository: Pa
     assert [version.public for version in installed] == [version.public for version in stated.values()]
 
 
+@pytest.mark.timeout(600)  # five processes, each of which imports torch
 def test_a_map_is_built_and_images_are_localized_on_the_floors(floors: Path, tmp_path: Path) -> None:
     run(floors, "python", "-c", RECORD, tmp_path)
     built = run(floors, "mast3r_ros", "map", "build", tmp_path / "mapping.mcap", "-o", tmp_path / "map", "--json")
