@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec.depth import metres
 from mast3r_ros.io.codec.images import decode_compressed_image, decode_file
+from mast3r_ros.io.codec.picture_files import STORED
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -80,7 +80,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def read_depth(path: Path, units_per_metre: float = 1000.0) -> NDArray[np.float32]:
     """16-bit depth image file -> (H, W) float32 metres, 0 where it holds 0 or 65535. Raises DatasetError."""
     try:
-        raw = decode_file(read_bytes(path), cv2.IMREAD_UNCHANGED)
+        raw = decode_file(read_bytes(path), STORED)
     except CodecError as error:
         raise DatasetError(f"{path}: {error}") from error
     if raw.ndim != 2 or raw.dtype != np.uint16:
