@@ -2,7 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint format demo colcon clean
 
-PYTHON_BIN := .venv/bin
+# DISTRO=jazzy and DISTRO=humble take environments of their own, see scripts/setup.sh.
+export DISTRO ?= kilted
+PYTHON_BIN = $(if $(filter kilted,$(DISTRO)),.venv,.venv-$(DISTRO))/bin
 WITH_ROS := scripts/with_ros.sh
 # Much of the suite waits for messages and processes: two at once, each with a ROS domain of its own. 0: one, in line.
 WORKERS ?= 2
@@ -10,20 +12,22 @@ WORKERS ?= 2
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Make .venv with everything; does nothing when it is complete
+setup: ## Make .venv with everything (DISTRO=jazzy or humble: another one); does nothing when it is complete
 	@scripts/setup.sh
 
 demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=my_map [MATCHER=mast3r]
 	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)") $(if $(MATCHER),--matcher "$(MATCHER)")
 
-test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them), WORKERS=2 processes at once
+test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=2 processes at once
 	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile)
 
+lint: override DISTRO := kilted
 lint: setup ## ruff check, ruff format --check, mypy
 	@$(PYTHON_BIN)/ruff check .
 	@$(PYTHON_BIN)/ruff format --check .
 	@$(PYTHON_BIN)/mypy
 
+format: override DISTRO := kilted
 format: setup ## Let ruff format and tidy the code
 	@$(PYTHON_BIN)/ruff format .
 	@$(PYTHON_BIN)/ruff check --fix .
@@ -32,5 +36,5 @@ colcon: setup ## Build and test with colcon in a clean workspace, as a robot wou
 	@$(WITH_ROS) scripts/colcon_check.sh
 
 clean: ## Remove .venv, caches and everything generated
-	rm -rf .venv .cache build install log demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-jazzy .venv-humble .cache build install log demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -39,31 +39,32 @@ setup(
         (f"share/{PACKAGE}/config/train", sorted(glob("config/train/*.yaml"))),
     ],
     zip_safe=False,
-    # The ranges the package accepts; requirements.txt pins what it is tested with. On a robot numpy, scipy,
-    # OpenCV, Pillow, PyYAML and Matplotlib come from apt (package.xml), the others by requirements-robot.txt. ROS 2
-    # itself is not listed: it comes with the robot, or from requirements-ros.txt.
+    # Floors, each exactly as `make test DISTRO=humble` installs it and test/test_floors.py finds it. On a robot numpy,
+    # scipy, OpenCV, Pillow, PyYAML and Matplotlib come from apt (package.xml): the floors are Ubuntu 22.04's versions;
+    # the others come by requirements-robot.txt. ROS 2 itself is not listed: it comes with the robot, or from
+    # requirements/ros-*.txt.
     install_requires=[
-        "setuptools<80",  # PyTorch asks for any; colcon's commands need what 80 removed
-        "numpy>=1.21",
-        "scipy>=1.8",
-        "opencv-python-headless>=4.5.4,<5",
-        "torch>=2.1",
-        "poselib>=2.0.4",
+        "numpy>=1.21.5",
+        "scipy>=1.8.0",
+        "opencv-python-headless>=4.5.4.60",
+        "torch>=2.6.0",  # the first that reads a .pth without a way to run what is in it (weights_only)
+        "poselib>=2.0.5",
         "faiss-cpu>=1.7.4",
-        "safetensors>=0.4",
-        "pillow>=9.0",
-        "pyyaml>=5.4",
-        "rosbags>=0.11,<0.12",
-        "lz4>=4",
-        "zstandard>=0.18",
-        "typer>=0.12",
-        "click>=8.1",
-        "rich>=13",
-        "matplotlib>=3.5",
-        "rerun-sdk>=0.27,<0.28",
+        "safetensors>=0.4.0",
+        "pillow>=9.0.1",
+        "pyyaml>=5.4.1",
+        "rosbags>=0.11.0",
+        "lz4>=4.0.0",
+        "zstandard>=0.18.0",
+        "typer>=0.12.5",
+        "click>=8.1.0",
+        "rich>=13.0.0",
+        "matplotlib>=3.5.1",
     ],
     extras_require={
         "test": ["pytest>=7,<9", "pytest-timeout"],
+        # Recordings for the Rerun viewer (`replay --rerun`, the demo). Needs numpy 2, which is not a robot's.
+        "rerun": ["rerun-sdk>=0.27,<0.28"],
         # Needs Debian's libusb-1.0-0 and about 2 GB.
         "open3d": ["open3d>=0.18"],
     },

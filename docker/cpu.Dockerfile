@@ -15,6 +15,7 @@ RUN apt-get update && rosdep update --rosdistro "$ROS_DISTRO" \
     && rosdep install -y --from-paths src --ignore-src --dependency-types=exec \
     && rm -rf /var/lib/apt/lists/*
 COPY requirements-robot.txt .
+COPY requirements/constraints.txt requirements/
 RUN python3 -m venv --system-site-packages venv && touch venv/COLCON_IGNORE \
     && python3 -c 'import numpy; print(f"numpy=={numpy.__version__}")' > numpy.txt \
     && venv/bin/pip install --no-cache-dir -r requirements-robot.txt -c numpy.txt \

@@ -1,32 +1,62 @@
 #!/usr/bin/env bash
-# Makes .venv at the repository root with everything: libraries, ROS 2 from wheels, interfaces that have no wheel, this package.
+# Makes an environment at the repository root with everything: libraries, ROS 2 from wheels, interfaces that have no wheel,
+# this package.
 #
-# Work is done in stages. A finished stage leaves the hash of its inputs in .venv/.setup, so that a second run
-# does nothing, a changed input repeats its stage only, and an interrupted run goes on where it stopped.
+#   scripts/setup.sh                  .venv: newest libraries, ROS 2 Kilted
+#   DISTRO=jazzy scripts/setup.sh     .venv-jazzy: Ubuntu 24.04's libraries, ROS 2 Jazzy
+#   DISTRO=humble scripts/setup.sh    .venv-humble: setup.py's floors, which are Ubuntu 22.04's libraries, on Python 3.10
+#   ... --python                      only print the interpreter that would be taken, or say why there is none
+#
+# Work is done in stages. A finished stage leaves the hash of its inputs in the environment's .setup, so that a second
+# run does nothing, a changed input repeats its stage only, and an interrupted run goes on where it stopped.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=$root/.venv
 cd "$root"
+distro=${DISTRO:-kilted}
+case $distro in
+    kilted) folder=.venv ros=requirements/ros-kilted.txt lowest=10 highest=14 ;;
+    # numpy 1.26 has no wheels for later Pythons.
+    jazzy) folder=.venv-jazzy ros=requirements/ros-jazzy.txt lowest=10 highest=12 ;;
+    humble) folder=.venv-humble ros=requirements/ros-jazzy.txt lowest=10 highest=10 ;;
+    *) echo "setup: DISTRO=$distro is not one of kilted (the default), jazzy, humble" >&2; exit 2 ;;
+esac
+venv=$root/$folder
+pythons="Python 3.$lowest to 3.$highest"
+[ "$lowest" != "$highest" ] || pythons="Python 3.$lowest"
 # The ROS wheels restart the interpreter with their library path once per process tree; a tree that began in
 # another environment must not keep that environment's libraries.
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+# From 25.3 on pip reads the second one for what it builds.
+export PIP_CONSTRAINT=$root/requirements/constraints.txt PIP_BUILD_CONSTRAINT=$root/requirements/constraints.txt
 
 say() { printf '\033[1msetup:\033[0m %s\n' "$*" >&2; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
+# Whether it runs (a shim of pyenv exists without its Python) and has a version for this environment.
+supported() {
+    "$1" -c "import sys; sys.exit(not (3, $lowest) <= sys.version_info[:2] <= (3, $highest))" 2>/dev/null
+}
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10 python3.14; do
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10 python3.14 \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
         if supported "$candidate"; then
             python=$candidate
             return
         fi
     done
     return 1
+}
+
+need_python() {
+    python=
+    # apt's python3 is new enough for the default environment; the others ask for a Python of a certain age.
+    [ "$distro" != kilted ] || need "$pythons" python3 find_python
+    find_python || die "DISTRO=$distro needs $pythons, and none is on PATH or in pyenv's versions folder:" \
+        "install one ('pyenv install 3.$highest'), or name it by PYTHON=/path/to/python3.$highest."
 }
 
 # need WHAT APT_PACKAGES COMMAND...: the command tells whether WHAT is there; if not, apt brings it.
@@ -49,9 +79,7 @@ need() {
 has_headers() { test -f "$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h"; }
 
 check_system() {
-    python=
-    need "Python 3.10 to 3.14" python3 find_python
-    find_python
+    need_python
     local version
     version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
     need "a C++ compiler" g++ g++ --version
@@ -61,14 +89,29 @@ check_system() {
 
 make_venv() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 && return
-    say "making .venv with $("$python" --version)"
+    say "making $folder with $("$python" --version)"
     "$python" -m venv --clear "$venv"
 }
 
 install_requirements() {
     say "installing the pinned libraries and ROS 2 wheels (some minutes the first time)"
-    "$venv/bin/python" -m pip install --quiet --progress-bar off \
-        -r requirements.txt -r requirements-ros.txt -r requirements-dev.txt
+    case $distro in
+        kilted) pip_install -r requirements.txt -r "$ros" -r requirements/test.txt -r requirements/lint.txt ;;
+        jazzy)
+            pip_install -r requirements/pip.txt -r requirements/ubuntu-24.04.txt -r "$ros" -r requirements/test.txt
+            ;;
+        humble) install_floors ;;
+    esac
+}
+
+pip_install() { "$venv/bin/python" -m pip install --quiet --progress-bar off "$@"; }
+
+install_floors() {
+    local floors=$root/.cache/floors.txt
+    "$venv/bin/python" scripts/floors.py --without torch >"$floors"
+    pip_install -r "$floors" -r requirements/torch-floor.txt -r "$ros" -r requirements/test.txt
+    pip_install --no-deps "$("$venv/bin/python" scripts/floors.py torch)"
+    "$venv/bin/python" -c 'import torch' 2>/dev/null || pip_install --no-deps -r requirements/torch-floor-cuda.txt
 }
 
 # Interfaces that have no wheel. The virtual environment is a full CMake prefix, so rosidl generates them there.
@@ -77,7 +120,7 @@ build_interfaces() {
     local package build
     export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv LD_LIBRARY_PATH=$venv/lib
     for package in tf2_msgs bond nav2_msgs; do
-        build=$root/.cache/$package
+        build=$root/.cache/$package$folder
         say "generating $package"
         rm -rf "$build" && mkdir -p "$build"
         {
@@ -98,7 +141,7 @@ install_package() {
 
 check_environment() {
     "$venv/bin/python" -c 'import rclpy, tf2_msgs.msg, bond.msg, nav2_msgs.srv, mast3r_ros' ||
-        die "the finished environment cannot import ROS 2: remove .venv and run make setup again."
+        die "the finished environment cannot import ROS 2: remove $folder and run make setup again."
 }
 
 # stage NAME FUNCTION INPUT_FILES...: runs the function unless it finished before with the same inputs.
@@ -115,6 +158,11 @@ stage() {
 }
 
 main() {
+    if [ "${1:-}" = --python ]; then
+        need_python
+        echo "$python"
+        return
+    fi
     mkdir -p .cache
     if command -v flock >/dev/null; then
         exec 9>.cache/setup.lock
@@ -123,16 +171,19 @@ main() {
     changed=
     "$venv/bin/python" --version >/dev/null 2>&1 || rm -rf "$venv/.setup"
     [ -f "$venv/.setup/package" ] || check_system
+    # The floors are setup.py's.
+    local inputs=(requirements.txt requirements/*.txt)
+    [ "$distro" != humble ] || inputs+=(setup.py)
     stage environment make_venv /dev/null
-    stage requirements install_requirements requirements*.txt
+    stage requirements install_requirements "${inputs[@]}"
     mapfile -t interfaces < <(find scripts/interfaces -type f | LC_ALL=C sort)
-    stage interfaces build_interfaces requirements-ros.txt "${interfaces[@]}"
+    stage interfaces build_interfaces "$ros" "${interfaces[@]}"
     # Data files are copied by pip, so a changed launch, configuration or executable file repeats this stage.
     mapfile -t data_files < <(find launch config executables -type f 2>/dev/null | LC_ALL=C sort)
     stage package install_package setup.py package.xml "${data_files[@]}"
     if [ -n "$changed" ]; then
         check_environment
-        say "done: the command is .venv/bin/mast3r_ros"
+        say "done: the command is $folder/bin/mast3r_ros"
     fi
 }
 

@@ -47,9 +47,9 @@ ROS = re.compile(
 
 
 def requirement_lines(text: str) -> list[Requirement]:
-    """The requirements of a pip requirements file that apply to this Python."""
+    """The requirements of a pip requirements file that apply to this Python; files it names are not read."""
     lines = [line.split(" #")[0].strip() for line in text.splitlines()]
-    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
     return [r for r in wanted if r.marker is None or r.marker.evaluate()]
 
 
@@ -74,6 +74,12 @@ def accepted(repository: Path) -> dict[str, Requirement]:
     """install_requires of setup.py by canonical name."""
     listed = [Requirement(line) for line in ast.literal_eval(setup_arguments(repository)["install_requires"])]
     return {canonicalize_name(requirement.name): requirement for requirement in listed}
+
+
+def extras(repository: Path) -> dict[str, Requirement]:
+    """What setup.py's extras add, by canonical name."""
+    groups = ast.literal_eval(setup_arguments(repository)["extras_require"]).values()
+    return {canonicalize_name(r.name): r for r in (Requirement(line) for group in groups for line in group)}
 
 
 def imported_modules(*paths: Path) -> dict[str, Path]:
@@ -101,32 +107,45 @@ def test_versions_agree(repository: Path) -> None:
     assert newest and newest.group(1) == version
 
 
-def test_every_dependency_is_pinned_within_its_range(repository: Path) -> None:
-    pinned = pins(repository / "requirements.txt") | pins(repository / "requirements-dev.txt")
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements/ubuntu-24.04.txt"])
+def test_every_dependency_is_pinned_within_its_range(repository: Path, name: str) -> None:
+    pinned = pins(repository / "requirements/pip.txt") | pins(repository / name)
+    for library, requirement in accepted(repository).items():
+        assert library in pinned, f"setup.py requires {library}, which neither requirements/pip.txt nor {name} pins"
+        assert requirement.specifier.contains(pinned[library]), f"{library}=={pinned[library]} is outside {requirement}"
+    unknown = pinned.keys() - accepted(repository).keys() - extras(repository).keys()
+    assert not unknown, f"pinned in {name} but not required by setup.py: {sorted(unknown)}"
+
+
+def test_floors_are_plain_and_those_of_ubuntu(repository: Path) -> None:
+    """What Ubuntu 22.04 has is a floor; test_floors.py runs on them."""
+    floors = {}
     for name, requirement in accepted(repository).items():
-        assert name in pinned, f"setup.py requires {name}, which no requirements file pins"
-        assert requirement.specifier.contains(pinned[name]), f"pin {name}=={pinned[name]} is outside {requirement}"
-    unknown = pins(repository / "requirements.txt").keys() - accepted(repository).keys()
-    assert not unknown, f"pinned in requirements.txt but not required by setup.py: {sorted(unknown)}"
+        (specifier,) = requirement.specifier
+        assert specifier.operator == ">=", f"{requirement}: tools turn `name>=version` into `name==version`"
+        floors[name] = specifier.version
+    apt = pins(repository / "requirements/ubuntu-22.04.txt")
+    assert {name: floors[name] for name in apt} == apt
 
 
-@pytest.mark.parametrize("name", ["requirements-ros.txt", "requirements-dev.txt"])
-def test_every_tool_and_ros_wheel_is_pinned(repository: Path, name: str) -> None:
-    assert pins(repository / name)
+def test_every_tool_and_ros_wheel_is_pinned(repository: Path) -> None:
+    for path in sorted((repository / "requirements").glob("*.txt")):
+        if path.name != "constraints.txt":
+            assert pins(path), path
 
 
 def test_every_import_is_a_declared_dependency(repository: Path) -> None:
     """A module that is imported but declared nowhere works here and fails on a user's machine."""
     required, ros = accepted(repository), exec_depends(repository)
-    optional = {"open3d", "bond", "nav2_msgs"}  # the last two come with Nav2
+    with_nav2 = {"bond", "nav2_msgs"}
     for module, path in imported_modules(*sorted((repository / "mast3r_ros").rglob("*.py"))).items():
-        if module in sys.stdlib_module_names or module in optional | {"mast3r_ros"}:
+        if module in sys.stdlib_module_names or module in with_nav2 | {"mast3r_ros"}:
             continue
         if ROS.match(module):
             assert module in ros, f"{path} imports {module}, which package.xml does not list"
         else:
             name = canonicalize_name(DISTRIBUTIONS.get(module, module))
-            assert name in required, f"{path} imports {module}, which setup.py does not require"
+            assert name in required | extras(repository), f"{path} imports {module}, which setup.py does not require"
 
 
 def test_package_xml_lists_what_apt_can_bring(repository: Path) -> None:

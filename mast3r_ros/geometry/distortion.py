@@ -32,6 +32,8 @@ ALIASES = {
 
 #: A forward distortion that misses its target by more than this (at z = 1) did not converge.
 CONVERGED = 1e-5
+#: Newton's method needs 3 to 6 steps; more mean that there is no solution.
+NEWTON_STEPS = 20
 #: Rays steeper than this (about 80 degrees off the axis) have no useful pinhole coordinates.
 STEEPEST = 6.0
 #: Samples of a lens's radius between the axis and STEEPEST, to find where it stops growing.
@@ -153,14 +155,35 @@ def undistort(bent: Array, model: str, D: Array) -> Array:
     ok = np.isfinite(bent).all(axis=1)
     if not ok.any():
         return ideal
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
-    eye = np.eye(3)
     if model == "equidistant":
-        ideal[ok] = cv2.fisheye.undistortPoints(bent[ok][:, None], eye, D, criteria=criteria)[:, 0]
+        ideal[ok] = _straighten_fisheye(bent[ok], D)
     else:
-        ideal[ok] = cv2.undistortPointsIter(bent[ok][:, None], eye, D, None, None, criteria)[:, 0]
+        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
+        ideal[ok] = cv2.undistortPointsIter(bent[ok][:, None], np.eye(3), D, None, None, criteria)[:, 0]
     steep = np.linalg.norm(ideal, axis=1) > STEEPEST
     ideal[steep] = np.nan
     error = np.linalg.norm(distort(ideal, model, D) - bent, axis=1)
     ideal[~(error < CONVERGED)] = np.nan
     return ideal
+
+
+def _straighten_fisheye(bent: Array, D: Array) -> Array:
+    """Inverse of the equidistant model by Newton's method; NaN where no angle below 90 degrees is found.
+
+    OpenCV's own takes a number of iterations from 4.6 on only, and before it stops short at the rim.
+    """
+    bent_angle = np.linalg.norm(bent, axis=1)
+    angle = np.minimum(bent_angle, np.pi / 2)
+    k1, k2, k3, k4 = D
+    with np.errstate(all="ignore"):  # a polynomial that folds back leads anywhere: what did not converge is NaN
+        for _ in range(NEWTON_STEPS):
+            a2 = angle * angle
+            value = angle * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4)))) - bent_angle
+            slope = 1 + a2 * (3 * k1 + a2 * (5 * k2 + a2 * (7 * k3 + a2 * 9 * k4)))
+            step = value / slope
+            angle = angle - step
+            if not (np.abs(step) > 1e-12).any():
+                break
+        angle = np.where((angle >= 0) & (angle < np.pi / 2), angle, np.nan)
+        scale = np.where(bent_angle > 1e-12, np.tan(angle) / bent_angle, 1.0)
+    return bent * scale[:, None]

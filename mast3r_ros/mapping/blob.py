@@ -15,8 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from mast3r_ros.errors import MapError
+from mast3r_ros.errors import CodecError, MapError
 from mast3r_ros.frames import Camera, valid_depth
+from mast3r_ros.io.codec.picture_files import COLOUR, STORED, decode_picture, encode_jpeg
 from mast3r_ros.mapping import tensor_file
 
 #: How an image may be kept: ``png`` is exact, ``jpg`` a quarter of its size and hardly different.
@@ -86,9 +87,9 @@ def _changed(path: Path) -> str:
 
 def encode_image(image: NDArray[np.uint8], suffix: str) -> Blob:
     """(H, W, 3) RGB -> JPEG without chroma subsampling, or PNG."""
-    chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *chroma] if suffix == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 3]
-    _, data = cv2.imencode(f".{suffix}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if suffix == "jpg":
+        return Blob.of(encode_jpeg(image, JPEG_QUALITY), suffix)
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
     return Blob.of(data.tobytes(), suffix)
 
 
@@ -147,8 +148,7 @@ def decode_image(blob: Blob, camera: Camera) -> NDArray[np.uint8]:
     Raises:
         MapError: if the file is missing, changed, damaged or of another size.
     """
-    image = _decode(blob, camera, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    return _decode(blob, camera, COLOUR).astype(np.uint8, copy=False)
 
 
 def decode_depth(blob: Blob, camera: Camera) -> NDArray[np.float32]:
@@ -157,7 +157,7 @@ def decode_depth(blob: Blob, camera: Camera) -> NDArray[np.float32]:
     Raises:
         MapError: if the file is missing, changed, damaged or of another size.
     """
-    image = _decode(blob, camera, cv2.IMREAD_UNCHANGED)
+    image = _decode(blob, camera, STORED)
     if blob.suffix == "tiff":
         if image.dtype != np.float32 or image.ndim != 2:
             raise MapError(f"{blob.name}: a depth image in TIFF must have one channel of 32-bit floats in metres")
@@ -176,7 +176,10 @@ def _decode(blob: Blob, camera: Camera, flags: int) -> NDArray:
         raise MapError(f"{blob.name}: not an image that can be decoded") from error
     if (width, height) != (camera.width, camera.height):
         raise MapError(f"{blob.name}: is {width}x{height} but its camera is {camera.width}x{camera.height}")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        image = decode_picture(np.frombuffer(data, np.uint8), flags)
+    except CodecError:
+        image = None
     if image is None:
         raise MapError(f"{blob.name}: damaged: it cannot be decoded")
     return image

@@ -51,10 +51,12 @@ def create(name: str, **options: Any) -> Matcher:
         logger.info("matcher auto takes %s: %s", name, why)
     if name not in _FACTORIES:
         raise MatcherError(f"unknown matcher '{name}': choose one of auto, {', '.join(available())}")
+    factory = _FACTORIES[name]
     try:
-        return _FACTORIES[name](**options)
+        inspect.signature(factory).bind(**options)
     except TypeError as error:
         raise MatcherError(f"matcher '{name}' does not take these options ({error})") from error
+    return factory(**options)  # a TypeError in there is a fault of its own
 
 
 def from_settings(settings: MatcherSettings) -> Matcher:

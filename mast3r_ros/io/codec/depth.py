@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import CodecError
 from mast3r_ros.io.codec.images import decode_file
+from mast3r_ros.io.codec.picture_files import STORED
 from mast3r_ros.io.codec.raw import as_bytes, check_size, pixels
 
 Depth = NDArray[np.float32]
@@ -122,7 +123,7 @@ def encode_compressed_depth(
 
 
 def _png16(data: bytes, format: str) -> NDArray[np.uint16]:
-    image = decode_file(data, cv2.IMREAD_UNCHANGED, format)
+    image = decode_file(data, STORED, format)
     if image.ndim != 2 or image.dtype != np.uint16:
         raise CodecError(f"a depth PNG has one channel of 16 bits, this one is {image.shape} {image.dtype}")
     return image

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +14,7 @@ from mast3r_ros.frames import Camera
 from mast3r_ros.io.codec.calibration import fit_camera_to_image
 from mast3r_ros.io.codec.eight_bits import EightBits
 from mast3r_ros.io.codec.images import RGB, decode_file, to_rgb
+from mast3r_ros.io.codec.picture_files import DEEP_COLOUR
 
 _ORIENTATION = 0x0112
 _TIFF = (b"II*\0", b"MM\0*")
@@ -28,7 +28,6 @@ _TURNS = {
     7: (True, True, True),
     8: (True, False, True),
 }
-_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class ImageFiles:
@@ -56,7 +55,7 @@ class ImageFiles:
         except OSError as error:
             raise CodecError(f"{path} cannot be read: {error.strerror}") from error
         try:
-            image = to_rgb(decode_file(data, _AS_STORED), self._eight_bits)
+            image = to_rgb(decode_file(data, DEEP_COLOUR), self._eight_bits)
         except CodecError as error:
             raise CodecError(f"{path}: {error}") from error
         turned = image if as_stored else upright(image, exif_orientation(data))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import CodecError
 from mast3r_ros.io.codec.eight_bits import EightBits
+from mast3r_ros.io.codec.picture_files import DEEP_COLOUR, STORED, decode_picture
 from mast3r_ros.io.codec.raw import as_bytes, check_size, pixels
 
 RGB = NDArray[np.uint8]
@@ -34,11 +35,12 @@ _PACKED: dict[str, tuple[str, int, int | None]] = {
     "yuv422_yuy2": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
     "yuyv": ("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
 }
+#: OpenCV's older names, which say what stands in the second row and column. The others came with 4.5.5.
 _BAYER = {
-    "rggb": cv2.COLOR_BayerRGGB2RGB,
-    "bggr": cv2.COLOR_BayerBGGR2RGB,
-    "gbrg": cv2.COLOR_BayerGBRG2RGB,
-    "grbg": cv2.COLOR_BayerGRBG2RGB,
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
 }
 for _name, _code in _BAYER.items():
     _PACKED[f"bayer_{_name}8"] = ("u1", 1, _code)
@@ -137,12 +139,11 @@ def decode_compressed_image(data: Any, format: str = "", eight_bits: EightBits |
     if "compresseddepth" in format.lower():
         raise CodecError(f"format '{format}' is a compressed depth image, not a colour image: decode it as depth")
     if encoding in _PACKED and encoding.startswith("bayer"):
-        mosaic = decode_file(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, format)
+        mosaic = decode_file(data, STORED, format)
         if mosaic.ndim == 2 and min(mosaic.shape) >= 2:
             mosaic = mosaic if mosaic.dtype == np.uint8 else (eight_bits or EightBits())(mosaic)
             return np.asarray(cv2.cvtColor(mosaic, _PACKED[encoding][2] or 0), dtype=np.uint8)
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    image = to_rgb(decode_file(data, flags, format), eight_bits)
+    image = to_rgb(decode_file(data, DEEP_COLOUR, format), eight_bits)
     exchanged = encoding.startswith(_COLOUR) and "compressed" in rest and "bgr" not in rest and "rgb" not in rest
     return np.ascontiguousarray(image[..., ::-1]) if exchanged else image
 
@@ -163,6 +164,9 @@ def to_rgb(image: NDArray[Any], eight_bits: EightBits | None = None) -> RGB:
 def decode_file(data: Any, flags: int, format: str = "") -> NDArray[Any]:
     """An image file's bytes through OpenCV, refusing what OpenCV would quietly fill with grey.
 
+    Args:
+        flags: ``COLOUR`` or ``DEEP_COLOUR`` for RGB, or ``STORED``, see :mod:`mast3r_ros.io.codec.picture_files`.
+
     Raises:
         CodecError: for data that are empty, truncated, damaged or too large.
     """
@@ -177,9 +181,9 @@ def decode_file(data: Any, flags: int, format: str = "") -> NDArray[Any]:
     if head.startswith(_JPEG) and b"\xff\xd9" not in buffer[-4096:].tobytes():
         raise CodecError(f"compressed {name} is truncated: its end is missing after {len(buffer)} bytes")
     try:
-        image = cv2.imdecode(buffer, flags)
-    except cv2.error as error:
-        raise CodecError(f"compressed {name} cannot be decoded: {error.err}") from error
+        image = decode_picture(buffer, flags)
+    except CodecError as error:
+        raise CodecError(f"compressed {name} cannot be decoded: {error}") from error
     if image is None:
         raise CodecError(
             f"compressed {name} cannot be decoded: {len(buffer)} bytes starting with {head.hex(' ')} are no "

@@ -6,7 +6,6 @@ import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec.depth import metres
 from mast3r_ros.io.codec.image_files import ImageFiles
 from mast3r_ros.io.codec.images import decode_file
+from mast3r_ros.io.codec.picture_files import STORED
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -117,7 +117,7 @@ def read_expected(path: Path, camera: Camera | None, image_files: ImageFiles | N
 def read_depth(path: Path, units_per_metre: float = 1000.0) -> NDArray[np.float32]:
     """16-bit depth image file -> (H, W) float32 metres, 0 where it holds 0 or 65535. Raises DatasetError."""
     try:
-        raw = decode_file(read_bytes(path), cv2.IMREAD_UNCHANGED)
+        raw = decode_file(read_bytes(path), STORED)
     except CodecError as error:
         raise DatasetError(f"{path}: {error}") from error
     if raw.ndim != 2 or raw.dtype != np.uint16:

@@ -270,7 +270,8 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
         facts["wrong poses accepted"] = str(summary["wrong_accepted"])
     facts["latency"] = f"{summary['latency_ms_p50']:.0f} ms median, {summary['latency_ms_p95']:.0f} ms p95"
     facts["report"] = str(output / "report.html")
-    facts["Rerun"] = f"rerun {output / 'recording.rrd'}"
+    if (output / "recording.rrd").exists():
+        facts["Rerun"] = f"rerun {output / 'recording.rrd'}"
     facts["RViz, Foxglove"] = str(output / "result.mcap")
     print_facts("Summary", facts)
     if summary["wrong_accepted"]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.io.bags import open_bag
+from mast3r_ros.io.codec.picture_files import read_picture
 from mast3r_ros.io.documents import write_json
 from mast3r_ros.lab.live.summary import Traffic, live_summary
 from mast3r_ros.lab.pages.report import write_run
@@ -116,7 +117,7 @@ def write_pictures(folder: Path, replay: Replay, keyframe_map: KeyframeMap, matc
     truth = [r.truth[:3, 3] for r in records if r.truth is not None]
     ways = [Trajectory(np.array(truth), "where the camera was", "#e0a030")] if truth else []
     draw_plan_view(keyframe_map, plan, [*ways, Trajectory(found, "where it was localized", FOUND_COLOUR, points=True)])
-    pictures = {"plan_view.jpg": cv2.imread(str(plan), cv2.IMREAD_COLOR_RGB)}
+    pictures = {"plan_view.jpg": read_picture(plan)}
     plan.unlink()
     line = np.array(truth) if truth else found
     pictures["scene.jpg"] = draw_scene(keyframe_map, [Way(line, (0, 121, 140))])

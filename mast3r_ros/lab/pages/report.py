@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.io.codec.picture_files import read_picture
 from mast3r_ros.io.documents import write_json, write_tum
 from mast3r_ros.lab.pages import plots
 from mast3r_ros.lab.pages.page import (
@@ -272,7 +272,7 @@ def _plan_view(evaluation: Evaluation, keyframe_map: KeyframeMap) -> str:
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "plan.png"
         draw_plan_view(keyframe_map, picture, ways)
-        rgb = np.asarray(cv2.imread(str(picture), cv2.IMREAD_COLOR_RGB), dtype=np.uint8)
+        rgb = read_picture(picture)
     return image(rgb, "map from above")
 
 

@@ -33,7 +33,10 @@ def write_rerun(path: Path, keyframe_map: KeyframeMap, replay: Replay, bag: Path
     try:
         import rerun as rr
     except ImportError as error:
-        raise UserError(f"{path} is not written: the Rerun SDK is missing (pip install rerun-sdk)") from error
+        raise UserError(
+            f"{path} is not written: the Rerun SDK is missing. `pip install 'rerun-sdk>=0.27,<0.28'` brings it, and "
+            "NumPy 2 with it, which Ubuntu 22.04's and 24.04's ROS packages do not work with: use another environment"
+        ) from error
     recording = rr.RecordingStream("mast3r_ros")
     path.parent.mkdir(parents=True, exist_ok=True)
     recording.save(path, default_blueprint=_blueprint())

@@ -144,9 +144,9 @@ class _Plan:
             columns.append(number[b][both])
             costs.append(np.hypot(dx, dy) * (price[a] + price[b])[both] / 2)
         n = int(self.free.sum())
-        graph = coo_array(
-            (np.concatenate(costs), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)
-        ).tocsr()
+        # csgraph takes no other index type from SciPy 1.11 to 1.14.
+        links = (np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32))
+        graph = coo_array((np.concatenate(costs), links), shape=(n, n)).tocsr()
         source, target = int(number[tuple(start)]), int(number[tuple(goal)])
         _, before = dijkstra(graph, directed=False, indices=source, return_predecessors=True)
         trail = [target]
