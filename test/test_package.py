@@ -175,14 +175,6 @@ def test_the_dockerfiles_differ_in_pytorch_only(repository: Path) -> None:
     assert os.access(repository / "docker" / "entrypoint.sh", os.X_OK)
 
 
-def test_only_the_ros_room_imports_ros(repository: Path) -> None:
-    for path in (repository / "mast3r_ros").rglob("*.py"):
-        if "ros" in path.relative_to(repository / "mast3r_ros").parts[:-1]:
-            continue
-        found = sorted(module for module in imported_modules(path) if ROS.match(module))
-        assert not found, f"{path} imports {found}: only mast3r_ros.ros may"
-
-
 def declared_commands(repository: Path, command: str) -> list[str]:
     """The commands that setup.py declares when it is run with this command."""
     code = "import setuptools; setuptools.setup = lambda **k: print(k['entry_points']); exec(open('setup.py').read())"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,11 @@ from mast3r_ros.errors import BagError, CalibrationError, CodecError
 from mast3r_ros.frames import Camera, valid_depth
 from mast3r_ros.io import codec
 from mast3r_ros.io.bags.messages import decode_any_depth, frame_of, stamp_ns
+from mast3r_ros.io.bags.readable import Readable
 from mast3r_ros.io.bags.topics import FrameTopics, pixel_encoding
 from mast3r_ros.io.codec.depth import DEPTH_ENCODINGS
 from mast3r_ros.registration import register_depth, same_view
 from mast3r_ros.transforms import DisconnectedFrames, TransformUnavailable, UnknownFrame
-
-if TYPE_CHECKING:
-    from mast3r_ros.io.bags.reader import BagReader
 
 Depth = NDArray[np.float32]
 
@@ -59,7 +57,7 @@ class DepthOf:
         required: depth was asked for by name: where it can never be used, BagError is raised.
     """
 
-    def __init__(self, bag: BagReader, topics: FrameTopics, required: bool) -> None:
+    def __init__(self, bag: Readable, topics: FrameTopics, required: bool) -> None:
         self.bag, self.topics, self.required = bag, topics, required
         self._info: Any = None
         self._camera: Camera | None = None

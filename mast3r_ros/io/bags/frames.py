@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,7 @@ from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.io import codec
 from mast3r_ros.io.bags.messages import decode_colour, stamp_ns
 from mast3r_ros.io.bags.plan import Plan, usable_camera
-
-if TYPE_CHECKING:
-    from mast3r_ros.io.bags.reader import BagReader
+from mast3r_ros.io.bags.readable import Readable
 
 #: How long, in recording time, a frame waits for its camera_info and depth.
 PATIENCE_NS = 250_000_000
@@ -25,7 +23,7 @@ PATIENCE_NS = 250_000_000
 class FrameReader:
     """Joins images with the camera_info and depth of the same moment while a bag is read once."""
 
-    def __init__(self, bag: BagReader, plan: Plan, max_delay_ns: int) -> None:
+    def __init__(self, bag: Readable, plan: Plan, max_delay_ns: int) -> None:
         self.bag, self.plan, self.topics, self.max_delay_ns = bag, plan, plan.topics, max_delay_ns
         # Each message with its time: the header's, or that of recording where the images have none.
         self._waiting: deque[tuple[int, int, Any]] = deque()

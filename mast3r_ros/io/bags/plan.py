@@ -7,17 +7,15 @@ that a check cannot say anything else than what is done.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mast3r_ros.errors import BagError, CalibrationError, CodecError
 from mast3r_ros.frames import Camera
 from mast3r_ros.io import codec
 from mast3r_ros.io.bags.depth import GIVEN, DepthOf, DepthUse
 from mast3r_ros.io.bags.messages import decode_colour, frame_of
+from mast3r_ros.io.bags.readable import Readable
 from mast3r_ros.io.bags.topics import FrameTopics, find_topics
-
-if TYPE_CHECKING:
-    from mast3r_ros.io.bags.reader import BagReader
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class Plan:
 
 
 def plan_frames(
-    bag: BagReader,
+    bag: Readable,
     image_topic: str | None,
     camera_info_topic: str | None,
     depth_topic: str | None,
@@ -78,7 +76,7 @@ def plan_frames(
     return Plan(topics, frame, size, known, source, camera, use, depth_of, tuple(doubts))
 
 
-def usable_camera(bag: BagReader, topics: FrameTopics, info: Any, size: tuple[int, int]) -> Camera | None:
+def usable_camera(bag: Readable, topics: FrameTopics, info: Any, size: tuple[int, int]) -> Camera | None:
     """Calibration of images of a size (width, height) by a camera_info message; None where it holds none.
 
     Raises:
@@ -93,7 +91,7 @@ def usable_camera(bag: BagReader, topics: FrameTopics, info: Any, size: tuple[in
 
 
 def _calibration(
-    bag: BagReader, topics: FrameTopics, camera: Camera | None, size: tuple[int, int] | None
+    bag: Readable, topics: FrameTopics, camera: Camera | None, size: tuple[int, int] | None
 ) -> tuple[Camera | None, str, list[str]]:
     """The first image's camera, where it is from, and what is doubtful about it."""
     if camera is not None:
@@ -112,7 +110,7 @@ def _calibration(
     return used, topics.camera_info, doubts
 
 
-def _named_frames(bag: BagReader, topics: FrameTopics) -> list[str]:
+def _named_frames(bag: Readable, topics: FrameTopics) -> list[str]:
     """A camera_info that was named is used; that it is of another frame is said all the same."""
     ours, theirs = (bag.topics[str(name)].frame_id or "" for name in (topics.image, topics.camera_info))
     if not ours or not theirs or ours.lstrip("/") == theirs.lstrip("/"):
@@ -120,7 +118,7 @@ def _named_frames(bag: BagReader, topics: FrameTopics) -> list[str]:
     return [f"{topics.camera_info} is of frame '{theirs}', the images of '{ours}': used because it was named"]
 
 
-def _first(bag: BagReader, topic: str) -> Any:
+def _first(bag: Readable, topic: str) -> Any:
     """The first message that can be read; None where there is none."""
     try:
         return bag.first(topic)
