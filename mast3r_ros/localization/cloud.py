@@ -12,7 +12,7 @@ from mast3r_ros.geometry.scale import MetricScale, metric_scale_from_depth
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import DepthPredictor, PredictedDepth
+from mast3r_ros.matching.base import PredictedDepth, predicts_depth
 
 #: Points (N, 3) in the map frame in metres, RGB (N, 3), confidence (N,) in (0, 1].
 Cloud = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]
@@ -32,7 +32,7 @@ def localized_cloud(localizer: Localizer, frame: Frame, estimate: PoseEstimate, 
     """
     cloud = query_cloud(frame, estimate, stride)
     matcher = localizer.matcher
-    if cloud is not None or not (isinstance(matcher, DepthPredictor) and estimate.localized and estimate.matched):
+    if cloud is not None or not (predicts_depth(matcher) and estimate.localized and estimate.matched):
         return cloud
     best = localizer.map.features(matcher, estimate.matched[0].keyframe_id)
     return predicted_cloud(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +14,9 @@ from mast3r_ros.matching.base import Features, PixelMatcher
 
 Array = NDArray[np.float64]
 
-FEATURES = 2000
-#: Lowe's ratio test.
-RATIO = 0.8
 #: A match may be off its epipolar line by this much, in pixels of the images that were matched.
 EPIPOLAR_PX = 2.0
-#: Keyframes whose features a network's finder remembers, a few hundred MB; neighbours are mostly close in time.
+#: Keyframes whose features are remembered, of a network a few hundred MB; neighbours are mostly close in time.
 KEPT = 128
 
 
@@ -56,46 +51,8 @@ class Observations:
     other: View
 
 
-class Finder(Protocol):
-    """Finds what a keyframe shares with others."""
-
-    def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
-        """The keyframe's features and where its neighbours saw them, on their epipolar lines."""
-
-
-class LocalFeatures:
-    """RootSIFT features, mutual nearest neighbours that pass the ratio test."""
-
-    def __init__(self, keyframe_map: KeyframeMap) -> None:
-        self._map = keyframe_map
-        self._described: dict[str, tuple[View, NDArray[np.float32]]] = {}
-
-    def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
-        """See :class:`Finder`."""
-        view, descriptors = self._describe(id)
-        observations = []
-        for other, theirs in map(self._describe, neighbours):
-            rows = _mutual(descriptors, theirs)
-            observations.append(on_epipolar_lines(view, other, rows[:, 0], other.rays[rows[:, 1]]))
-        return view, observations
-
-    def _describe(self, id: str) -> tuple[View, NDArray[np.float32]]:
-        if id not in self._described:
-            frame, keyframe = self._map.frame(id), self._map[id]
-            grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-            points, descriptors = cv2.SIFT_create(nfeatures=FEATURES).detectAndCompute(grey, None)
-            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2)
-            descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
-            root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-            rays = keyframe.camera.rays(xy)
-            seen = np.isfinite(rays).all(axis=1)
-            view = View(keyframe.camera, keyframe.map_T_camera, xy[seen], rays[seen])
-            self._described[id] = view, root[seen].astype(np.float32)
-        return self._described[id]
-
-
-class NetworkPixels:
-    """Pixels that a network matches; it needs no corners, and one pass for all neighbours."""
+class Finder:
+    """Finds what a keyframe shares with others, all of them matched at once, without knowing any depth."""
 
     def __init__(self, keyframe_map: KeyframeMap, matcher: PixelMatcher) -> None:
         self._map, self._matcher = keyframe_map, matcher
@@ -103,7 +60,7 @@ class NetworkPixels:
         self._described: dict[str, Features] = {}
 
     def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
-        """See :class:`Finder`."""
+        """The keyframe's matched pixels and where its neighbours saw them, on their epipolar lines."""
         found = self._matcher.match_pixels(self._features(id), [self._features(other) for other in neighbours])
         camera = self._map[id].camera
         everywhere = np.concatenate([np.zeros((0, 2)), *(matches.query_xy for matches in found)])
@@ -148,17 +105,3 @@ def on_epipolar_lines(view: View, other: View, feature: NDArray[np.int64], rays:
 def homogeneous(rays: Array) -> Array:
     """(N, 2) at z = 1 -> (N, 3)."""
     return np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
-
-
-def _mutual(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(M, 2) rows that are each other's nearest and pass the ratio test."""
-    if len(mine) < 2 or len(theirs) < 2:
-        return np.zeros((0, 2), np.int64)
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(mine, theirs, k=2)
-    back = {match.queryIdx: match.trainIdx for match in cv2.BFMatcher().match(theirs, mine)}
-    rows = [
-        (best.queryIdx, best.trainIdx)
-        for best, second in pairs
-        if best.distance < RATIO * second.distance and back[best.trainIdx] == best.queryIdx
-    ]
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, NetworkPixels, Observations, View, homogeneous
-from mast3r_ros.matching.base import Matcher, PixelMatcher
+from mast3r_ros.mapping.observations import Array, Finder, Observations, View, homogeneous
+from mast3r_ros.matching.base import Matcher, matches_pixels
+from mast3r_ros.matching.sift import SiftMatcher
 
 #: Neighbours each keyframe is matched with, and how far apart two views must be to be worth it (in scene depths).
 NEIGHBOURS, LEAST_BASELINE = 6, 0.03
@@ -28,16 +29,14 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     """Give every keyframe without depth a sparse depth image.
 
     Args:
-        matcher: finds the same points in other keyframes, where it can do that without knowing any depth (a network);
-            otherwise SIFT does.
+        matcher: finds the same points in other keyframes, where it can do that without knowing any depth: depth is
+            then known where it will be looked for. Otherwise SIFT finds them.
 
     Returns:
         the number of points by keyframe id; keyframes that have depth already are left alone and not listed.
     """
     wanted = [keyframe.id for keyframe in keyframe_map.keyframes if not keyframe.has_depth]
-    finder: Finder = LocalFeatures(keyframe_map)
-    if isinstance(matcher, PixelMatcher):
-        finder = NetworkPixels(keyframe_map, matcher)
+    finder = Finder(keyframe_map, matcher if matcher is not None and matches_pixels(matcher) else SiftMatcher())
     depths, found = {}, {}
     for id in wanted:
         depths[id], found[id] = _sparse_depth(*finder(id, _neighbours(keyframe_map, id)))

@@ -24,11 +24,12 @@ from torch import Tensor
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry.pointmap import estimate_focal
-from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
+from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches, PredictedDepth
 from mast3r_ros.matching.crew import Crew
 from mast3r_ros.matching.device_tokens import KEPT_BYTES, DeviceTokens
 from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.half_precision import multiplies_bfloat16
+from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
@@ -66,8 +67,6 @@ class NetworkMatcher(ABC):
     name: str
     #: Whether the network's own unit is the metre.
     metric: bool
-    #: Each pair is decoded on its own: a few confirm a pose that is known.
-    keyframes_on_track = 2
 
     def __init__(
         self,
@@ -86,11 +85,10 @@ class NetworkMatcher(ABC):
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.network = self._loaded(checkpoint)
-        if self.network.config.stem_dim:  # mostly convolutions: with channels last its heads take half the time
+        traits = NetworkTraits.of(self.network.config)
+        if traits.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trained = max(self.network.config.img_size)
-        # Of published networks only 224 and 512 exist, whatever their files say.
-        self.size = size or (trained if self.network.config.stem_dim or trained == 224 else 512)
+        self.size = size or traits.size
         patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
@@ -101,7 +99,7 @@ class NetworkMatcher(ABC):
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
-        small = self.device.type == "cpu" and self.network.config.stem_dim and not compile
+        small = self.device.type == "cpu" and traits.short_operations and not compile
         self._crew = Crew() if small and torch.get_num_threads() > 1 else None
 
     def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
@@ -128,6 +126,19 @@ class NetworkMatcher(ABC):
     def signature(self) -> str:
         """Name, size and a fingerprint of the weights: what features depend on."""
         return f"{self.name}-{self.size}-{self._fingerprint}-1"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything. Each pair is decoded on its own, so two keyframes confirm a pose that is known."""
+        return Capabilities(
+            landmarks=True,
+            pixel_matches=True,
+            predicted_depth=True,
+            focal=True,
+            metric=self.metric,
+            coarse_points=NetworkTraits.of(self.network.config).coarse_points,
+            keyframes_on_track=2,
+        )
 
     # -- what the map keeps ------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import EssentialSettings, RelativePose, solve_relative_pose
 from mast3r_ros.localization import Localizer, LocalizerSettings
 from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, photo_matcher, reference_map
-from mast3r_ros.matching.base import DepthPredictor, Features, Matcher
+from mast3r_ros.matching.base import Features, Matcher, predicts_depth
 from mast3r_ros.matching.two_images import TwoImageMatches, image_matches
 
 Array = NDArray[np.float64]
@@ -104,7 +104,7 @@ class MetricFinder:
     metric = True
 
     def __init__(self, matcher: Matcher) -> None:
-        if not isinstance(matcher, DepthPredictor):
+        if not predicts_depth(matcher):
             raise MatcherError(
                 f"matcher '{matcher.name}' does not know the scale of two photos: use the pose route essential, or a "
                 "network"
