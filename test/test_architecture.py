@@ -15,7 +15,7 @@ pytestmark = pytest.mark.smoke
 ROOMS = (
     *("errors", "moved", "tables", "settings", "geometry", "frames", "transforms"),
     *("io.codec", "io.bags", "io.datasets", "network"),
-    *("matching", "mapping", "localization", "pipeline", "pictures", "ros"),
+    *("matching", "mapping", "conformance", "localization", "pipeline", "pictures", "ros"),
     *("lab.metrics", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed", "lab.stress", "lab.live"),
     "cli",
 )

@@ -177,7 +177,7 @@ def test_a_network_goes_both_routes():
     matcher = create("mast3r", checkpoint=oracle.OracleNetwork(se3.inverse(pose1)), device="cpu", size=320)
     found = {route: make_finder(route, matcher).find(*frames) for route in ("essential", "metric")}
     for route, pose in found.items():
-        assert pose.accepted and pose.metric == (route == "metric") and pose.matches.inlier.sum() > 50, pose.detail
+        assert pose.accepted and pose.metric == (route == "metric") and pose.inlier.sum() > 50, pose.detail
         estimate = pose.camera1_T_camera2
         assert estimate is not None
         assert np.degrees(se3.angle(se3.inverse(truth) @ estimate)) < 0.5

@@ -13,7 +13,20 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, benchmark, checkpoint, demo, evaluate, localize, map, predict, replay, settings, train
+from mast3r_ros.cli import (
+    bag,
+    benchmark,
+    checkpoint,
+    demo,
+    evaluate,
+    localize,
+    map,
+    matcher,
+    predict,
+    replay,
+    settings,
+    train,
+)
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError
 
@@ -34,6 +47,7 @@ app.command("settings")(settings.settings)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("predict")(predict.predict)
 app.command("match")(predict.match)
+app.add_typer(matcher.app, name="matcher")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("train")(train.train)
 app.add_typer(benchmark.app, name="benchmark")

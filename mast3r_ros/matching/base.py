@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +64,14 @@ class PixelMatches:
         query_xy, reference_xy: (N, 2) float64 pixels of the images as the cameras gave them.
         query_pixel: side of a pixel of the image that was matched, in pixels of the query: how exact positions are.
         confidence: (N,) in [0, 1], comparable among matches of one matcher only; None where the matcher has none.
+        inlier: (N,) bool, those that one motion of the camera explains; None where nobody has asked.
     """
 
     query_xy: NDArray[np.float64]
     reference_xy: NDArray[np.float64]
     query_pixel: float = 1.0
     confidence: NDArray[np.float32] | None = None
+    inlier: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.query_xy)
@@ -116,6 +118,7 @@ class Capabilities:
     keyframes_on_track: int = 0
 
 
+@runtime_checkable
 class Matcher(Protocol):
     """Finds where a query sees what keyframes saw.
 

@@ -53,6 +53,8 @@ LANDMARK_STEP = 12
 #: Values of each weight tensor that go into the network's fingerprint.
 SAMPLES = 64
 
+NO_CAMERA = "the keyframe has no calibration, without which its pixels have no points"
+
 
 class NetworkMatcher(ABC):
     """Base of the matchers `mast3r` and `dust3r`.
@@ -232,6 +234,8 @@ class NetworkMatcher(ABC):
 
     def _lifted(self, found: Correspondences, view1: NetworkView, view2: NetworkView) -> Matches:
         """Points and raw pixels of matched network pixels."""
+        if view1.camera is None:
+            return Matches.empty(NO_CAMERA)
         surface = surface_of(view1, found.pointmap1, self.metric)
         if surface.depth is None:
             return Matches.empty(surface.note)
