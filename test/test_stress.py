@@ -198,6 +198,28 @@ def test_a_frame_is_described_once() -> None:
     assert len(matcher._known) == 0, "features go with their frame"
 
 
+def test_an_image_is_described_once_by_localizers_of_several_maps(walls: Sequence[KeyframeMap]) -> None:
+    described: list[Frame] = []
+
+    class Counting(type(create("sift"))):  # type: ignore[misc]
+        def describe(self, frame: Frame) -> object:
+            described.append(frame)
+            return super().describe(frame)
+
+    matcher = DescribedOnce(Counting())
+    for keyframe_map in walls:
+        keyframe_map.prepare(matcher)
+    frame = walls[0].frame(walls[0].keyframes[0].id)
+    described.clear()
+    answers = [Localizer(keyframe_map, matcher).localize(frame) for keyframe_map in walls]
+    assert len(described) == 1 and described[0].depth is None
+    assert [answer.matched[0].keyframe_id for answer in answers if answer.matched], "all asked the same features"
+    # Another depth, or another camera, is another frame.
+    assert matcher.describe(frame) is not matcher.describe(replace(frame, depth=None)) and len(described) == 2
+    matcher.describe(replace(frame, camera=None))
+    assert len(described) == 3
+
+
 def pose(metres: float) -> np.ndarray:
     return se3.make(np.eye(3), [metres, 0, 0])
 

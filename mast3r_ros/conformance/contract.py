@@ -22,6 +22,8 @@ DEPTH_SHARE = 0.05
 BORDER_PX = 0.51
 #: Width and height of images that nobody would choose.
 ODD_SIZES = ((1, 1), (8, 8), (31, 17), (320, 40), (40, 320))
+#: Images longer than this, in widths, may be refused with a sentence.
+LONGEST = 4
 
 
 def members(matcher: Matcher, scene: Scene) -> Iterator[str]:
@@ -42,17 +44,18 @@ def one_for_each_reference(matcher: Matcher, scene: Scene) -> Iterator[str]:
         yield "an image full of texture, whose depth is known, has no match with itself"
     if len(matcher.match(query, [])):
         yield "match of no reference gives something: it must be an empty list"
-    forward, backward = matcher.match(query, [reference, nothing]), matcher.match(query, [nothing, reference])
-    for found in (forward, backward):
-        if len(found) != 2:
-            yield f"match of two references gives {len(found)} results"
-            return
-        for matches in found:
-            yield from _malformed(matches)
-    # Networks decode in batches, whose rounding may move a few matches.
-    for here, there in zip(forward, reversed(backward), strict=True):
-        if abs(len(here) - len(there)) > 10 + 0.2 * max(len(here), len(there)):
-            yield f"a reference has {len(here)} matches as one of two, and {len(there)} in the other order"
+    for asked in (query, reference):
+        alone = len(matcher.match(asked, [reference])[0])
+        for place, order in enumerate(([reference, nothing], [nothing, reference])):
+            found = matcher.match(asked, order)
+            if len(found) != 2:
+                yield f"match of two references gives {len(found)} results"
+                return
+            for matches in found:
+                yield from _malformed(matches)
+            # Networks decode in batches, whose rounding may move a few matches.
+            if abs(len(found[place]) - alone) > 10 + 0.2 * alone:
+                yield f"a reference has {alone} matches alone, and {len(found[place])} as number {place + 1} of two"
 
 
 def points_are_where_they_are_seen(matcher: Matcher, scene: Scene) -> Iterator[str]:
@@ -114,8 +117,8 @@ def odd_images(matcher: Matcher, scene: Scene) -> Iterator[str]:
     odd = [blank(320, 240, grey) for grey in (0, 255)] + [blank(*size) for size in ODD_SIZES]
     for frame in odd:
         where = f"a {frame.name} image of grey value {frame.image[0, 0, 0]}"
-        yield from _raised(f"{where} as a query", lambda f=frame: _matched(matcher, f, scene.reference))  # type: ignore[misc]
-        yield from _raised(f"{where} as a reference", lambda f=frame: _matched(matcher, scene.query, f))  # type: ignore[misc]
+        for words, pair in (("query", (frame, scene.reference)), ("reference", (scene.query, frame))):
+            yield from _raised(f"{where} as a {words}", lambda p=pair: _matched(matcher, *p), _is_long(frame))  # type: ignore[misc]
 
 
 def inputs_are_left_alone(matcher: Matcher, scene: Scene) -> Iterator[str]:
@@ -179,12 +182,17 @@ def _matched(matcher: Matcher, query: Frame, reference: Frame) -> Iterator[str]:
         yield from _malformed(matches)
 
 
-def _raised(where: str, look: Callable[[], Iterator[str]]) -> Iterator[str]:
+def _is_long(frame: Frame) -> bool:
+    return max(frame.width, frame.height) > LONGEST * min(frame.width, frame.height)
+
+
+def _raised(where: str, look: Callable[[], Iterator[str]], may_refuse: bool = False) -> Iterator[str]:
     try:
         for fault in look():
             yield f"{where}: {fault}"
     except UserError as error:
-        yield f"{where} is refused ({error}): give no matches instead, a frame must not stop a node"
+        if not may_refuse:
+            yield f"{where} is refused ({error}): give no matches instead, a frame must not stop a node"
     except Exception as error:  # whatever a stranger's code raises is a finding
         yield f"{where} raises {type(error).__name__}: {error}"
 

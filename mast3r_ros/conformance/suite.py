@@ -7,7 +7,7 @@ for finding in check_by_name("sift"):
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,12 @@ class Finding:
     sentence: str
 
 
-def check_matcher(matcher: Matcher, others: Sequence[Matcher] = ()) -> list[Finding]:
+def check_matcher(matcher: Matcher, others: Sequence[Matcher] = (), only: Collection[str] = ()) -> list[Finding]:
     """Run a matcher through all checks. Takes seconds, for a large network on a CPU a minute.
 
     Args:
         others: matchers of the same class with other options: where features differ, signatures must.
+        only: names of the checks to run; all by default.
 
     Returns:
         at least one finding for each check; one for each fault.
@@ -79,10 +80,14 @@ def check_matcher(matcher: Matcher, others: Sequence[Matcher] = ()) -> list[Find
     scene = make_scene()
     findings: list[Finding] = []
     for name, check, holds in CHECKS:
+        if only and name not in only:
+            continue
         findings += _findings(name, lambda check=check: check(matcher, scene), holds)  # type: ignore[misc]
         if name == "members" and not findings[-1].passed:
             return findings  # nothing else can be asked for
     different = "other features have another signature"
+    if only and "options" not in only:
+        return findings
     return findings + _findings("options", lambda: features.differ_by_signature(matcher, others, scene), different)
 
 

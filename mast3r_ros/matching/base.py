@@ -136,7 +136,13 @@ class Matcher(Protocol):
         """Identifies the features: name and every setting that changes them. Usable as a folder name."""
 
     def describe(self, frame: Frame) -> Features:
-        """Everything this matcher needs to know of a frame, points in camera coordinates included."""
+        """Everything this matcher needs to know of a frame, points in camera coordinates included.
+
+        Frames without camera or depth, blank and tiny ones are described like all others.
+
+        Raises:
+            UserError: for images more than four times as long as wide, if it cannot take them.
+        """
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """(N, D) float32 descriptors that retrieval aggregates into one vector per frame."""

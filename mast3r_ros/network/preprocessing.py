@@ -112,7 +112,8 @@ def _half_crop(width: int, height: int, size: int, square_ok: bool, patch_size: 
     half_width = 2 * centre_x // patch_size * patch_size / 2
     half_height = 2 * centre_y // patch_size * patch_size / 2
     if width == height and not square_ok:
-        half_height = 3 * half_width / 4
+        half_patch = patch_size / 2  # three quarters of some sizes are no whole number of patches
+        half_height = 3 * half_width / 4 // half_patch * half_patch
     return half_width, half_height
 
 
