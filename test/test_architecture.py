@@ -13,7 +13,7 @@ pytestmark = pytest.mark.smoke
 
 #: From the bottom to the top; docs/architecture.md draws them. A room imports from those before it.
 ROOMS = (
-    *("errors", "moved", "tables", "settings", "geometry", "frames", "transforms"),
+    *("errors", "moved", "tables", "settings", "geometry", "frames", "surface", "transforms"),
     *("io.codec", "io.bags", "io.datasets", "network"),
     *("matching", "mapping", "conformance", "localization", "pipeline", "pictures", "ros"),
     *("lab.metrics", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed", "lab.stress", "lab.live"),

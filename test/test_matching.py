@@ -9,7 +9,7 @@ from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.matching import Matcher, available, create
 from mast3r_ros.matching.nearest import mutual_nearest
-from mast3r_ros.matching.surface import surface_points
+from mast3r_ros.surface import surface_points
 
 CAMERA = Camera.pinhole(320, 240, 300, 300, 160, 120)
 

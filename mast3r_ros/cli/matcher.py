@@ -31,14 +31,14 @@ def list_matchers(json: JsonOption = False) -> None:
     rows = []
     for name in available():
         try:
-            summary = (factory_of(name).__doc__ or "").strip().split("\n")[0]
-            rows.append({"matcher": name, "from": provider(name), "usable": True, "what": summary})
+            usable, what = True, (factory_of(name).__doc__ or "").strip().split("\n")[0]
         except MatcherError as error:
-            rows.append({"matcher": name, "from": provider(name), "usable": False, "what": str(error)})
+            usable, what = False, str(error)
+        rows.append((name, provider(name), usable, what))
     if json:
-        print_json(rows)
+        print_json([dict(zip(("matcher", "from", "usable", "what"), row, strict=True)) for row in rows])
         return
-    print_table("Matchers", ("matcher", "from", "what it is"), [(r["matcher"], r["from"], r["what"]) for r in rows])
+    print_table("Matchers", ("matcher", "from", "what it is"), [(name, source, what) for name, source, _, what in rows])
 
 
 @app.command("check")

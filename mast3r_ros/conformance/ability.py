@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,9 @@ NEEDS = {"metric": ("predicted_depth",), "coarse_points": ("pixel_matches", "pre
 def declarations(matcher: Matcher, scene: Scene) -> Iterator[str]:
     """Nothing is promised without its method, and no method goes unused because nobody promised it."""
     able = capabilities(matcher)
-    if not isinstance(able, Capabilities):
-        yield f"capabilities are {type(able).__name__}, not Capabilities"
+    declared: Any = able
+    if not isinstance(declared, Capabilities):
+        yield f"capabilities are {type(declared).__name__}, not Capabilities"
         return
     for capability, method in METHODS.items():
         there = callable(getattr(matcher, method, None))

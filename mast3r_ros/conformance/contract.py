@@ -169,7 +169,8 @@ def _malformed(found: Any) -> Iterator[str]:
         yield f"weights are outside of (0, 1]: {np.nanmin(weights):.3g} to {np.nanmax(weights):.3g}"
     if not found.scale_sigma >= 0:
         yield f"scale_sigma is {found.scale_sigma}, not a standard deviation"
-    if not isinstance(found.note, str):
+    note: Any = found.note
+    if not isinstance(note, str):
         yield "note is not a string"
 
 
@@ -197,5 +198,5 @@ def _raised(where: str, look: Callable[[], Iterator[str]], may_refuse: bool = Fa
         yield f"{where} raises {type(error).__name__}: {error}"
 
 
-def _share(wrong: np.ndarray) -> str:
+def _share(wrong: Any) -> str:
     return f"{int(np.sum(wrong))} of {len(wrong)}"

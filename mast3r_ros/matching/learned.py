@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.errors import MatcherError
-from mast3r_ros.frames import Frame
+from mast3r_ros.frames import Frame, lifted
 from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches, PredictedDepth
 from mast3r_ros.matching.crew import Crew
@@ -242,7 +242,7 @@ class NetworkMatcher(ABC):
         z = sampled(surface.depth, found.xy1)
         known = np.isfinite(z)
         xy1, xy2, z = found.xy1[known], found.xy2[known], z[known]
-        points = np.concatenate([view1.rays(xy1) * z[:, None], z[:, None]], axis=1)
+        points = lifted(view1.rays(xy1), z)
         conf = found.conf[known].astype(np.float64)
         reference_xy, query_xy = view1.to_raw(xy1), view2.to_raw(xy2)
         seen = np.asarray(np.isfinite(reference_xy).all(axis=1) & np.isfinite(query_xy).all(axis=1))

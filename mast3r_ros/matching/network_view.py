@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.frames import Camera, Frame, lifted
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.packed_camera import packed_camera, unpacked_camera
-from mast3r_ros.matching.surface import surface_depth
 from mast3r_ros.network import preprocessing
+from mast3r_ros.surface import surface_depth
 
 Array = NDArray[np.float64]
 
@@ -86,7 +86,7 @@ class NetworkView:
         xy = self.grid(step)
         depth = self.depth[xy[:, 1], xy[:, 0]].astype(np.float64)
         xy, depth = xy[depth > 0], depth[depth > 0]
-        points = np.column_stack([self.rays(xy), np.ones(len(xy))]) * depth[:, None]
+        points = lifted(self.rays(xy), depth)
         return np.asarray(points[np.isfinite(points).all(axis=1)])
 
     def to_features(self) -> dict[str, NDArray]:

@@ -17,7 +17,7 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches
 from mast3r_ros.matching.nearest import Pairs, mutual_hamming, mutual_nearest
 from mast3r_ros.matching.registry import register
-from mast3r_ros.matching.surface import surface_points
+from mast3r_ros.surface import surface_points
 
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
 QUANTUM = 512.0

@@ -57,9 +57,11 @@ class TwoViewMatcher(WrappedMatcher):
     """
 
     def __init__(self, network: Matcher) -> None:
-        assert matches_pixels(network) and predicts_depth(network)
         super().__init__(network)
-        self._match_pixels, self._predict_depth = network.match_pixels, network.predict_depth
+        assert matches_pixels(network)
+        self._match_pixels = network.match_pixels
+        assert predicts_depth(network)
+        self._predict_depth = network.predict_depth
 
     @property
     def capabilities(self) -> Capabilities:

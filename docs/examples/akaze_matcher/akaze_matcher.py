@@ -19,7 +19,7 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Capabilities, Features, Matches
 from mast3r_ros.matching.nearest import mutual_hamming
-from mast3r_ros.matching.surface import surface_points
+from mast3r_ros.surface import surface_points
 
 #: Bytes of a descriptor.
 WIDTH = 61

@@ -26,9 +26,9 @@ from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
 from mast3r_ros.localization.single_reference import SINGLE_REFERENCE_GATES, metric_without_depth, reference_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches, PixelMatches, matches_pixels
-from mast3r_ros.matching.surface import surface_depth
 from mast3r_ros.matching.two_views import TwoViewMatcher
 from mast3r_ros.matching.wrapped import WrappedMatcher
+from mast3r_ros.surface import surface_depth
 
 Array = NDArray[np.float64]
 
@@ -183,8 +183,7 @@ def match_precision(pair: WorldPair, reference_xy: Array, query_xy: Array) -> di
     assert pair.reference.depth is not None and pair.reference.camera is not None and pair.query.camera is not None
     z = surface_depth(pair.reference.depth, reference_xy).astype(np.float64)
     known = np.isfinite(z)
-    rays, z = pair.reference.camera.rays(reference_xy[known]), z[known]
-    points = np.concatenate([rays * z[:, None], z[:, None]], axis=1)
+    points = pair.reference.camera.points(reference_xy[known], z[known])
     truth = pair.query.camera.project(se3.apply(se3.inverse(pair.reference_T_query), points))
     off = np.linalg.norm(truth - query_xy[known], axis=1)  # NaN behind the camera
     shares = {f"match_precision_{px}px": float(np.mean(off <= px)) if len(off) else 0.0 for px in RIGHT_PX}
