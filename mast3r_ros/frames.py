@@ -13,6 +13,9 @@ from mast3r_ros.geometry import distortion
 
 Array = NDArray[np.float64]
 
+#: Intrinsics that differ by less than this share belong to the same camera, calibrated or rounded differently.
+SIMILAR = 0.01
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -113,7 +116,8 @@ class Camera:
         """
         xy = self.project(points)
         with np.errstate(invalid="ignore"):  # NaN compares false
-            return xy, ((xy >= -0.5) & (xy <= np.array([self.width, self.height]) - 0.5)).all(axis=1)
+            inside = (xy >= -0.5) & (xy <= np.array([self.width, self.height]) - 0.5)
+        return xy, np.asarray(inside.all(axis=1))
 
     def points(self, xy: NDArray[np.floating], depth: NDArray[np.floating]) -> Array:
         """Surface points (N, 3) in the camera frame: pixels (N, 2) and their depth (N,) along the optical axis."""
@@ -139,6 +143,10 @@ class Camera:
         K[1] *= sy
         K[:2, 2] -= 0.5
         return replace(self, width=width, height=height, K=K)
+
+    def similar_to(self, other: Camera) -> bool:
+        """Whether intrinsics agree to within a hundredth and a pixel, as those of a registered depth image do."""
+        return bool(np.allclose(other.K, self.K, rtol=SIMILAR, atol=1.0))
 
     def same_as(self, other: Camera) -> bool:
         """Whether both describe the same camera, to a thousandth of a pixel."""

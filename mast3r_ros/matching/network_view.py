@@ -55,12 +55,11 @@ class NetworkView:
 
     def to_rectified(self, xy: NDArray) -> Array:
         """Network pixels (N, 2), fractions too -> pixels of the rectified frame."""
-        return (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T + self.original_T_input[:2, 2] - 0.5
+        return preprocessing.moved_pixels(self.original_T_input, xy)
 
     def from_rectified(self, xy: NDArray) -> Array:
         """Inverse of :meth:`to_rectified`."""
-        T = np.linalg.inv(self.original_T_input)
-        return (np.asarray(xy, np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5
+        return preprocessing.moved_pixels(np.linalg.inv(self.original_T_input), xy)
 
     def to_raw(self, xy: NDArray) -> Array:
         """Network pixels (N, 2) -> pixels of the frame as the camera gave it; NaN where it has none."""

@@ -11,9 +11,6 @@ from mast3r_ros.frames import Camera, register_depth
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.tf import TransformListener
 
-#: Intrinsics that differ by less than this share belong to the same camera.
-SAME_INTRINSICS = 0.01
-
 
 class DepthRegistration:
     """Knows the depth camera from its camera_info, and where it sits from TF.
@@ -39,9 +36,7 @@ class DepthRegistration:
             CalibrationError: if the depth camera's camera_info cannot be used.
         """
         depth_camera = self._camera(depth)
-        if depth_camera is None or camera is None:
-            return True
-        return bool(np.allclose(depth_camera.K, camera.K, rtol=SAME_INTRINSICS, atol=1.0))
+        return depth_camera is None or camera is None or camera.similar_to(depth_camera)
 
     def registered(
         self, metres: NDArray[np.float32], depth: Image, colour_frame: str, camera: Camera | None
