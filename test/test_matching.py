@@ -124,9 +124,8 @@ class TestOnePlaceForEach:
         everything, smooth = depth_points(frame), depth_points(frame, edges=False)
         assert len(everything.points) == 230 * 320 and len(smooth.points) == 230 * 318
         assert {159, 160}.isdisjoint(smooth.columns.tolist())
-        np.testing.assert_allclose(
-            CAMERA.project(smooth.points), np.column_stack([smooth.columns, smooth.rows]), atol=1e-6
-        )
+        pixels = np.column_stack([smooth.columns, smooth.rows])
+        np.testing.assert_allclose(CAMERA.project(smooth.points), pixels, atol=1e-6)
         few = depth_points(frame, 4, first=2)
         assert set(few.rows.tolist()) == set(range(10, 240, 4)) and set(few.columns.tolist()) == set(range(2, 320, 4))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
-from mast3r_ros.matching.base import Capabilities, Features, Matches
+from mast3r_ros.matching import Capabilities, Features, Matches
 from mast3r_ros.matching.nearest import mutual_hamming
 from mast3r_ros.surface import surface_points
 
