@@ -13,8 +13,8 @@ from mast3r_ros.geometry import distortion
 
 Array = NDArray[np.float64]
 
-#: Intrinsics that differ by less than this share, or a pixel, belong to the same camera.
-SAME_INTRINSICS = 0.01
+#: Intrinsics that differ by less than this share belong to the same camera, calibrated or rounded differently.
+SIMILAR = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +118,24 @@ class Camera:
         bent = distortion.distort(ideal, self.model, self.D)
         return bent @ self.K[:2, :2].T + self.K[:2, 2]
 
+    def seen(self, points: NDArray[np.floating]) -> tuple[Array, NDArray[np.bool_]]:
+        """Pixels (N, 2) of points (N, 3) in the camera frame, and which (N,) lie in the image.
+
+        A pixel reaches half its side beyond its centre; points behind the camera are NaN and not in the image.
+        """
+        xy = self.project(points)
+        with np.errstate(invalid="ignore"):  # NaN compares false
+            inside = (xy >= -0.5) & (xy <= np.array([self.width, self.height]) - 0.5)
+        return xy, np.asarray(inside.all(axis=1))
+
+    def points(self, xy: NDArray[np.floating], depth: NDArray[np.floating]) -> Array:
+        """Surface points (N, 3) in the camera frame: pixels (N, 2) and their depth (N,) along the optical axis."""
+        return lifted(self.rays(xy), depth)
+
     def backproject(self, depth: NDArray[np.floating]) -> Array:
         """Depth (H, W) in metres along z -> points (H, W, 3) in the camera frame; NaN where depth is invalid."""
         z = np.where(valid_depth(depth), depth, np.nan).astype(np.float64)
-        return np.concatenate([self.pixel_rays * z[..., None], z[..., None]], axis=-1)
+        return lifted(self.pixel_rays, z)
 
     @cached_property
     def pixel_rays(self) -> Array:
@@ -138,6 +152,10 @@ class Camera:
         K[1] *= sy
         K[:2, 2] -= 0.5
         return replace(self, width=width, height=height, K=K)
+
+    def similar_to(self, other: Camera) -> bool:
+        """Whether intrinsics agree to within a hundredth and a pixel, as those of a registered depth image do."""
+        return bool(np.allclose(other.K, self.K, rtol=SIMILAR, atol=1.0))
 
     def same_as(self, other: Camera) -> bool:
         """Whether both describe the same camera, to a thousandth of a pixel."""
@@ -204,6 +222,12 @@ class PosedFrame:
 
     frame: Frame
     map_T_camera: Array
+
+
+def lifted(rays: NDArray[np.floating], depth: NDArray[np.floating]) -> Array:
+    """Points (..., 3): ideal image coordinates (..., 2) at z = 1, as far away as their depth (...) says."""
+    z = np.asarray(depth, dtype=np.float64)[..., None]
+    return np.concatenate([rays * z, z], axis=-1)
 
 
 def valid_depth(depth: NDArray[np.floating]) -> NDArray[np.bool_]:

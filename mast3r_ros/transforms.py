@@ -220,19 +220,6 @@ class TransformBuffer:
             from_source, from_target = self._path(_frame_id(target), _frame_id(source), stamp_ns)
             return max((self._tracks[link].gap_ns(stamp_ns) for link in [*from_source, *from_target]), default=0) / 1e9
 
-    def newest_stamp(self, target: str, source: str) -> int | None:
-        """Newest stamp at which the two frames can be related; None where every link is static.
-
-        Raises:
-            UnknownFrame, DisconnectedFrames.
-        """
-        with self._lock:
-            from_source, from_target = self._path(_frame_id(target), _frame_id(source), None)
-            links = [*from_source, *from_target]
-            if all(self._tracks[link].is_fixed(None) for link in links):
-                return None
-            return self._newest_common(links)
-
     @property
     def frames(self) -> list[str]:
         """Names of all frames known, sorted."""

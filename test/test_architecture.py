@@ -13,9 +13,9 @@ pytestmark = pytest.mark.smoke
 
 #: From the bottom to the top; docs/architecture.md draws them. A room imports from those before it.
 ROOMS = (
-    *("errors", "moved", "waiting_threads", "tables", "settings", "geometry", "frames", "registration", "transforms"),
-    *("io.documents", "io.codec", "io.bags", "io.datasets", "network"),
-    *("matching", "mapping", "localization", "pipeline", "pictures", "ros"),
+    *("errors", "moved", "waiting_threads", "tables", "settings", "geometry", "frames", "registration", "surface"),
+    *("transforms", "io.documents", "io.codec", "io.bags", "io.datasets", "network"),
+    *("matching", "mapping", "conformance", "localization", "pipeline", "pictures", "ros"),
     *("cli.common", "cli.cameras", "cli.source"),
     *("lab.metrics", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed", "lab.stress", "lab.live"),
     *("lab.commands", "cli"),

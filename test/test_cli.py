@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,6 +142,35 @@ def test_bad_input_names_the_thing_and_the_way_out(run, files, map_folder, tmp_p
     result = run(*(argument.format(**places) for argument in arguments))
     assert result.code == (1 if words else 2) and result.out == "" and "Traceback" not in result.err
     assert all(word in result.err for word in words), result.err
+
+
+# matcher
+
+
+def test_matchers_are_listed_and_checked(run):
+    listed = run("matcher", "list", "--json")
+    assert listed.code == 0
+    assert {row["matcher"]: row["from"] for row in listed.json}["sift"] == "mast3r_ros"
+    checked = run("matcher", "check", "fake", "--json")
+    assert checked.code == 0 and checked.json["passed"] and len(checked.json["findings"]) == 17
+    people = run("matcher", "check", "fake")
+    assert people.code == 0 and "survive" not in people.out and "come back from the map's cache" in people.out
+
+
+def test_a_matcher_that_breaks_its_contract_fails_the_check_with_sentences(run, monkeypatch):
+    from mast3r_ros.matching import registry
+    from mast3r_ros.matching.fake import FakeMatcher
+
+    def shifted(self, query, references):
+        return [replace(m, points=-m.points) for m in FakeMatcher.match(self, query, references)]
+
+    monkeypatch.setitem(registry._FACTORIES, "shifty", type("Shifty", (FakeMatcher,), {"match": shifted}))
+    result = run("matcher", "check", "shifty", "--json")
+    faults = [finding for finding in result.json["findings"] if not finding["passed"]]
+    assert result.code == 1 and not result.json["passed"] and {fault["name"] for fault in faults} == {"points"}
+    assert all("behind its camera" in fault["sentence"] for fault in faults)
+    unknown = run("matcher", "check", "nobody")
+    assert unknown.code == 1 and "unknown matcher 'nobody'" in unknown.err and "Traceback" not in unknown.err
 
 
 # map

@@ -1,5 +1,7 @@
 """Matchers: registry, nearest neighbours, RootSIFT and ORB on views of a known plane."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.matching import Matcher, available, create
 from mast3r_ros.matching.nearest import mutual_nearest
-from mast3r_ros.matching.surface import surface_points
+from mast3r_ros.surface import depth_points, surface_points
 
 CAMERA = Camera.pinhole(320, 240, 300, 300, 160, 120)
 
@@ -111,3 +113,41 @@ def test_registry_names_what_it_has():
 def test_signatures_tell_features_apart():
     assert create("sift").signature != create("sift", feature="orb").signature
     assert create("sift", ratio=0.7).signature == create("sift").signature
+
+
+class TestOnePlaceForEach:
+    def test_edges_are_left_out_of_depth_only_where_that_is_asked_for(self):
+        depth = np.full((240, 320), 2.0, np.float32)
+        depth[:, 160:] = 1.0
+        depth[:10] = np.nan
+        frame = Frame(texture(), CAMERA, depth=depth)
+        everything, smooth = depth_points(frame), depth_points(frame, edges=False)
+        assert len(everything.points) == 230 * 320 and len(smooth.points) == 230 * 318
+        assert {159, 160}.isdisjoint(smooth.columns.tolist())
+        pixels = np.column_stack([smooth.columns, smooth.rows])
+        np.testing.assert_allclose(CAMERA.project(smooth.points), pixels, atol=1e-6)
+        few = depth_points(frame, 4, first=2)
+        assert set(few.rows.tolist()) == set(range(10, 240, 4)) and set(few.columns.tolist()) == set(range(2, 320, 4))
+
+    def test_what_a_camera_sees(self):
+        points = CAMERA.points(np.array([[-0.4, 0], [-0.6, 0], [319.4, 239.4], [320, 100]]), np.full(4, 3.0))
+        xy, inside = CAMERA.seen(np.concatenate([points, [[0, 0, -1.0]]]))
+        assert inside.tolist() == [True, False, True, False, False] and np.isnan(xy[4]).all()
+
+    def test_similar_cameras(self):
+        near, far = CAMERA.K.copy(), CAMERA.K.copy()
+        near[0, 0] *= 1.005
+        far[0, 0] *= 1.05
+        assert CAMERA.similar_to(replace(CAMERA, K=near)) and not CAMERA.same_as(replace(CAMERA, K=near))
+        assert not CAMERA.similar_to(replace(CAMERA, K=far))
+
+    def test_pixels_of_large_images_are_as_exact_as_the_shrunk_image_was(self):
+        large = Frame(cv2.resize(texture(), (2048, 1536), interpolation=cv2.INTER_CUBIC))
+        matcher = create("sift")
+        (found,) = matcher.match_pixels(matcher.describe(large), [matcher.describe(Frame(texture()))])
+        assert found.query_pixel == 2.0 and len(found) > 50
+        scale = 2048 / 320
+        off = np.linalg.norm((found.query_xy + 0.5) / scale - 0.5 - found.reference_xy, axis=1)
+        assert np.median(off) < 0.5 and (found.confidence > 0).all()
+        old = {name: array for name, array in matcher.describe(large).items() if name != "pixel"}
+        assert matcher.match_pixels(old, [old])[0].query_pixel == 1.0, "features kept by earlier versions still match"

@@ -177,7 +177,7 @@ def test_a_network_goes_both_routes():
     matcher = create("mast3r", checkpoint=oracle.OracleNetwork(se3.inverse(pose1)), device="cpu", size=320)
     found = {route: make_finder(route, matcher).find(*frames) for route in ("essential", "metric")}
     for route, pose in found.items():
-        assert pose.metric == (route == "metric") and pose.matches.inlier.sum() > 50, pose.detail
+        assert pose.metric == (route == "metric") and pose.inlier.sum() > 50, pose.detail
         # The length is a network's guess: it is given, and not answered where it may be off by more than can be borne.
         assert pose.accepted or (route == "metric" and "nothing confirms the scale" in pose.detail)
         estimate = pose.camera1_T_camera2

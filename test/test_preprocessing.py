@@ -135,16 +135,6 @@ def test_pixels_find_their_way_back(resize, size: tuple[int, int]) -> None:
     centre = np.array([[(x * brightness).sum(), (y * brightness).sum()]]) / brightness.sum()
     truth = np.array([[left + 19.5, top + 19.5]])
     np.testing.assert_allclose(prepared.to_original(centre), truth, atol=0.06)
-    np.testing.assert_allclose(prepared.to_input(prepared.to_original(centre)), centre)
-
-
-def test_intrinsics_move_with_the_pixels() -> None:
-    prepared = prepare(np.zeros((500, 500, 3), np.uint8))
-    K = np.array([[400, 0, 249.5], [0, 410, 240], [0, 0, 1]])
-    point = np.array([0.2, -0.1, 1.0])
-    seen = K @ point
-    moved = prepared.input_intrinsics(K) @ point
-    np.testing.assert_allclose(prepared.to_input(seen[None, :2]), moved[None, :2])
 
 
 def test_unreadable_images_are_named(tmp_path: Path) -> None:

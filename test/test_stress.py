@@ -15,8 +15,9 @@ import torch
 from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
+from mast3r_ros.conformance.scene import make_scene
 from mast3r_ros.errors import UserError
-from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.lab.commands.evaluate_stress import stress
 from mast3r_ros.lab.pages.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
@@ -35,7 +36,8 @@ from mast3r_ros.lab.stress.run import (
 from mast3r_ros.lab.stress.scenes import KINDS, Place, Scene, scenes_of, visitors
 from mast3r_ros.lab.stress.summary import summarise_stress
 from mast3r_ros.lab.synthetic import Shot, take
-from mast3r_ros.localization import Gates, LocalizerSettings
+from mast3r_ros.localization import Gates, Localizer, LocalizerSettings
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.registry import create
 
 SMALL = Camera.pinhole(160, 120, 120.0, 120.0, 79.5, 59.5)
@@ -196,6 +198,29 @@ def test_a_frame_is_described_once() -> None:
     del frame
     calls.clear()
     assert len(matcher._known) == 0, "features go with their frame"
+
+
+def test_an_image_is_described_once_by_localizers_of_several_maps() -> None:
+    described: list[Frame] = []
+
+    class Counting(type(create("sift"))):  # type: ignore[misc]
+        def describe(self, frame: Frame) -> object:
+            described.append(frame)
+            return super().describe(frame)
+
+    matcher, frame = DescribedOnce(Counting()), make_scene().reference
+    maps = [KeyframeMap(image_format="png") for _ in range(3)]
+    for keyframe_map in maps:
+        keyframe_map.add(PosedFrame(frame, np.eye(4)))
+        keyframe_map.prepare(matcher)
+    described.clear()
+    answers = [Localizer(keyframe_map, matcher).localize(frame) for keyframe_map in maps]
+    assert len(described) == 1 and described[0].depth is None
+    assert all(answer.matched and answer.matched[0].inlier.sum() > 50 for answer in answers)
+    # Another depth, or another camera, is another frame.
+    assert matcher.describe(frame) is not matcher.describe(replace(frame, depth=None)) and len(described) == 2
+    matcher.describe(replace(frame, camera=None))
+    assert len(described) == 3
 
 
 def pose(metres: float) -> np.ndarray:

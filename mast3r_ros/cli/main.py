@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, checkpoint, localize, map, predict, settings
+from mast3r_ros.cli import bag, checkpoint, localize, map, matcher, predict, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
 from mast3r_ros.lab.commands import benchmark, demo, evaluate, replay, train
@@ -36,6 +36,7 @@ app.command("settings")(settings.settings)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("predict")(predict.predict)
 app.command("match")(predict.match)
+app.add_typer(matcher.app, name="matcher")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("train")(train.train)
 app.add_typer(benchmark.app, name="benchmark")

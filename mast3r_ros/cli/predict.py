@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mast3r_ros.matching.base import PixelMatches
     from mast3r_ros.matching.learned import NetworkMatcher
-    from mast3r_ros.matching.two_images import TwoImageMatches
+
+#: Matchers whose pictures come from the reference path of `predict`; others match as they do everywhere.
+NETWORKS = ("mast3r", "dust3r")
 
 ImageArgument = Annotated[Path, typer.Argument(help="Image file; EXIF orientation is followed.")]
 SizeOption = Annotated[
@@ -113,10 +116,10 @@ def match(
         matcher = matcher or DEFAULTS.matching.matcher
         if matcher == "auto":
             matcher, _ = best_matcher(checkpoint or "")
-        if matcher == "sift":
-            name, matches = _by_sift(images, feature)
-        else:
+        if matcher in NETWORKS:
             name, matches = _by_network(images, matcher, checkpoint, size, dtype, device)
+        else:
+            name, matches = _by_features(images, matcher, feature)
         show("drawing", 1, 2)
         picture = draw_match_picture(images[0], images[1], matches, f"{image1.name}  -  {image2.name}   ({name})")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -125,19 +128,24 @@ def match(
     facts = {
         "output": str(output),
         "matcher": name,
-        "matches": len(matches.xy1),
-        "epipolar_inliers": int(matches.inlier.sum()),
-        "median_confidence": float(sorted(matches.confidence)[len(matches.xy1) // 2]) if len(matches.xy1) else None,
+        "matches": len(matches),
+        "epipolar_inliers": 0 if matches.inlier is None else int(matches.inlier.sum()),
+        "median_confidence": _middle(matches.confidence),
     }
     print_json(facts) if json else print_facts(f"{image1.name} and {image2.name}", facts)
 
 
-def _by_sift(images: list[NDArray[np.uint8]], feature: str | None) -> tuple[str, TwoImageMatches]:
-    from mast3r_ros.matching.sift import SiftMatcher
-    from mast3r_ros.matching.two_images import sift_matches
+def _by_features(images: list[NDArray[np.uint8]], name: str, feature: str | None) -> tuple[str, PixelMatches]:
+    from mast3r_ros.matching.two_images import pixel_matches
 
-    matcher = SiftMatcher(feature or "sift")
-    return matcher.feature, sift_matches(matcher, images[0], images[1])
+    matcher = make_matcher(name, feature)
+    shown = feature or name if name == "sift" else name
+    return shown, pixel_matches(matcher, images[0], images[1])
+
+
+def _middle(confidence: NDArray[np.float32] | None) -> float | None:
+    """The larger of the two values in the middle; None of nothing."""
+    return None if confidence is None or not len(confidence) else float(sorted(confidence)[len(confidence) // 2])
 
 
 def _by_network(
@@ -147,7 +155,7 @@ def _by_network(
     size: int,
     dtype: str | None,
     device: str | None,
-) -> tuple[str, TwoImageMatches]:
+) -> tuple[str, PixelMatches]:
     from mast3r_ros.matching.prediction import predict_pair
     from mast3r_ros.matching.two_images import network_matches
     from mast3r_ros.network.preprocessing import prepare

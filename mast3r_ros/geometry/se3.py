@@ -118,13 +118,6 @@ def interpolate(T0: Array, T1: Array, alpha: float) -> Array:
     return make(rotation, (1 - alpha) * T0[:3, 3] + alpha * T1[:3, 3])
 
 
-def move_covariance(covariance: Array, a_T_b: Array) -> Array:
-    """Covariance (6, 6) of a pose expressed in fixed axes of b -> the same uncertainty in axes of a."""
-    R = np.zeros((6, 6))
-    R[:3, :3] = R[3:, 3:] = a_T_b[:3, :3]
-    return R @ covariance @ R.T
-
-
 def carry_covariance(covariance: Array, map_T_a: Array, a_T_b: Array) -> Array:
     """Covariance (6, 6) of the pose of b, which is rigidly attached to a, from that of the pose of a.
 

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from mast3r_ros.frames import Frame, valid_depth
+from mast3r_ros.frames import Frame, lifted
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.scale import MetricScale, metric_scale_from_depth
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import DepthPredictor, PredictedDepth
+from mast3r_ros.matching.base import PredictedDepth, predicts_depth
+from mast3r_ros.surface import depth_points
 
 #: Points (N, 3) in the map frame in metres, RGB (N, 3), confidence (N,) in (0, 1].
 Cloud = tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]]
@@ -32,7 +33,7 @@ def localized_cloud(localizer: Localizer, frame: Frame, estimate: PoseEstimate, 
     """
     cloud = query_cloud(frame, estimate, stride)
     matcher = localizer.matcher
-    if cloud is not None or not (isinstance(matcher, DepthPredictor) and estimate.localized and estimate.matched):
+    if cloud is not None or not (predicts_depth(matcher) and estimate.localized and estimate.matched):
         return cloud
     best = localizer.map.features(matcher, estimate.matched[0].keyframe_id)
     return predicted_cloud(
@@ -58,7 +59,7 @@ def predicted_cloud(
         rays = frame.camera.rays(xy)
     else:
         rays = (xy - [(frame.width - 1) / 2, (frame.height - 1) / 2]) / estimate.camera_focal_px
-    points = se3.apply(estimate.map_T_camera, np.concatenate([rays * z[:, None], z[:, None]], axis=1))
+    points = se3.apply(estimate.map_T_camera, lifted(rays, z))
     u, v = np.rint(xy).astype(np.int64).T
     colours = frame.image[v.clip(0, frame.height - 1), u.clip(0, frame.width - 1)]
     confidence = predicted.confidence[kept] / (1 + predicted.confidence[kept])
@@ -95,12 +96,6 @@ def query_cloud(frame: Frame, estimate: PoseEstimate, stride: int = 1) -> Cloud 
     """
     if frame.depth is None or frame.camera is None or estimate.map_T_camera is None:
         return None
-    rows = slice(stride // 2, None, stride)
-    z = frame.depth[rows, rows].reshape(-1)
-    xyz = (
-        np.concatenate([frame.camera.pixel_rays[rows, rows].reshape(-1, 2), np.ones((len(z), 1))], axis=1) * z[:, None]
-    )
-    seen = valid_depth(z) & np.isfinite(xyz).all(axis=1)
-    points = se3.apply(estimate.map_T_camera, xyz[seen]).astype(np.float32)
-    confidence = (1 / (1 + (z[seen] / HALF_CONFIDENCE_M) ** 2)).astype(np.float32)
-    return points, frame.image[rows, rows].reshape(-1, 3)[seen], confidence
+    points, rows, columns = depth_points(frame, stride, first=stride // 2)
+    confidence = (1 / (1 + (points[:, 2] / HALF_CONFIDENCE_M) ** 2)).astype(np.float32)
+    return se3.apply(estimate.map_T_camera, points).astype(np.float32), frame.image[rows, columns], confidence

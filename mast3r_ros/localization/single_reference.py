@@ -9,8 +9,7 @@ import numpy as np
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import DepthPredictor, Matcher
-from mast3r_ros.matching.learned import NetworkMatcher
+from mast3r_ros.matching.base import Matcher, capabilities, estimates_focal, predicts_depth
 from mast3r_ros.matching.two_views import TwoViewMatcher
 
 #: Name of the only keyframe, and of the frame that poses are in: the photo's camera (x right, y down, z forward).
@@ -28,7 +27,7 @@ def reference_map(frame: Frame, matcher: Matcher) -> KeyframeMap:
         MapError: if the matcher needs a depth or calibration that is not given.
     """
     name = frame.name or "the reference"
-    if frame.depth is None and not isinstance(matcher, DepthPredictor):
+    if frame.depth is None and not predicts_depth(matcher):
         raise MapError(
             f"{name} has no depth, which matcher '{matcher.name}' needs: give --reference-depth, "
             "or the --checkpoint of a network"
@@ -41,22 +40,24 @@ def reference_map(frame: Frame, matcher: Matcher) -> KeyframeMap:
     return keyframe_map
 
 
+def metric_without_depth(matcher: Matcher) -> bool:
+    """Whether the matcher alone tells metres of a photo without depth."""
+    return predicts_depth(matcher) and capabilities(matcher).metric
+
+
 def photo_matcher(matcher: Matcher, frame: Frame) -> Matcher:
     """The matcher to ask a map of nothing but this photo with.
 
     Without depth, pointmaps of small networks are too coarse to solve a pose against: of theirs only the length of the
     motion is taken. Others are taken as they are.
     """
-    if not isinstance(matcher, NetworkMatcher) or not matcher.metric or frame.depth is not None:
-        return matcher
-    if matcher.network.config.stem_dim > 0:  # published networks have no convolutional stem
-        return TwoViewMatcher(matcher)
-    return matcher
+    able = capabilities(matcher)
+    return TwoViewMatcher(matcher) if frame.depth is None and able.metric and able.coarse_points else matcher
 
 
 def calibrated(frame: Frame, matcher: Matcher) -> Frame:
     """The frame with a focal length from its pointmap, where it has no calibration and the matcher is a network."""
-    if frame.camera is not None or not isinstance(matcher, DepthPredictor):
+    if frame.camera is not None or not estimates_focal(matcher):
         return frame
     focal = matcher.estimate_focal(frame)
     centre = (frame.width - 1) / 2, (frame.height - 1) / 2

@@ -45,7 +45,5 @@ def _seen_in(landmarks: Array, camera_T_map: Array, focal_px: float, frame: Fram
     points = se3.apply(camera_T_map, landmarks)
     width, height = frame.width, frame.height
     camera = frame.camera or Camera.pinhole(width, height, focal_px, focal_px, (width - 1) / 2, (height - 1) / 2)
-    xy = camera.project(points)
-    with np.errstate(invalid="ignore"):
-        inside = ((xy >= -0.5) & (xy <= np.array([width, height]) - 0.5)).all(axis=1)
+    xy, inside = camera.seen(points)
     return cells_of(xy[inside], width, height)

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.surface import depth_points
 
-#: Neighbouring pixels whose depths differ by more than this share lie on an edge: what is measured there floats.
-EDGE = 0.05
 #: A depth image with fewer known pixels than this is sparse (triangulated), and has no edges to speak of.
 DENSE = 0.2
 #: Rows kept before voxels are merged: bounds the memory.
@@ -60,42 +59,20 @@ def map_cloud(
     return mean[:, :3].astype(np.float32), np.rint(mean[:, 3:]).astype(np.uint8)
 
 
-def surface_points(
+def _frame_points(
     frame: Frame, map_T_camera: NDArray[np.float64], max_pixels: int
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     """Points (N, 3) of one frame's depth in the map frame and their colours (N, 3); nothing from depth edges."""
     assert frame.camera is not None and frame.depth is not None
-    known = valid_depth(frame.depth)
-    if known.mean() > DENSE:
-        known &= ~_on_edge(frame.depth)
-        step = max(1, int(np.ceil(np.sqrt(known.size / max_pixels))))
-        grid = np.zeros_like(known)
-        grid[::step, ::step] = True
-        known &= grid
-    z = frame.depth[known].astype(np.float64)
-    rays = frame.camera.pixel_rays[known]
-    points = np.concatenate([rays * z[:, None], z[:, None]], axis=1)
-    finite = np.isfinite(points).all(axis=1)
-    return se3.apply(map_T_camera, points[finite]), frame.image[known][finite]
-
-
-def _on_edge(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    edge = np.zeros(depth.shape, bool)
-    for axis in (0, 1):
-        before = np.take(depth, np.arange(depth.shape[axis] - 1), axis)
-        after = np.take(depth, np.arange(1, depth.shape[axis]), axis)
-        jump = ~(np.abs(after - before) < EDGE * np.minimum(after, before))
-        jump &= (after > 0) & (before > 0)
-        pad = np.zeros((2, 2), int)
-        pad[axis] = (1, 0)
-        edge |= np.pad(jump, pad)
-        edge |= np.pad(jump, pad[:, ::-1])
-    return edge
+    dense = valid_depth(frame.depth).mean() > DENSE
+    step = max(1, int(np.ceil(np.sqrt(frame.depth.size / max_pixels)))) if dense else 1
+    points, rows, columns = depth_points(frame, step, edges=not dense)
+    return se3.apply(map_T_camera, points), frame.image[rows, columns]
 
 
 def _voxels_of(frame: Frame, pose: NDArray[np.float64], voxel_m: float, max_pixels: int) -> NDArray[np.float64]:
     """Rows of voxel number, sum of x, y, z, r, g, b, and count."""
-    points, colours = surface_points(frame, pose, max_pixels)
+    points, colours = _frame_points(frame, pose, max_pixels)
     index = np.floor(points / voxel_m).astype(np.int64)
     inside = (np.abs(index) < REACH).all(axis=1)
     index = index[inside] + REACH

@@ -13,7 +13,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, NetworkPixels, Observations, View, homogeneous
 from mast3r_ros.mapping.shared_views import PARALLAX_DEG, SharedViews
-from mast3r_ros.matching.base import Matcher, PixelMatcher
+from mast3r_ros.matching.base import Matcher, matches_pixels, predicts_depth
 
 #: Neighbours each keyframe is triangulated with.
 NEIGHBOURS = 8
@@ -25,8 +25,8 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     """Give every keyframe without depth the points that it shares with others.
 
     Args:
-        matcher: finds the same points in other keyframes, where it can do that without knowing any depth (a network);
-            otherwise SIFT does.
+        matcher: finds the same points in other keyframes, where it can do that without knowing any depth: depth is
+            then known where it will be looked for. Otherwise SIFT finds them.
 
     Returns:
         the number of points by keyframe id; keyframes that have depth already are left alone and not listed.
@@ -36,8 +36,10 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
         return {}
     local = LocalFeatures(keyframe_map)
     shared = SharedViews(keyframe_map, local)
-    network = isinstance(matcher, PixelMatcher)
-    finder: Finder = NetworkPixels(keyframe_map, matcher) if isinstance(matcher, PixelMatcher) else local
+    finder: Finder = local
+    network = matcher is not None and predicts_depth(matcher)
+    if matcher is not None and network and matches_pixels(matcher):
+        finder = NetworkPixels(keyframe_map, matcher)
     found = {}
     for id in wanted:
         # A network sees what SIFT does not, so it is shown views in which SIFT finds nothing as well.

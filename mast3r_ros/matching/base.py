@@ -1,10 +1,10 @@
-"""The contract every matcher keeps. A third party adds one by registering a class; nothing else changes."""
+"""The contract every matcher keeps, and what some can do beyond it. A third party adds one by registering a class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +63,18 @@ class PixelMatches:
     Attributes:
         query_xy, reference_xy: (N, 2) float64 pixels of the images as the cameras gave them.
         query_pixel: side of a pixel of the image that was matched, in pixels of the query: how exact positions are.
+        confidence: (N,) in [0, 1], comparable among matches of one matcher only; None where the matcher has none.
+        inlier: (N,) bool, those that one motion of the camera explains; None where nobody has asked.
     """
 
     query_xy: NDArray[np.float64]
     reference_xy: NDArray[np.float64]
     query_pixel: float = 1.0
+    confidence: NDArray[np.float32] | None = None
+    inlier: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.query_xy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +92,40 @@ class PredictedDepth:
     confidence: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a matcher can do beyond the contract; whatever it does not declare, nobody asks it for.
+
+    Attributes:
+        landmarks: tells which points of a keyframe it would look for elsewhere, by ``landmarks``; a pose must then
+            show enough of them.
+        pixel_matches: matches images of which no depth is known, by ``match_pixels``; maps are triangulated with it.
+        predicted_depth: knows the shape of what an image shows without a sensor, by ``predict_depth``.
+        focal: estimates the focal length of an uncalibrated image, by ``estimate_focal``.
+        metric: what it predicts is in metres, so that one photo without depth is enough to localize against.
+        coarse_points: its predicted points are too coarse to solve a pose against. With a single photo they give only
+            the length of the motion, the rest comes from ``match_pixels`` (``matching/two_views.py``).
+        keyframes_on_track: keyframes that are enough while the pose is known beforehand; 0: as many as otherwise.
+            For a matcher whose time goes into every keyframe.
+    """
+
+    landmarks: bool = False
+    pixel_matches: bool = False
+    predicted_depth: bool = False
+    focal: bool = False
+    metric: bool = False
+    coarse_points: bool = False
+    keyframes_on_track: int = 0
+
+
 @runtime_checkable
 class Matcher(Protocol):
     """Finds where a query sees what keyframes saw.
 
     ``describe`` runs once per frame (and once per keyframe in its life), ``match`` once per query
     over all retrieved keyframes together, so that a network can decode them as one batch.
+
+    A matcher that can do more also has an attribute ``capabilities`` (:class:`Capabilities`).
     """
 
     #: Registry name, e.g. ``sift``.
@@ -101,7 +136,13 @@ class Matcher(Protocol):
         """Identifies the features: name and every setting that changes them. Usable as a folder name."""
 
     def describe(self, frame: Frame) -> Features:
-        """Everything this matcher needs to know of a frame, points in camera coordinates included."""
+        """Everything this matcher needs to know of a frame, points in camera coordinates included.
+
+        Frames without camera or depth, blank and tiny ones are described like all others.
+
+        Raises:
+            UserError: for images more than four times as long as wide, if it cannot take them.
+        """
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """(N, D) float32 descriptors that retrieval aggregates into one vector per frame."""
@@ -110,37 +151,69 @@ class Matcher(Protocol):
         """Matches of the query with each reference, in the references' order."""
 
 
-@runtime_checkable
+class LandmarkMatcher(Matcher, Protocol):
+    """A matcher with the capability ``landmarks``."""
+
+    def landmarks(self, features: Features) -> NDArray[np.floating]:
+        """Surface points (N, 3) of a keyframe that would be looked for in other views, its camera frame, metres."""
+
+
 class PixelMatcher(Matcher, Protocol):
-    """A matcher that also matches keyframes without depth, so that they can be triangulated."""
+    """A matcher with the capability ``pixel_matches``."""
 
     def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
         """Matches of the query with each reference, by appearance alone."""
 
 
-@runtime_checkable
 class DepthPredictor(Matcher, Protocol):
-    """A matcher that also knows shapes without any depth sensor."""
+    """A matcher with the capability ``predicted_depth``."""
 
     def predict_depth(self, features: Features, other: Features) -> PredictedDepth:
         """Depth of a frame, seen together with another view (or itself)."""
+
+
+class FocalEstimator(Matcher, Protocol):
+    """A matcher with the capability ``focal``."""
 
     def estimate_focal(self, frame: Frame) -> float:
         """Focal length in pixels of a frame without calibration (square pixels, principal point in the middle)."""
 
 
+def capabilities(matcher: Matcher) -> Capabilities:
+    """What a matcher declares that it can do; one that declares nothing does what the contract asks, and no more."""
+    declared: Capabilities = getattr(matcher, "capabilities", Capabilities())
+    return declared
+
+
+def tells_landmarks(matcher: Matcher) -> TypeGuard[LandmarkMatcher]:
+    """Whether :meth:`LandmarkMatcher.landmarks` may be asked for."""
+    return capabilities(matcher).landmarks
+
+
+def matches_pixels(matcher: Matcher) -> TypeGuard[PixelMatcher]:
+    """Whether :meth:`PixelMatcher.match_pixels` may be asked for."""
+    return capabilities(matcher).pixel_matches
+
+
+def predicts_depth(matcher: Matcher) -> TypeGuard[DepthPredictor]:
+    """Whether :meth:`DepthPredictor.predict_depth` may be asked for."""
+    return capabilities(matcher).predicted_depth
+
+
+def estimates_focal(matcher: Matcher) -> TypeGuard[FocalEstimator]:
+    """Whether :meth:`FocalEstimator.estimate_focal` may be asked for."""
+    return capabilities(matcher).focal
+
+
 def landmarks(matcher: Matcher, features: Features) -> NDArray[np.float64]:
     """Surface points (N, 3) of a keyframe that the matcher would look for in other views, in its camera frame, metres.
 
-    A matcher with a method of this name says so; verification then asks whether they were seen. Others have none.
+    None of a matcher without that capability.
     """
-    find = getattr(matcher, "landmarks", None)
-    return np.zeros((0, 3)) if find is None else np.asarray(find(features), dtype=np.float64)
+    found = matcher.landmarks(features) if tells_landmarks(matcher) else np.zeros((0, 3))
+    return np.asarray(found, dtype=np.float64)
 
 
 def keyframes_on_track(matcher: Matcher) -> int:
-    """Keyframes that are enough for this matcher while the pose is known beforehand; 0: as many as otherwise.
-
-    A matcher whose time goes into every keyframe says so by an attribute of this name.
-    """
-    return int(getattr(matcher, "keyframes_on_track", 0))
+    """Keyframes that are enough for this matcher while the pose is known beforehand; 0: as many as otherwise."""
+    return capabilities(matcher).keyframes_on_track

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.frames import Frame
+from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.matching.base import Features, Matches
 from mast3r_ros.matching.registry import register
 
@@ -44,9 +44,8 @@ class FakeMatcher:
             u, v = np.rint(xy).astype(int).T
             u, v = u.clip(0, frame.width - 1), v.clip(0, frame.height - 1)
             xy = np.stack([u, v], axis=-1).astype(np.float64)
-            z = frame.depth[v, u]
-            z = np.where(np.isfinite(z) & (z > 0), z, np.nan)
-            points = np.concatenate([frame.camera.rays(xy) * z[:, None], z[:, None]], axis=1).astype(np.float32)
+            z = np.where(valid_depth(frame.depth), frame.depth, np.nan)[v, u]
+            points = frame.camera.points(xy, z).astype(np.float32)
         return {"thumbnail": thumbnail, "xy": xy.astype(np.float32), "points": points}
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.errors import MatcherError
-from mast3r_ros.frames import Frame
+from mast3r_ros.frames import Frame, lifted
 from mast3r_ros.geometry.pointmap import estimate_focal
-from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
+from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches, PredictedDepth
 from mast3r_ros.matching.crew import Crew
 from mast3r_ros.matching.device_tokens import KEPT_BYTES, DeviceTokens
 from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.half_precision import multiplies_bfloat16
+from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
@@ -52,6 +53,8 @@ LANDMARK_STEP = 12
 #: Values of each weight tensor that go into the network's fingerprint.
 SAMPLES = 64
 
+NO_CAMERA = "the keyframe has no calibration, without which its pixels have no points"
+
 
 class NetworkMatcher(ABC):
     """Base of the matchers `mast3r` and `dust3r`.
@@ -66,8 +69,6 @@ class NetworkMatcher(ABC):
     name: str
     #: Whether the network's own unit is the metre.
     metric: bool
-    #: Each pair is decoded on its own: a few confirm a pose that is known.
-    keyframes_on_track = 2
 
     def __init__(
         self,
@@ -86,11 +87,10 @@ class NetworkMatcher(ABC):
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         self.network = self._loaded(checkpoint)
-        if self.network.config.stem_dim:  # mostly convolutions: with channels last its heads take half the time
+        traits = NetworkTraits.of(self.network.config)
+        if traits.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trained = max(self.network.config.img_size)
-        # Of published networks only 224 and 512 exist, whatever their files say.
-        self.size = size or (trained if self.network.config.stem_dim or trained == 224 else 512)
+        self.size = size or traits.size
         patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
@@ -101,7 +101,7 @@ class NetworkMatcher(ABC):
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
-        small = self.device.type == "cpu" and self.network.config.stem_dim and not compile
+        small = self.device.type == "cpu" and traits.short_operations and not compile
         self._crew = Crew() if small and torch.get_num_threads() > 1 else None
 
     def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
@@ -128,6 +128,19 @@ class NetworkMatcher(ABC):
     def signature(self) -> str:
         """Name, size and a fingerprint of the weights: what features depend on."""
         return f"{self.name}-{self.size}-{self._fingerprint}-1"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything. Each pair is decoded on its own, so two keyframes confirm a pose that is known."""
+        return Capabilities(
+            landmarks=True,
+            pixel_matches=True,
+            predicted_depth=True,
+            focal=True,
+            metric=self.metric,
+            coarse_points=NetworkTraits.of(self.network.config).coarse_points,
+            keyframes_on_track=2,
+        )
 
     # -- what the map keeps ------------------------------------------------------------------------
 
@@ -221,13 +234,15 @@ class NetworkMatcher(ABC):
 
     def _lifted(self, found: Correspondences, view1: NetworkView, view2: NetworkView) -> Matches:
         """Points and raw pixels of matched network pixels."""
+        if view1.camera is None:
+            return Matches.empty(NO_CAMERA)
         surface = surface_of(view1, found.pointmap1, self.metric)
         if surface.depth is None:
             return Matches.empty(surface.note)
         z = sampled(surface.depth, found.xy1)
         known = np.isfinite(z)
         xy1, xy2, z = found.xy1[known], found.xy2[known], z[known]
-        points = np.concatenate([view1.rays(xy1) * z[:, None], z[:, None]], axis=1)
+        points = lifted(view1.rays(xy1), z)
         conf = found.conf[known].astype(np.float64)
         reference_xy, query_xy = view1.to_raw(xy1), view2.to_raw(xy2)
         seen = np.asarray(np.isfinite(reference_xy).all(axis=1) & np.isfinite(query_xy).all(axis=1))

@@ -17,6 +17,7 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.fine import refined
 from mast3r_ros.matching.learned import NetworkMatcher
+from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, rectified
 from mast3r_ros.matching.pairs import Correspondences, Pairs, PredictedPoints
 from mast3r_ros.matching.reciprocal import fast_reciprocal_matches_batch
@@ -65,7 +66,7 @@ class Mast3rMatcher(NetworkMatcher):
             raise MatcherError(f"{checkpoint} is a DUSt3R network, without descriptors: use matcher 'dust3r'")
         if not 1 <= subsample <= 64:
             raise MatcherError(f"subsample {subsample} is outside 1 to 64")
-        self.search_stride = search_stride or (2 if self.network.config.stem_dim else 1)
+        self.search_stride = search_stride or (2 if NetworkTraits.of(self.network.config).smooth_descriptors else 1)
         self.subsample, self.min_confidence, self.coarse_to_fine = subsample, min_confidence, coarse_to_fine
         for view in (1, 2):
             head = self.network.head(view)

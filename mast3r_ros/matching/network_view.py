@@ -15,16 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mast3r_ros.frames import Camera, Frame
-from mast3r_ros.geometry.distortion import COEFFICIENTS
+from mast3r_ros.frames import Camera, Frame, lifted
 from mast3r_ros.matching.base import Features
-from mast3r_ros.matching.surface import surface_depth
+from mast3r_ros.matching.packed_camera import packed_camera, unpacked_camera
 from mast3r_ros.network import preprocessing
+from mast3r_ros.surface import surface_depth
 
 Array = NDArray[np.float64]
 
-#: Distortion models by the number that stands for them in features.
-MODELS = tuple(COEFFICIENTS)
 #: Rays that do not come back from a distorted pixel to within this (at z = 1) have no pixel.
 ROUND_TRIP = 1e-4
 
@@ -57,12 +55,11 @@ class NetworkView:
 
     def to_rectified(self, xy: NDArray) -> Array:
         """Network pixels (N, 2), fractions too -> pixels of the rectified frame."""
-        return (np.asarray(xy, np.float64) + 0.5) @ self.original_T_input[:2, :2].T + self.original_T_input[:2, 2] - 0.5
+        return preprocessing.moved_pixels(self.original_T_input, xy)
 
     def from_rectified(self, xy: NDArray) -> Array:
         """Inverse of :meth:`to_rectified`."""
-        T = np.linalg.inv(self.original_T_input)
-        return (np.asarray(xy, np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5
+        return preprocessing.moved_pixels(np.linalg.inv(self.original_T_input), xy)
 
     def to_raw(self, xy: NDArray) -> Array:
         """Network pixels (N, 2) -> pixels of the frame as the camera gave it; NaN where it has none."""
@@ -88,18 +85,15 @@ class NetworkView:
         xy = self.grid(step)
         depth = self.depth[xy[:, 1], xy[:, 0]].astype(np.float64)
         xy, depth = xy[depth > 0], depth[depth > 0]
-        points = np.column_stack([self.rays(xy), np.ones(len(xy))]) * depth[:, None]
+        points = lifted(self.rays(xy), depth)
         return np.asarray(points[np.isfinite(points).all(axis=1)])
 
     def to_features(self) -> dict[str, NDArray]:
         """What :meth:`from_features` needs, half precision where that is enough (depth: one part in 2000)."""
-        camera = np.zeros(0)
-        if (c := self.camera) is not None:
-            camera = np.array([c.width, c.height, MODELS.index(c.model), *c.K.ravel(), *c.D], dtype=np.float64)
         return {
             "size": np.array(self.size, dtype=np.int32),
             "original_T_input": self.original_T_input,
-            "camera": camera,
+            "camera": packed_camera(self.camera),
             "depth": self.depth.astype(np.float16),
         }
 
@@ -107,10 +101,7 @@ class NetworkView:
     def from_features(cls, features: Features) -> NetworkView:
         """Inverse of :meth:`to_features`."""
         height, width = (int(side) for side in features["size"])
-        values, camera = features["camera"], None
-        if values.size:
-            model = MODELS[int(values[2])]
-            camera = Camera(int(values[0]), int(values[1]), values[3:12].reshape(3, 3), model, values[12:])
+        camera = unpacked_camera(features["camera"])
         return cls((height, width), features["original_T_input"], camera, features["depth"].astype(np.float32))
 
 

@@ -1,13 +1,14 @@
-"""Matchers by name."""
+"""Matchers by name: those of the package, those of installed third parties, and those registered by hand."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from mast3r_ros.errors import MatcherError
+from mast3r_ros.errors import MatcherError, UserError
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.network.checkpoint import read_config
 from mast3r_ros.network.shipped import better_than_sift, shipped_checkpoint
@@ -15,13 +16,21 @@ from mast3r_ros.settings import MatcherSettings
 
 logger = logging.getLogger(__name__)
 
-_FACTORIES: dict[str, Callable[..., Matcher]] = {}
+#: Group of entry points by which an installed package brings matchers: their names and the classes.
+ENTRY_POINTS = "mast3r_ros.matchers"
+
+Factory = Callable[..., Matcher]
+
+_FACTORIES: dict[str, Factory] = {}
 
 
-def register(name: str) -> Callable[[Callable[..., Matcher]], Callable[..., Matcher]]:
-    """Class decorator: make a matcher available as ``matcher: name`` everywhere."""
+def register(name: str) -> Callable[[Factory], Factory]:
+    """Class decorator: make a matcher available as ``matcher: name`` everywhere in this process.
 
-    def add(factory: Callable[..., Matcher]) -> Callable[..., Matcher]:
+    Installed packages name theirs by an entry point of the group ``mast3r_ros.matchers`` instead, and need no import.
+    """
+
+    def add(factory: Factory) -> Factory:
         _FACTORIES[name] = factory
         return factory
 
@@ -29,34 +38,75 @@ def register(name: str) -> Callable[[Callable[..., Matcher]], Callable[..., Matc
 
 
 def available() -> list[str]:
-    """Names of all registered matchers."""
-    return sorted(_FACTORIES)
+    """Names of all matchers, those of installed packages included, which are not loaded for that."""
+    return sorted({*_FACTORIES, *_installed()})
+
+
+def provider(name: str) -> str:
+    """Where a matcher comes from, for people: this package, this process, or the name and version of another package.
+
+    Raises:
+        MatcherError: for an unknown name.
+    """
+    if name in _FACTORIES and (_is_own(_FACTORIES[name]) or name not in _installed()):
+        return "mast3r_ros" if _is_own(_FACTORIES[name]) else "this process"
+    package = _entry_point(name).dist
+    return f"{package.name} {package.version}" if package is not None else "an entry point"
+
+
+def factory_of(name: str) -> Factory:
+    """The class of a matcher. One of another package is loaded now, and a fault in it is no fault of any other.
+
+    Raises:
+        MatcherError: for an unknown name, or a package that cannot be loaded.
+    """
+    if name in _FACTORIES:
+        return _FACTORIES[name]
+    point = _entry_point(name)
+    try:
+        factory = point.load()
+    except Exception as error:  # whatever a stranger's import raises
+        raise MatcherError(
+            f"matcher '{name}' of {provider(name)} cannot be loaded from {point.value} "
+            f"({type(error).__name__}: {error}): mend or uninstall that package; other matchers work as before"
+        ) from error
+    if not callable(factory):
+        raise MatcherError(
+            f"matcher '{name}' of {provider(name)}: {point.value} is {type(factory).__name__}, not a class of matchers"
+        )
+    return factory
 
 
 def create(name: str, **options: Any) -> Matcher:
     """Build a matcher.
 
     Args:
-        name: a registered name, or ``auto`` for the best that can run here.
+        name: of :func:`available`, or ``auto`` for the best that can run here.
         options: settings of that matcher, e.g. ``feature="orb"`` for ``sift``. With ``auto`` those that only other
             matchers have are left out.
 
     Raises:
-        MatcherError: for an unknown name or options the matcher does not have.
+        MatcherError: for an unknown name, a third party's package that cannot be loaded, or options the matcher does
+            not have.
         CheckpointError: for a checkpoint that cannot be used.
     """
     if name == "auto":
         name, why = best_matcher(options.get("checkpoint") or "")
         options = matcher_options(name, options)
         logger.info("matcher auto takes %s: %s", name, why)
-    if name not in _FACTORIES:
-        raise MatcherError(f"unknown matcher '{name}': choose one of auto, {', '.join(available())}")
-    factory = _FACTORIES[name]
+    factory = factory_of(name)
     try:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
         raise MatcherError(f"matcher '{name}' does not take these options ({error})") from error
-    return factory(**options)  # a TypeError in there is a fault of its own
+    try:
+        return factory(**options)
+    except Exception as error:
+        if isinstance(error, UserError) or _is_own(factory):
+            raise  # a TypeError in there is a fault of its own
+        raise MatcherError(
+            f"matcher '{name}' of {provider(name)} cannot be made ({type(error).__name__}: {error}): ask its authors"
+        ) from error
 
 
 def from_settings(settings: MatcherSettings) -> Matcher:
@@ -89,8 +139,31 @@ def best_matcher(checkpoint: Any = "") -> tuple[str, str]:
 
 
 def matcher_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a matcher has; all of them for ``auto`` and for unknown names."""
-    if name not in _FACTORIES:
+    """Those of the options that a matcher has; all of them for ``auto``.
+
+    Raises:
+        MatcherError: as :func:`factory_of`.
+    """
+    if name == "auto":
         return dict(options)
-    known = inspect.signature(_FACTORIES[name]).parameters
+    known = inspect.signature(factory_of(name)).parameters
     return {option: value for option, value in options.items() if option in known}
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Entry points of installed packages by name; of two with one name the first on the path."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, point)
+    return found
+
+
+def _is_own(factory: Factory) -> bool:
+    return factory.__module__.startswith("mast3r_ros.")
+
+
+def _entry_point(name: str) -> EntryPoint:
+    installed = _installed()
+    if name not in installed:
+        raise MatcherError(f"unknown matcher '{name}': choose one of auto, {', '.join(available())}")
+    return installed[name]

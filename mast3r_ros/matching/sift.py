@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
-from mast3r_ros.matching.base import Features, Matches
-from mast3r_ros.matching.nearest import mutual_hamming, mutual_nearest
+from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches
+from mast3r_ros.matching.nearest import Pairs, mutual_hamming, mutual_nearest
 from mast3r_ros.matching.registry import register
-from mast3r_ros.matching.surface import surface_points
+from mast3r_ros.surface import surface_points
 
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
 QUANTUM = 512.0
@@ -38,6 +38,7 @@ class SiftMatcher:
     """
 
     name = "sift"
+    capabilities = Capabilities(landmarks=True, pixel_matches=True)
 
     def __init__(self, feature: str = "sift", max_features: int = 0, ratio: float = 0.85) -> None:
         if feature not in ("sift", "orb"):
@@ -58,14 +59,16 @@ class SiftMatcher:
 
         Returns:
             ``xy`` (N, 2) float32 pixels; ``descriptors`` (N, 128) or (N, 32) uint8;
-            ``points`` (N, 3) float32 metres in the camera frame, NaN where depth is unknown or an edge.
+            ``points`` (N, 3) float32 metres in the camera frame, NaN where depth is unknown or an edge;
+            ``pixel`` (1,) side of a pixel of the image that was searched, in pixels of the frame.
         """
         xy, descriptors = self._detect(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY))
-        return {"xy": xy, "descriptors": descriptors, "points": surface_points(frame, xy)}
+        pixel = np.array([_shrunk_by(frame.image)], np.float32)
+        return {"xy": xy, "descriptors": descriptors, "points": surface_points(frame, xy), "pixel": pixel}
 
     def _detect(self, grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Keypoints (N, 2) in pixels of the given image and their descriptors as bytes."""
-        scale = max(1.0, max(grey.shape) / LONGEST_SIDE)
+        scale = _shrunk_by(grey)
         if scale > 1:
             size = (round(grey.shape[1] / scale), round(grey.shape[0] / scale))
             grey = cv2.resize(grey, (max(1, size[0]), max(1, size[1])), interpolation=cv2.INTER_AREA)
@@ -106,11 +109,8 @@ class SiftMatcher:
         """Mutual nearest neighbours among the reference features whose surface point is known."""
         known = [np.flatnonzero(np.isfinite(reference["points"][:, 2])) for reference in references]
         descriptors = [r["descriptors"][rows] for r, rows in zip(references, known, strict=True)]
-        search = mutual_hamming if self.feature == "orb" else mutual_nearest
         matched = []
-        for reference, rows, (i, j, ratio) in zip(
-            references, known, search(query["descriptors"], descriptors, self.ratio), strict=True
-        ):
+        for reference, rows, (i, j, ratio) in zip(references, known, self._nearest(query, descriptors), strict=True):
             matched.append(
                 Matches(
                     query["xy"][i].astype(np.float64),
@@ -121,3 +121,24 @@ class SiftMatcher:
                 )
             )
         return matched
+
+    def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
+        """Mutual nearest neighbours among all features, whether their surface points are known or not."""
+        # Features that a map kept of an earlier version do not know their pixel.
+        pixel = float(query["pixel"][0]) if "pixel" in query else 1.0
+        matched = []
+        found = self._nearest(query, [reference["descriptors"] for reference in references])
+        for reference, (i, j, ratio) in zip(references, found, strict=True):
+            xy, reference_xy = query["xy"][i].astype(np.float64), reference["xy"][j].astype(np.float64)
+            matched.append(PixelMatches(xy, reference_xy, pixel, (1 - ratio).astype(np.float32)))
+        return matched
+
+    def _nearest(self, query: Features, references: list[NDArray[np.uint8]]) -> list[Pairs]:
+        """Rows of the query and of descriptors (M, D), and the ratio of nearest to second nearest distance."""
+        search = mutual_hamming if self.feature == "orb" else mutual_nearest
+        return search(query["descriptors"], references, self.ratio)
+
+
+def _shrunk_by(image: NDArray[np.uint8]) -> float:
+    """How much larger an image is than the one that features are looked for in, at least 1."""
+    return max(1.0, max(image.shape[:2]) / LONGEST_SIDE)

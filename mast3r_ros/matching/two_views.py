@@ -9,19 +9,28 @@ wrong with single points, while a pose solved against predicted points inherits 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.frames import Camera
 from mast3r_ros.geometry.relative_pose import EssentialSettings, solve_relative_pose
 from mast3r_ros.geometry.scale import MetricScale, metric_scale_from_depth
-from mast3r_ros.matching.base import Features, Matches, PixelMatches, PredictedDepth
-from mast3r_ros.matching.learned import NetworkMatcher
-from mast3r_ros.matching.network_view import NetworkView
+from mast3r_ros.matching.base import (
+    Capabilities,
+    Features,
+    Matcher,
+    Matches,
+    PixelMatches,
+    matches_pixels,
+    predicts_depth,
+)
+from mast3r_ros.matching.packed_camera import unpacked_camera
 from mast3r_ros.matching.reference_surface import OWN_SCALE
+from mast3r_ros.matching.wrapped import WrappedMatcher
 
 Array = NDArray[np.float64]
 
@@ -37,48 +46,38 @@ NO_MOTION = "the matches agree on no motion between the two views"
 NO_AGREEMENT = "the network's pointmap is too far from the triangulated points to give them a scale"
 
 
-class TwoViewMatcher:
+class TwoViewMatcher(WrappedMatcher):
     """A network whose matches with keyframes are triangulated, one keyframe at a time.
 
     For references whose depth nobody knows and that have no neighbours to be triangulated with, as one photo has
-    none. Features are those of the network: caches of either serve both.
+    none.
+
+    Args:
+        network: matches pixels and predicts depth; its features hold the ``camera`` (:func:`packed_camera`).
     """
 
-    def __init__(self, network: NetworkMatcher) -> None:
-        self._network = network
-        self.name = network.name
+    def __init__(self, network: Matcher) -> None:
+        super().__init__(network)
+        assert matches_pixels(network)
+        self._match_pixels = network.match_pixels
+        assert predicts_depth(network)
+        self._predict_depth = network.predict_depth
 
     @property
-    def signature(self) -> str:
-        """Of the network."""
-        return self._network.signature
-
-    def describe(self, frame: Frame) -> Features:
-        """Of the network."""
-        return self._network.describe(frame)
-
-    def local_descriptors(self, features: Features) -> NDArray[np.float32]:
-        """Of the network."""
-        return self._network.local_descriptors(features)
+    def capabilities(self) -> Capabilities:
+        """Of the network, but for what concerns keyframes whose depth is known."""
+        return replace(super().capabilities, landmarks=False, coarse_points=False, keyframes_on_track=0)
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Matches that fit one motion between the two views, and their points.
 
         ``Matches.scale`` says how predicted and triangulated depth compare.
         """
-        found = self._network.match_pixels(query, references)
+        found = self._match_pixels(query, references)
         return [self._lifted(query, reference, pixels) for reference, pixels in zip(references, found, strict=True)]
 
-    def predict_depth(self, features: Features, other: Features) -> PredictedDepth:
-        """Of the network."""
-        return self._network.predict_depth(features, other)
-
-    def estimate_focal(self, frame: Frame) -> float:
-        """Of the network."""
-        return self._network.estimate_focal(frame)
-
     def _lifted(self, query: Features, reference: Features, found: PixelMatches) -> Matches:
-        camera1, camera2 = (NetworkView.from_features(features).camera for features in (reference, query))
+        camera1, camera2 = (unpacked_camera(features.get("camera")) for features in (reference, query))
         if camera1 is None or camera2 is None:
             return Matches.empty(NO_CAMERA)
         xy1, xy2, points = triangulated(found, camera1, camera2)
@@ -91,7 +90,7 @@ class TwoViewMatcher:
 
     def _scale(self, reference: Features, query: Features, xy: Array, depth: Array) -> MetricScale | None:
         """What triangulated depths (N,) at pixels (N, 2) of the reference must be multiplied with."""
-        predicted = self._network.predict_depth(reference, query)
+        predicted = self._predict_depth(reference, query)
         _, nearest = cKDTree(predicted.xy).query(xy)
         return metric_scale_from_depth(depth, predicted.depth[nearest], predicted.confidence[nearest])
 

@@ -51,16 +51,7 @@ class NetworkImage:
 
     def to_original(self, xy: NDArray) -> NDArray[np.float64]:
         """Pixels (N, 2) of the network image -> pixels of the original, centres at integers in both."""
-        return _moved(self.original_T_input, xy)
-
-    def to_input(self, xy: NDArray) -> NDArray[np.float64]:
-        """Inverse of :meth:`to_original`."""
-        return _moved(np.linalg.inv(self.original_T_input), xy)
-
-    def input_intrinsics(self, K: NDArray) -> NDArray[np.float64]:
-        """Intrinsics (3, 3) of the original image -> those of the network image, pixel centres at integers."""
-        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        return np.linalg.inv(half) @ np.linalg.inv(self.original_T_input) @ half @ K
+        return moved_pixels(self.original_T_input, xy)
 
 
 def prepare(image: NDArray[np.uint8], size: int = 512, square_ok: bool = False, patch_size: int = 16) -> NetworkImage:
@@ -100,7 +91,8 @@ def _half_crop(width: int, height: int, size: int, square_ok: bool, patch_size: 
     half_width = 2 * centre_x // patch_size * patch_size / 2
     half_height = 2 * centre_y // patch_size * patch_size / 2
     if width == height and not square_ok:
-        half_height = 3 * half_width / 4
+        half_patch = patch_size / 2  # three quarters of some sizes are no whole number of patches
+        half_height = 3 * half_width / 4 // half_patch * half_patch
     return half_width, half_height
 
 
@@ -167,6 +159,6 @@ def _translation(x: float, y: float) -> NDArray[np.float64]:
     return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
 
 
-def _moved(T: NDArray, xy: NDArray) -> NDArray[np.float64]:
+def moved_pixels(T: NDArray, xy: NDArray) -> NDArray[np.float64]:
     """Apply an affine (3, 3) on corner-origin coordinates to pixels (N, 2) whose centres are integers."""
     return (np.asarray(xy, dtype=np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5

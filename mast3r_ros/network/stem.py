@@ -49,8 +49,3 @@ class ConvStem(nn.Module):
         detail = self.refine(self.to_quarter(F.relu(self.to_half(images))))
         tokens = self.proj(F.relu(self.to_eighth(F.relu(detail))))
         return torch.cat((tokens, F.pixel_unshuffle(detail, DETAIL_STRIDE)), dim=1).flatten(2).transpose(1, 2)
-
-
-def detail_dim(stem_dim: int, patch_size: int) -> int:
-    """Length of the detail in a token."""
-    return stem_dim * (patch_size // DETAIL_STRIDE) ** 2

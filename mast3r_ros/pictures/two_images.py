@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.matching.two_images import TwoImageMatches
+from mast3r_ros.matching.base import PixelMatches
 
 RGB = NDArray[np.uint8]
 
@@ -20,11 +20,11 @@ FONT = cv2.FONT_HERSHEY_DUPLEX
 RAMP = (70, 255)
 
 
-def draw_match_picture(image1: RGB, image2: RGB, matches: TwoImageMatches, title: str) -> RGB:
+def draw_match_picture(image1: RGB, image2: RGB, matches: PixelMatches, title: str) -> RGB:
     """Both images side by side, the matches between them coloured by confidence, outliers dim, words above.
 
     Args:
-        image1, image2: (H, W, 3) RGB, of any sizes.
+        image1, image2: (H, W, 3) RGB, of any sizes; the first one is the reference of the matches.
 
     Returns:
         (BANNER + HEIGHT + 2 * MARGIN, W', 3) RGB.
@@ -36,16 +36,20 @@ def draw_match_picture(image1: RGB, image2: RGB, matches: TwoImageMatches, title
     for image, (x, y) in zip((left, right), start):
         # Darker than they are, so that thin lines stand out.
         canvas[y : y + HEIGHT, x : x + image.shape[1]] = (image * 0.72).astype(np.uint8)
-    ends = np.stack([(matches.xy1 + 0.5) * scale1 + start[0], (matches.xy2 + 0.5) * scale2 + start[1]], axis=1)
+    ends = np.stack(
+        [(matches.reference_xy + 0.5) * scale1 + start[0], (matches.query_xy + 0.5) * scale2 + start[1]], axis=1
+    )
     _draw(canvas, ends, matches, left.shape[1])
     return np.vstack([_banner(canvas.shape[1], matches, title), canvas])
 
 
-def _draw(canvas: RGB, ends: NDArray[np.float64], matches: TwoImageMatches, width: int) -> None:
+def _draw(canvas: RGB, ends: NDArray[np.float64], matches: PixelMatches, width: int) -> None:
     """Outliers first, then lines from the least sure to the surest, then dots on top."""
-    colours = _colours(matches.confidence)
-    outliers, inliers = np.flatnonzero(~matches.inlier), np.flatnonzero(matches.inlier)
-    inliers = inliers[np.argsort(matches.confidence[inliers], kind="stable")]
+    confidence = np.ones(len(matches), np.float32) if matches.confidence is None else matches.confidence
+    explained = _explained(matches)
+    colours = _colours(confidence)
+    outliers, inliers = np.flatnonzero(~explained), np.flatnonzero(explained)
+    inliers = inliers[np.argsort(confidence[inliers], kind="stable")]
     for row in outliers:
         for end in ends[row]:
             cv2.circle(canvas, _fixed(end), 1 << 4, OUTLIER, -1, cv2.LINE_AA, 4)
@@ -56,6 +60,11 @@ def _draw(canvas: RGB, ends: NDArray[np.float64], matches: TwoImageMatches, widt
     for row in inliers:
         for end in ends[row]:
             cv2.circle(canvas, _fixed(end), 2 << 4, colours[row], -1, cv2.LINE_AA, 4)
+
+
+def _explained(matches: PixelMatches) -> NDArray[np.bool_]:
+    """(N,) the matches that one motion explains: none where nobody has asked."""
+    return np.zeros(len(matches), dtype=bool) if matches.inlier is None else matches.inlier
 
 
 def _surest_of_cells(xy: NDArray[np.float64], cell: float, rows: NDArray[np.int64]) -> list[int]:
@@ -74,11 +83,11 @@ def _colours(confidence: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     return [(r, g, b) for b, g, r in bgr.tolist()]
 
 
-def _banner(width: int, matches: TwoImageMatches, title: str) -> RGB:
+def _banner(width: int, matches: PixelMatches, title: str) -> RGB:
     """What was matched, how much of it agrees, and what the colours mean."""
     banner = np.full((BANNER, width, 3), PAPER, np.uint8)
     cv2.putText(banner, title, (MARGIN, 28), FONT, 0.6, INK, 1, cv2.LINE_AA)
-    words = f"{len(matches.xy1)} matches, {int(matches.inlier.sum())} agree on one epipolar geometry"
+    words = f"{len(matches)} matches, {int(_explained(matches).sum())} agree on one epipolar geometry"
     cv2.putText(banner, words, (MARGIN, 52), FONT, 0.5, MUTED, 1, cv2.LINE_AA)
     ramp = np.linspace(*RAMP, 120).astype(np.uint8)[None].repeat(8, axis=0)
     x = width - MARGIN - 120 - 36

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, Pose, PoseStamped, PoseWithCovarianceStamped, TransformStamped
+from geometry_msgs.msg import Point, Pose, PoseWithCovarianceStamped, TransformStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
@@ -66,11 +66,6 @@ def to_pose(T: Array) -> Pose:
     q = pose.orientation
     q.x, q.y, q.z, q.w = map(float, se3.quaternion(T))
     return pose
-
-
-def to_pose_stamped(T: Array, frame_id: str, stamp: int) -> PoseStamped:
-    """(4, 4) -> geometry_msgs/PoseStamped."""
-    return PoseStamped(header=header(frame_id, stamp), pose=to_pose(T))
 
 
 def to_pose_with_covariance(T: Array, covariance: Array, frame_id: str, stamp: int) -> PoseWithCovarianceStamped:

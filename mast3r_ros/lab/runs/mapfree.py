@@ -16,9 +16,9 @@ from mast3r_ros.io.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoint
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
-from mast3r_ros.localization.single_reference import photo_matcher, reference_map
+from mast3r_ros.localization.single_reference import metric_without_depth, photo_matcher, reference_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import DepthPredictor, Matcher
+from mast3r_ros.matching.base import Matcher
 
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
@@ -47,7 +47,7 @@ def run_mapfree(
         MatcherError: if the matcher cannot answer in metres with what is given.
         DatasetError: for a missing or malformed file.
     """
-    if reference_depth is None and not (isinstance(matcher, DepthPredictor) and getattr(matcher, "metric", True)):
+    if reference_depth is None and not metric_without_depth(matcher):
         raise MatcherError(
             f"Map-free has no depth, and without it matcher '{matcher.name}' knows no metres: give the --checkpoint of "
             "a metric network (mast3r), or --reference-depth with a depth image of each scene's reference"

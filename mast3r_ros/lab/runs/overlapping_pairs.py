@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.frames import Camera, PosedFrame, valid_depth
+from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.datasets import FrameList, Source
 from mast3r_ros.io.datasets.image_pairs import ImagePair, PairList, StoredImage, write_pair_list
 from mast3r_ros.mapping.blob import encode_image
 from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.matching.network_view import rectified, rectified_camera
+from mast3r_ros.surface import depth_points
 
 Array = NDArray[np.float64]
 
@@ -113,9 +114,7 @@ def _seen(view: _View, other: _View) -> float:
     """Share of a view's points that lie in another view's image and are not hidden there."""
     assert view.points is not None and other.points is not None
     in_other = se3.apply(se3.inverse(other.map_T_camera) @ view.map_T_camera, view.points)
-    xy = other.camera.project(in_other)
-    with np.errstate(invalid="ignore"):
-        inside = ((xy > -0.5) & (xy < [other.camera.width - 0.5, other.camera.height - 0.5])).all(axis=1)
+    xy, inside = other.camera.seen(in_other)
     if not inside.any():
         return 0.0
     # The other view's depth is known on a coarse grid: its nearest point stands for what lies there.
@@ -150,12 +149,7 @@ def _view(number: int, posed: PosedFrame, source: str) -> _View:
         raise DatasetError(f"{source}: frame {frame.name or number} has no calibration, which pairs need")
     points: Array | None = None
     if frame.depth is not None:
-        half = STRIDE // 2
-        z = frame.depth[half::STRIDE, half::STRIDE]
-        known = valid_depth(z)
-        rays = frame.camera.pixel_rays[half::STRIDE, half::STRIDE][known]
-        found = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * z[known][:, None].astype(np.float64)
-        found = found[np.isfinite(found).all(axis=1)]
+        found = depth_points(frame, STRIDE, first=STRIDE // 2).points
         points = found if len(found) >= LEAST_POINTS else np.zeros((0, 3))
     return _View(number, frame.camera, posed.map_T_camera, points)
 

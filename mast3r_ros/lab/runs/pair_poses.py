@@ -16,8 +16,8 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import EssentialSettings, RelativePose, solve_relative_pose
 from mast3r_ros.localization import Localizer, LocalizerSettings
 from mast3r_ros.localization.single_reference import photo_matcher, reference_map
-from mast3r_ros.matching.base import DepthPredictor, Features, Matcher
-from mast3r_ros.matching.two_images import TwoImageMatches, image_matches
+from mast3r_ros.matching.base import Features, Matcher, PixelMatches, predicts_depth
+from mast3r_ros.matching.two_images import image_matches
 
 Array = NDArray[np.float64]
 
@@ -37,7 +37,8 @@ class PairPose:
             else the translation has length 1.
         accepted: whether the pose may be used.
         metric: whether the translation's length means anything.
-        matches: pixels of both images and which of them the pose explains.
+        matches: pixels of both images, the first one being the reference.
+        inlier: (N,) bool, the matches that the pose explains.
         reason, detail: why there is no pose, by name and as a sentence.
         timings_ms: milliseconds by stage, ``total`` among them.
     """
@@ -45,7 +46,8 @@ class PairPose:
     camera1_T_camera2: Array | None
     accepted: bool
     metric: bool
-    matches: TwoImageMatches
+    matches: PixelMatches
+    inlier: NDArray[np.bool_]
     reason: str = ""
     detail: str = ""
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -77,13 +79,13 @@ class EssentialFinder:
         xy1, xy2, motion = _motion(frame1, frame2, found.reference_xy, found.query_xy, settings)
         done = time.perf_counter()
         inlier = np.zeros(len(xy1), dtype=bool) if motion is None else motion.inlier
-        matches = TwoImageMatches(xy1, xy2, np.ones(len(xy1), np.float32), inlier)
+        matches = PixelMatches(xy2, xy1, found.query_pixel)
         stages = {"describe": described - started, "match": matched - described, "solve": done - matched}
         timings = {name: 1e3 * s for name, s in {**stages, "total": done - started}.items()}
         if motion is None or motion.inlier.sum() < self.min_inliers:
             detail = f"{int(inlier.sum())} of {len(xy1)} matches agree on a motion, {self.min_inliers} are needed"
-            return PairPose(None, False, False, matches, "too_few_inliers", detail, timings)
-        return PairPose(se3.inverse(motion.camera2_T_camera1), True, False, matches, timings_ms=timings)
+            return PairPose(None, False, False, matches, inlier, "too_few_inliers", detail, timings)
+        return PairPose(se3.inverse(motion.camera2_T_camera1), True, False, matches, inlier, timings_ms=timings)
 
     def _features(self, frame: Frame) -> Features:
         if frame.name not in self._kept:
@@ -104,7 +106,7 @@ class MetricFinder:
     metric = True
 
     def __init__(self, matcher: Matcher) -> None:
-        if not isinstance(matcher, DepthPredictor):
+        if not predicts_depth(matcher):
             raise MatcherError(
                 f"matcher '{matcher.name}' does not know the scale of two photos: use the pose route essential, or a "
                 "network"
@@ -120,12 +122,14 @@ class MetricFinder:
         matcher = photo_matcher(self.matcher, frame1)
         estimate = Localizer(keyframe_map, matcher, self.settings).localize(frame2)
         timings = {**estimate.timings_ms, "total": 1e3 * (time.perf_counter() - started)}
-        parts = [(m.matches.reference_xy, m.matches.query_xy, m.matches.weights, m.inlier) for m in estimate.matched]
-        empty = (np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0, bool))
-        xy1, xy2, weights, inlier = (np.concatenate(column) for column in zip(*(parts or [empty]), strict=True))
-        matches = TwoImageMatches(xy1, xy2, weights.astype(np.float32), inlier.astype(bool))
+        parts = [(m.matches.reference_xy, m.matches.query_xy, m.inlier) for m in estimate.matched]
+        empty = (np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, bool))
+        xy1, xy2, inlier = (np.concatenate(column) for column in zip(*(parts or [empty]), strict=True))
+        matches = PixelMatches(xy2, xy1)
         reason, detail = estimate.reason.value, estimate.detail
-        return PairPose(estimate.map_T_camera, estimate.localized, True, matches, reason, detail, timings)
+        return PairPose(
+            estimate.map_T_camera, estimate.localized, True, matches, inlier.astype(bool), reason, detail, timings
+        )
 
 
 def make_finder(route: str, matcher: Matcher, threshold_px: float = 1.0) -> EssentialFinder | MetricFinder:

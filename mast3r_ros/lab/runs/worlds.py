@@ -23,12 +23,12 @@ from mast3r_ros.lab.runs.world_pairs import WorldPair, first_room, world_pairs
 from mast3r_ros.lab.runs.worlds_summary import RIGHT_PX, worlds_figures
 from mast3r_ros.lab.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
-from mast3r_ros.localization.single_reference import reference_map
+from mast3r_ros.localization.single_reference import metric_without_depth, reference_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matcher, Matches, PixelMatches
-from mast3r_ros.matching.learned import NetworkMatcher
-from mast3r_ros.matching.surface import surface_depth
+from mast3r_ros.matching.base import Features, Matcher, Matches, PixelMatches, matches_pixels
 from mast3r_ros.matching.two_views import TwoViewMatcher
+from mast3r_ros.matching.wrapped import WrappedMatcher
+from mast3r_ros.surface import surface_depth
 
 Array = NDArray[np.float64]
 
@@ -100,12 +100,12 @@ class _Solver:
         self._heard = _Overheard(matcher)
         self._matcher: Matcher = self._heard
         if not settings.depth:
-            if not isinstance(matcher, NetworkMatcher) or not matcher.metric:
+            if not (metric_without_depth(matcher) and matches_pixels(matcher)):
                 raise MatcherError(
                     f"matcher '{matcher.name}' does not know the scale of a reference without depth: use a metric "
                     "network (mast3r), or leave --no-depth out"
                 )
-            self._matcher = TwoViewMatcher(self._heard)  # type: ignore[arg-type]  # hears a network
+            self._matcher = TwoViewMatcher(self._heard)
         self._records: list[Record] = []
 
     def solve(self, pair: WorldPair, number: int, watch: Watch) -> None:
@@ -147,46 +147,29 @@ class _Solver:
         return Evaluation(name, self._records, settings, worlds_figures(self._records))
 
 
-class _Overheard:
+class _Overheard(WrappedMatcher):
     """A matcher that remembers the pixels it matched last."""
 
     def __init__(self, matcher: Matcher) -> None:
-        self._matcher = matcher
-        self.name = matcher.name
+        super().__init__(matcher)
         self.forget()
 
     def forget(self) -> None:
         """Nothing was matched yet."""
         self.pixels: tuple[Array, Array] = (np.zeros((0, 2)), np.zeros((0, 2)))
 
-    @property
-    def signature(self) -> str:
-        """Of the matcher within."""
-        return self._matcher.signature
-
-    def describe(self, frame: Frame) -> Features:
-        """Of the matcher within."""
-        return self._matcher.describe(frame)
-
-    def local_descriptors(self, features: Features) -> NDArray[np.float32]:
-        """Of the matcher within."""
-        return self._matcher.local_descriptors(features)
-
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Of the matcher within; the one reference's pixels are remembered."""
-        found = self._matcher.match(query, references)
+        found = super().match(query, references)
         self.pixels = found[0].reference_xy, found[0].query_xy
         return found
 
     def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
-        """Of the network within."""
-        assert isinstance(self._matcher, NetworkMatcher)
-        found = self._matcher.match_pixels(query, references)
+        """The same without any points."""
+        assert matches_pixels(self.inner)
+        found = self.inner.match_pixels(query, references)
         self.pixels = found[0].reference_xy, found[0].query_xy
         return found
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._matcher, name)
 
 
 def match_precision(pair: WorldPair, reference_xy: Array, query_xy: Array) -> dict[str, float]:
@@ -200,8 +183,7 @@ def match_precision(pair: WorldPair, reference_xy: Array, query_xy: Array) -> di
     assert pair.reference.depth is not None and pair.reference.camera is not None and pair.query.camera is not None
     z = surface_depth(pair.reference.depth, reference_xy).astype(np.float64)
     known = np.isfinite(z)
-    rays, z = pair.reference.camera.rays(reference_xy[known]), z[known]
-    points = np.concatenate([rays * z[:, None], z[:, None]], axis=1)
+    points = pair.reference.camera.points(reference_xy[known], z[known])
     truth = pair.query.camera.project(se3.apply(se3.inverse(pair.reference_T_query), points))
     off = np.linalg.norm(truth - query_xy[known], axis=1)  # NaN behind the camera
     shares = {f"match_precision_{px}px": float(np.mean(off <= px)) if len(off) else 0.0 for px in RIGHT_PX}
