@@ -118,7 +118,7 @@ def test_default_parameter_files_are_accepted_by_the_nodes(tmp_path: Path) -> No
         assert mapper.get_fully_qualified_name() == "/robot1/mapper"
         assert mapper.get_parameter("rectified").value is True
         assert mapper.get_parameter("depth_slop").value == 0.005
-        assert mapper.get_parameter("selection.distance_m").value == MapperParameters().selection__distance_m
+        assert mapper.get_parameter("selection.distance_m").value == MapperParameters().selection.distance_m
     finally:
         mapper.destroy_node()
     files = [str(REPOSITORY / "config" / name) for name in ("relocalizer.yaml", "usb_cam.yaml")]

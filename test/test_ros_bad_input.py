@@ -429,9 +429,9 @@ class TestInitialPose:
         for axis in "xyzw":  # not normalised: the direction counts
             setattr(message.pose.pose.orientation, axis, 3 * getattr(message.pose.pose.orientation, axis))
         given: list[Any] = []
-        tracker = live.node._processor.tracker
-        set_prior = tracker.set_prior
-        tracker.set_prior = lambda *arguments: (given.append(arguments), set_prior(*arguments))
+        relocalizer = live.node._processor.relocalizer
+        set_prior = relocalizer.set_prior
+        relocalizer.set_prior = lambda *arguments: (given.append(arguments), set_prior(*arguments))
         live.robot.initial.publish(message)
         wait_until(lambda: live.said("initial pose: robot near (1.00, 0.00) m") == 1)
         live.good_frame(2)

@@ -10,6 +10,7 @@ from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.complaints import Complaints
+from mast3r_ros.ros.depth_registration import DepthRegistration
 from mast3r_ros.ros.intake import Arrival, Intake
 from mast3r_ros.transforms import TransformBuffer
 
@@ -26,6 +27,10 @@ class Log:
         self.said.append(text)
 
 
+class NoTransforms:
+    """TF without a single sample: depth in the images' frame needs none."""
+
+
 @pytest.fixture()
 def log() -> Log:
     return Log()
@@ -33,7 +38,9 @@ def log() -> Log:
 
 @pytest.fixture()
 def intake(log: Log) -> Intake:
-    return Intake(Complaints(log))
+    made = Intake(Complaints(log))
+    made.registration = DepthRegistration(NoTransforms(), lambda: 0.0)
+    return made
 
 
 def frame(intake: Intake, info_frame: str = "", stamp: int = STAMP) -> Frame:

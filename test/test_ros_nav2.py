@@ -148,7 +148,7 @@ class TestPlanar:
 
     def test_nav2s_configuration_says_planar(self) -> None:
         node = RelocalizerNode(cli_args=["--ros-args", "--params-file", str(REPOSITORY / "config" / "nav2.yaml")])
-        assert node._settings.snapshot().is_planar
+        assert node._settings.snapshot().node.is_planar
         node.destroy_node()
 
 

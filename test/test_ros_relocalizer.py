@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from array import array
 from collections.abc import Callable, Iterator
@@ -424,5 +425,7 @@ def _bad_map(kind: str, folder: Path) -> str:
         (built / "keyframes.jsonl").write_text("{ this is no JSON\n")
     if kind == "newer":
         header = built / "map.yaml"
-        header.write_text(header.read_text().replace("format: 1", "format: 99").replace("version: 1", "version: 99"))
+        text = re.sub(r"(format|version): \d+", r"\1: 99", header.read_text())
+        assert ": 99" in text
+        header.write_text(text)
     return str(built)

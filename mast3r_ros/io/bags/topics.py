@@ -324,8 +324,8 @@ def _choose_depth(image: str, topics: Topics) -> tuple[str | None, list[str]]:
     if foreign := sorted(filter(LIBREALSENSE.match, candidates)):
         candidates = [name for name in candidates if name not in foreign]
         doubts.append(
-            f"{', '.join(foreign)} is of librealsense's own recorder, which does not say how its cameras differ: not "
-            "used (realsense-ros records aligned depth)"
+            f"{', '.join(foreign)} is of librealsense's own recorder, not registered to colour: not used "
+            "(realsense-ros records aligned depth)"
         )
     twins = [
         name for name, topic in topics.items() if topic.is_image and is_colour(name, topic) and _twins(name, image)
