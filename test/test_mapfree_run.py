@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import walls
+from command_line import separate_runner
 from golden_cases import COMPACT
 from oracle import CAMERA, OracleNetwork, keyframe_poses, see
-from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import DatasetError, MatcherError
@@ -168,18 +168,18 @@ class TestCommand:
 
     def test_a_split_that_is_not_evaluated_is_wrong_usage(self, wall: Path) -> None:
         files = [str(wall), "--submission", str(wall / "s.zip"), "--split", "train"]
-        result = CliRunner().invoke(app, ["evaluate", "mapfree", *files])
+        result = separate_runner().invoke(app, ["evaluate", "mapfree", *files])
         assert result.exit_code == 2 and "val and test" in result.stderr
 
     def test_for_people(self) -> None:
         files = [str(GOLDEN / "dataset"), "--submission", str(GOLDEN / "submission_drop_scene.zip")]
-        result = CliRunner().invoke(app, ["evaluate", "mapfree", *files])
+        result = separate_runner().invoke(app, ["evaluate", "mapfree", *files])
         assert "AUC @ VCRE < 90px" in result.stdout and "0.301" in result.stdout
         assert "s00460 has no pose file: all 60 frames" in result.stderr and "s99999" in result.stderr
 
 
 def mapfree(*arguments: object) -> dict:
     """What the command prints as JSON."""
-    result = CliRunner().invoke(app, ["evaluate", "mapfree", *map(str, arguments), "--json"])
+    result = separate_runner().invoke(app, ["evaluate", "mapfree", *map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from command_line import separate_runner
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
 from rosbags.typesys import Stores, get_typestore
-from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import BagError, DatasetError
@@ -420,7 +420,7 @@ def test_check_says_what_reading_does(tmp_path: Path) -> None:
 
 def test_check_and_dry_run_print_the_same(tmp_path: Path) -> None:
     path = everything(tmp_path / "bag")
-    command = CliRunner()
+    command = separate_runner()
     printed = command.invoke(app, ["bag", "check", str(path)])
     assert printed.exit_code == 0 and "/cam/image_raw: 4 images 64x48" in printed.stdout
     assert "warning: TF on /robot2/tf is not used" in printed.stderr

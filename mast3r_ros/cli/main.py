@@ -60,8 +60,17 @@ def options(
     """Options of all sub-commands."""
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Sentence())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("mast3r_ros").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _Sentence(logging.Formatter):
+    """Log records begin as the commands' own sentences do: ``warning: ...``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def main() -> None:

@@ -42,8 +42,9 @@ ON_TRACK, ON_TRACK_RAD = 0.2, 0.3
 #: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance (scene
 #: depths, rad).
 SLACK, SLACK_RAD = 0.04, 0.1
-#: A belief tells places apart while three standard deviations of it are within these (scene depths, rad).
-VOUCHES, VOUCHES_RAD = 1.0, float(np.pi / 2)
+#: A belief tells places apart while three standard deviations of it are within these (scene depths, rad): places that
+#: look alike are a room apart, and RViz's 0.5 m counts in rooms of which keyframes see 0.75 m and more.
+VOUCHES, VOUCHES_RAD = 2.0, float(np.pi / 2)
 
 
 @dataclass(frozen=True, eq=False)

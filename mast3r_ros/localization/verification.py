@@ -32,6 +32,10 @@ SUPPORT = 8
 USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
 
 
+#: The same in a room, as earlier versions assumed it everywhere.
+USUAL_NOISE = PoseNoise(position_m=0.01, rotation_rad=USUAL_ROTATION)
+
+
 @dataclass(frozen=True, eq=False)
 class Support:
     """A pose and the matches it rests on, as verification reads them.
