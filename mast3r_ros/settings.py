@@ -99,7 +99,7 @@ class Gates:
         6.0, "Largest median error of inliers, in a 640 wide image (large_residuals).", low=0.1, high=100, unit="px"
     )
     max_seen_from_behind: float = setting(
-        0.1, "Largest share of inliers that would be seen from behind (seen_from_behind).", low=0, high=1
+        0.05, "Largest share of inliers that would be seen from behind (seen_from_behind).", low=0, high=1
     )
     max_position_sigma_m: float = setting(
         0.0, "Deprecated, use alert_limit_m: 2.5 times this is taken for it.", low=0, high=1000, unit="m"

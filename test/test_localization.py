@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from scipy.stats import chi2
@@ -21,12 +22,14 @@ from mast3r_ros.localization import (
     TrackerSettings,
 )
 from mast3r_ros.localization.map_noise import fit_noise
+from mast3r_ros.localization.stretch import TRIALS, StretchCheck
 from mast3r_ros.localization.verification import Support, map_covariance, verify
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
 from mast3r_ros.matching.sift import SiftMatcher
+from mast3r_ros.settings import SolverSettings
 
 
 def slanted_depth(shift: float = 0.0) -> np.ndarray:
@@ -209,6 +212,40 @@ def test_far_points_leave_the_position_uncertain():
     xy, depth = everywhere()
     verdict = verify(support(xy, depth * 400), FRAME)
     assert verdict.reason is Reason.UNCERTAIN and " m and " in verdict.detail
+
+
+@pytest.mark.parametrize("squeezed", [3 / 4, 4 / 3], ids=["stretched", "squeezed"])
+def test_a_stretched_picture_with_the_old_calibration_is_refused(localizer: Localizer, squeezed: float) -> None:
+    """A driver's 16:9 as 4:3, and back: the calibration is of the picture before."""
+    picture = texture(2)
+    height, width = picture.shape[:2]
+    stretched = cv2.resize(picture, (width, round(height / squeezed)))
+    middle = max(stretched.shape[0] - height, 0) // 2
+    shown = np.zeros_like(picture)
+    rows = stretched[middle : middle + height]
+    top = (height - len(rows)) // 2
+    shown[top : top + len(rows)] = rows
+    right = localizer.localize(Frame(picture, CAMERA))
+    wrong = localizer.localize(Frame(shown, CAMERA))
+    assert right.localized
+    assert not wrong.localized
+    if wrong.reason is Reason.CALIBRATION_DISAGREES:
+        assert "stretched after the calibration" in wrong.detail
+
+
+def test_the_stretch_that_explains_more_is_named() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform([-1, -1, 2], [1, 1, 4], (200, 3))
+    xy = CAMERA.project(points)
+    centre = np.array([CAMERA.K[0, 2], CAMERA.K[1, 2]])
+    stretched = centre + (xy - centre) * (1.0, 4 / 3)
+    check, settings = StretchCheck(), SolverSettings(threshold_px=4.0)
+    assert check.found(CAMERA, stretched, points, np.ones(200), 40, settings) == 4 / 3
+    for _ in range(2 * TRIALS):
+        assert check.found(CAMERA, xy, points, np.ones(200), 200, settings) is None
+    # A camera that has passed is asked again only where a pose explains little.
+    assert check.found(CAMERA, stretched, points, np.ones(200), 120, settings) is None
+    assert check.found(CAMERA, stretched, points, np.ones(200), 40, settings) == 4 / 3
 
 
 def test_what_would_be_seen_from_behind_is_a_mirror() -> None:

@@ -41,6 +41,7 @@ class Reason(str, Enum):
     UNCERTAIN = "uncertain"
     SCALE_UNVERIFIED = "scale_unverified"
     SEEN_FROM_BEHIND = "seen_from_behind"
+    CALIBRATION_DISAGREES = "calibration_disagrees"
     OUTSIDE_MAP = "outside_map"
     AMBIGUOUS_MAP = "ambiguous_map"
 

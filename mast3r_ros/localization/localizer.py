@@ -16,6 +16,7 @@ from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reas
 from mast3r_ros.localization.focal_memory import FocalMemory
 from mast3r_ros.localization.protection import AlertLimit, limit_of
 from mast3r_ros.localization.stage_clock import StageClock
+from mast3r_ros.localization.stretch import StretchCheck
 from mast3r_ros.localization.verification import (
     SUPPORT,
     USUAL_POSITION,
@@ -29,7 +30,7 @@ from mast3r_ros.localization.verification import (
 from mast3r_ros.mapping.cameras import camera_of_size
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches, keyframes_on_track, landmarks
-from mast3r_ros.settings import LocalizerSettings
+from mast3r_ros.settings import LocalizerSettings, SolverSettings
 
 Array = NDArray[np.float64]
 
@@ -111,6 +112,7 @@ class Localizer:
         self.matcher = matcher
         self.settings = settings
         self._focals = FocalMemory()
+        self._stretch = StretchCheck()
         self._described: tuple[Frame, Features] | None = None
 
     def localize(self, frame: Frame, prior: PosePrior | None = None, *, exclude: Collection[str] = ()) -> PoseEstimate:
@@ -207,9 +209,31 @@ class Localizer:
             verdict = verify(
                 support, frame, self.settings.gates, self.map.pose_noise, limit, self._scale_sigma(found, support)
             )
+            if verdict.reason is Reason.NONE:
+                verdict = self._with_calibration(frame, found, support, verdict)
         if verdict.reason is Reason.NONE and frame.camera is None and not told:
             self._focals.remember(_camera_of(frame), support.pose.focal_px)
         return _estimate(found, support, verdict, limit)
+
+    def _with_calibration(self, frame: Frame, found: _Correspondences, support: Support, verdict: Verdict) -> Verdict:
+        """The verdict, unless the image says that it was stretched and its calibration was not."""
+        if frame.camera is None:
+            return verdict
+        stretch = self._stretch.found(
+            frame.camera,
+            found.xy,
+            found.points,
+            found.weights,
+            verdict.evidence.inliers,
+            self._solver(frame, support.scene_depth_m),
+        )
+        if stretch is None:
+            return verdict
+        detail = (
+            f"at {1 / stretch:.2f} times its height the image explains far more matches: images were stretched after "
+            "the calibration; give the calibration of the images as they are"
+        )
+        return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=detail)
 
     def _agrees(self, support: Support, prior: PosePrior | None) -> bool:
         """Whether the camera was believed to be where it was found, to within three standard deviations.
@@ -267,13 +291,17 @@ class Localizer:
         centres = np.array([self.map[id].map_T_camera[:3, 3] for id in found.ids])
         return Support(pose, found.xy, found.points, found.keyframe, centres, scene_depth_m)
 
-    def _solve(self, frame: Frame, found: _Correspondences, scene_depth_m: float) -> _Solved | None:
-        """Robust pose over all keyframes, refined with balanced weights, and whether its focal length was known."""
-        settings = replace(
+    def _solver(self, frame: Frame, scene_depth_m: float) -> SolverSettings:
+        """The solver's settings, with the thresholds of this image and this scene."""
+        return replace(
             self.settings.solver,
             threshold_px=self.settings.threshold * float(np.hypot(frame.width, frame.height)),
             point_sigma_m=self.settings.point_noise * scene_depth_m,
         )
+
+    def _solve(self, frame: Frame, found: _Correspondences, scene_depth_m: float) -> _Solved | None:
+        """Robust pose over all keyframes, refined with balanced weights, and whether its focal length was known."""
+        settings = self._solver(frame, scene_depth_m)
         known = None
         centre = np.array([frame.width - 1, frame.height - 1]) / 2
         if frame.camera is not None:
