@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +115,10 @@ def test_demo_over_dds(world_folder: Path, tmp_path: Path) -> None:
     assert summary["median_translation_error_m"] < 0.03 and summary["median_rotation_error_deg"] < 0.5
     assert summary["wrong_accepted"] == 0
     assert 0 < summary["latency_ms_p50"] <= summary["latency_ms_p95"]
-    for name in ("report.html", "recording.rrd", "trajectory.tum", "truth.tum", "records.jsonl"):
+    for name in ("report.html", "trajectory.tum", "truth.tum", "records.jsonl"):
         assert (output / name).stat().st_size > 100
+    # Rerun needs NumPy 2, which is not Ubuntu's: without it there is no recording, and the command has said so.
+    assert (output / "recording.rrd").exists() == (find_spec("rerun") is not None)
     with open_bag(output / "result.mcap") as bag:
         assert bag.topics["/relocalizer/pose"].count == summary["frames_localized"]
         assert bag.transforms().can_transform("map", "odom")
