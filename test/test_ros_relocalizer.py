@@ -282,9 +282,12 @@ class TestServices:
         with live(map=str(map_folder)) as (node, robot):
             sent = robot.listen(TFMessage, "/tf", qos.reliable(100))
             show_until(robot, 1, lambda: len(_from_map(sent)) > 3)
-            robot.call(Empty, "/reinitialize_global_localization")
 
-            def quiet() -> bool:  # once what was on its way has arrived; until then it is repeated at 20 Hz
+            def quiet() -> (
+                bool
+            ):  # it is repeated at 20 Hz; an image that was on its way may be localized after the call
+                robot.call(Empty, "/reinitialize_global_localization")
+                threading.Event().wait(0.1)
                 count = len(_from_map(sent))
                 threading.Event().wait(0.3)
                 return len(_from_map(sent)) == count
