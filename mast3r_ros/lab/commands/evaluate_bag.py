@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 import typer
@@ -23,15 +23,9 @@ from mast3r_ros.cli.common import (
     make_matcher,
     make_relocalizer,
     option,
-    progress,
 )
 from mast3r_ros.cli.source import IntrinsicsOption, calibration
-from mast3r_ros.lab.commands.summary import ReportOption, finish
-
-if TYPE_CHECKING:
-    from mast3r_ros.frames import Frame
-    from mast3r_ros.lab.runs.record import Record
-    from mast3r_ros.localization import PoseEstimate
+from mast3r_ros.lab.commands.summary import ReportOption, finish, watching
 
 
 def bag(
@@ -120,15 +114,7 @@ def bag(
         "changed": settings.differences(),
         "depth_checked": reading.use_depth,
     }
-    with progress("localizing", frames) as show:
-        done = 0
-
-        def watch(record: Record, frame: Frame, estimate: PoseEstimate) -> None:
-            nonlocal done
-            done += 1
-            gallery.offer(record, frame, estimate)
-            show(done, None, record.reason or "localized")
-
+    with watching(gallery, frames) as watch:
         run = evaluate_bag(bag, relocalizer, ground_truth, Align(align), reading, watch, about)
     if report is not None:
         write_result_bag(report / "result.mcap", run, reading, keyframe_map.frame_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,15 +22,9 @@ from mast3r_ros.cli.common import (
     make_matcher,
     make_relocalizer,
     option,
-    progress,
 )
 from mast3r_ros.cli.source import IntrinsicsOption, calibration
-from mast3r_ros.lab.commands.summary import print_summary
-
-if TYPE_CHECKING:
-    from mast3r_ros.frames import Frame
-    from mast3r_ros.lab.runs.record import Record
-    from mast3r_ros.localization import PoseEstimate
+from mast3r_ros.lab.commands.summary import print_summary, watching
 
 
 def replay(
@@ -95,15 +89,7 @@ def replay(
         "keyframes": settings.localizer.keyframes,
         "changed": settings.differences(),
     }
-    with progress("localizing", frames) as show:
-        done = 0
-
-        def watch(record: Record, frame: Frame, estimate: PoseEstimate) -> None:
-            nonlocal done
-            done += 1
-            gallery.offer(record, frame, estimate)
-            show(done, None, record.reason or "localized")
-
+    with watching(gallery, frames) as watch:
         run = replay_bag(bag, relocalizer, reading, watch, about, recorded_truth(bag, reading))
     write_result_bag(output / "result.mcap", run, reading, keyframe_map.frame_id)
     report = write_run(output, run.evaluation, keyframe_map, gallery.pictures())

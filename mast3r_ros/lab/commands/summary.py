@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import note, print_facts, print_json
+from mast3r_ros.cli.common import note, print_facts, print_json, progress
 
 if TYPE_CHECKING:
-    from mast3r_ros.lab.runs.gallery import Picture
-    from mast3r_ros.lab.runs.localization import Evaluation
+    from mast3r_ros.frames import Frame
+    from mast3r_ros.lab.runs.gallery import Gallery, Picture
+    from mast3r_ros.lab.runs.localization import Evaluation, Watch
+    from mast3r_ros.lab.runs.record import Record
+    from mast3r_ros.localization import PoseEstimate
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 ReportOption = Annotated[
     Path | None, typer.Option(help="Folder for report.html, summary.json, records.jsonl and trajectories.")
 ]
+
+
+@contextmanager
+def watching(gallery: Gallery, frames: int) -> Iterator[Watch]:
+    """Shows every result of a recording to the gallery, and how far it is."""
+    done = count(1)
+    with progress("localizing", frames) as show:
+
+        def watch(record: Record, frame: Frame, estimate: PoseEstimate) -> None:
+            gallery.offer(record, frame, estimate)
+            show(next(done), None, record.reason or "localized")
+
+        yield watch
 
 
 def finish(
