@@ -114,14 +114,16 @@ def test_what_is_not_in_the_map_is_refused_by_name(localizer, frame, reasons):
 
 
 class Counting(SiftMatcher):
-    """Sift that notes how many keyframes it was asked to match."""
+    """Sift that notes how many keyframes it was asked to match, and which."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[int] = []
+        self.matched: list[bytes] = []
 
     def match(self, query, references):
         self.asked.append(len(references))
+        self.matched += [reference["descriptors"].tobytes() for reference in references]
         return super().match(query, references)
 
 
@@ -142,7 +144,7 @@ class TestOnTrack:
 
     def test_all_are_matched_where_they_do_not(self, walls) -> None:
         elsewhere = PosePrior(keyframe(0).map_T_camera, 0.05, 0.02)
-        assert self.looks(walls, texture(2), elsewhere) == ([1, 2], True)
+        assert self.looks(walls, texture(2), elsewhere) == ([1, 1], True)  # the one of the first attempt is matched
 
     def test_all_are_matched_where_the_pose_is_hardly_known(self, walls) -> None:
         vague = PosePrior(keyframe(2).map_T_camera, 2.0, 0.02)
@@ -151,8 +153,20 @@ class TestOnTrack:
 
     def test_a_frame_that_shows_nothing_costs_no_wide_look(self, walls) -> None:
         strange = texture(9)
-        assert self.looks(walls, strange, PosePrior(keyframe(2).map_T_camera, 0.05, 0.02)) == ([1, 2], False)
-        assert self.looks(walls, strange, None) == ([2, 4], False)
+        assert self.looks(walls, strange, PosePrior(keyframe(2).map_T_camera, 0.05, 0.02)) == ([1, 1], False)
+        assert self.looks(walls, strange, None) == ([2, 2], False)
+
+    @pytest.mark.smoke
+    def test_no_keyframe_is_matched_twice_for_one_image(self, walls) -> None:
+        """Neither by the wide attempt after the first one, nor by the first one after that on track."""
+        matcher = Counting()
+        settings = LocalizerSettings(keyframes=2, keyframes_on_track=1, second_look=4)
+        localizer = Localizer(walls, matcher, settings)
+        assert not localizer.localize(Frame(texture(9), CAMERA)).localized
+        assert sorted(matcher.matched) == sorted(set(matcher.matched)) and len(matcher.matched) == len(walls)
+        matcher.matched.clear()
+        assert not localizer.localize(Frame(texture(9), CAMERA), PosePrior(np.eye(4), 0.05, 0.02)).localized
+        assert len(matcher.matched) == len(set(matcher.matched)) == 2
 
 
 def test_an_empty_map_says_so():

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization.localizer import PosePrior
+from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.settings import BeliefSettings
 
 Array = NDArray[np.float64]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization.localizer import PosePrior
+from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.settings import InitialPose
 
 Array = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,10 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import MINIMUM, AbsolutePose, ransac_pose, refine_pose
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
+from mast3r_ros.localization.correspondences import Correspondences, QueryMatches
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.focal_memory import FocalMemory
+from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.protection import AlertLimit, limit_of
 from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck
@@ -29,7 +31,7 @@ from mast3r_ros.localization.verification import (
 )
 from mast3r_ros.mapping.cameras import camera_of_size
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matcher, Matches, keyframes_on_track, landmarks
+from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track, landmarks
 from mast3r_ros.settings import LocalizerSettings, SolverSettings
 
 Array = NDArray[np.float64]
@@ -48,44 +50,8 @@ SLACK, SLACK_RAD = 0.04, 0.1
 VOUCHES, VOUCHES_RAD = 2.0, float(np.pi / 2)
 
 
-@dataclass(frozen=True, eq=False)
-class PosePrior:
-    """Where the camera is believed to be before looking. It guides retrieval; it never decides.
-
-    Attributes:
-        map_T_camera: (4, 4).
-        position_sigma_m, rotation_sigma_rad: standard deviations of that belief.
-    """
-
-    map_T_camera: Array
-    position_sigma_m: float = 0.5
-    rotation_sigma_rad: float = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class _Correspondences:
-    """Matches with all retrieved keyframes in one list, points in the map frame."""
-
-    ids: tuple[str, ...]
-    matches: tuple[Matches, ...]
-    xy: Array
-    points: Array
-    weights: Array
-    keyframe: NDArray[np.int64]
-
-    def rows(self, kept: NDArray[np.bool_]) -> _Correspondences:
-        """The same with only some of the matches."""
-        parts = tuple(
-            m[k]
-            for m, k in zip(self.matches, np.split(kept, np.cumsum([len(m) for m in self.matches])[:-1]), strict=True)
-        )
-        return _Correspondences(
-            self.ids, parts, self.xy[kept], self.points[kept], self.weights[kept], self.keyframe[kept]
-        )
-
-
 #: A pose, the matches it was solved from, and whether its focal length was known from earlier frames.
-_Solved = tuple[AbsolutePose, _Correspondences, bool]
+_Solved = tuple[AbsolutePose, Correspondences, bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +60,7 @@ class _Query:
 
     frame: Frame
     features: Features
+    matches: QueryMatches
     prior: PosePrior | None
     exclude: frozenset[str]
     clock: StageClock
@@ -146,7 +113,8 @@ class Localizer:
         with clock.stage("describe"):
             features = self._describe(frame)
         self._described = frame, features
-        query = _Query(frame, features, prior, exclude, clock)
+        matches = QueryMatches(self.map, self.matcher, features)
+        query = _Query(frame, features, matches, prior, exclude, clock)
         enough = self._enough_on_track(prior)
         if prior is not None and enough:
             glance = self._look(query, enough, prior)
@@ -174,7 +142,7 @@ class Localizer:
 
     def _on_track(self, map_T_camera: Array, prior: PosePrior) -> bool:
         """Whether a pose is so near to what was believed that a first glance is enough."""
-        return _near(map_T_camera, prior, SLACK * self._depth_near(map_T_camera), SLACK_RAD)
+        return prior.agrees(map_T_camera, SLACK * self._depth_near(map_T_camera), SLACK_RAD)
 
     def _depth_near(self, map_T_camera: Array) -> float:
         """How far away things typically are around a pose, metres."""
@@ -189,9 +157,9 @@ class Localizer:
         if not ids:
             return rejected(Reason.NOTHING_RETRIEVED, "no keyframe looks like this image")
         with clock.stage("match"):
-            found = self._correspondences(query.features, ids)
+            found = query.matches.with_keyframes(ids)
         if len(found.xy) < MINIMUM:
-            return rejected(Reason.TOO_FEW_MATCHES, _few_matches(found))
+            return rejected(Reason.TOO_FEW_MATCHES, found.how_few())
         with clock.stage("solve"):
             depth = self._scene_depth(found)
             solved = self._solve(frame, found, depth)
@@ -215,7 +183,7 @@ class Localizer:
             self._focals.remember(_camera_of(frame), support.pose.focal_px)
         return _estimate(found, support, verdict, limit)
 
-    def _with_calibration(self, frame: Frame, found: _Correspondences, support: Support, verdict: Verdict) -> Verdict:
+    def _with_calibration(self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict) -> Verdict:
         """The verdict, unless the image says that it was stretched and its calibration was not."""
         if frame.camera is None:
             return verdict
@@ -253,7 +221,7 @@ class Localizer:
             position_sigma_m=float(np.hypot(prior.position_sigma_m, position_m)),
             rotation_sigma_rad=float(np.hypot(prior.rotation_sigma_rad, rotation_rad)),
         )
-        return _near(support.pose.map_T_camera, belief)
+        return belief.agrees(support.pose.map_T_camera)
 
     def _retrieve(self, features: Features, count: int, prior: PosePrior | None, exclude: frozenset[str]) -> list[str]:
         """Keyframes that look similar; with a prior, half of them from where the camera should be."""
@@ -264,30 +232,17 @@ class Localizer:
         near = [id for id in near if id not in exclude][: (count + 1) // 2]
         return list(dict.fromkeys([*near, *similar]))[:count]
 
-    def _correspondences(self, features: Features, ids: Sequence[str]) -> _Correspondences:
-        """Match all keyframes at once and bring their points into the map frame."""
-        matched = self.matcher.match(features, [self.map.features(self.matcher, id) for id in ids])
-        points = [se3.apply(self.map[id].map_T_camera, m.points) for id, m in zip(ids, matched, strict=True)]
-        return _Correspondences(
-            ids=tuple(ids),
-            matches=tuple(matched),
-            xy=np.concatenate([m.query_xy for m in matched]),
-            points=np.concatenate(points),
-            weights=np.concatenate([m.weights for m in matched]),
-            keyframe=np.repeat(np.arange(len(ids)), [len(m) for m in matched]),
-        )
-
     @property
     def alert_limit(self) -> AlertLimit:
         """The error that the application can bear in this map."""
         return limit_of(self.settings, self.map.view_depth_m)
 
-    def _scene_depth(self, found: _Correspondences) -> float:
+    def _scene_depth(self, found: Correspondences) -> float:
         """How far away what was matched typically is, metres: by the keyframes, or by the points themselves."""
         depth = self.map.typical_depth(found.ids)
         return depth if depth > 0 else float(np.median(np.concatenate([m.points[:, 2] for m in found.matches])))
 
-    def _support(self, pose: AbsolutePose, found: _Correspondences, scene_depth_m: float) -> Support:
+    def _support(self, pose: AbsolutePose, found: Correspondences, scene_depth_m: float) -> Support:
         centres = np.array([self.map[id].map_T_camera[:3, 3] for id in found.ids])
         return Support(pose, found.xy, found.points, found.keyframe, centres, scene_depth_m)
 
@@ -299,7 +254,7 @@ class Localizer:
             point_sigma_m=self.settings.point_noise * scene_depth_m,
         )
 
-    def _solve(self, frame: Frame, found: _Correspondences, scene_depth_m: float) -> _Solved | None:
+    def _solve(self, frame: Frame, found: Correspondences, scene_depth_m: float) -> _Solved | None:
         """Robust pose over all keyframes, refined with balanced weights, and whether its focal length was known."""
         settings = self._solver(frame, scene_depth_m)
         known = None
@@ -326,7 +281,7 @@ class Localizer:
         return (balanced, found, known is not None) if balanced is not None else None
 
     def _as_the_maps_camera(
-        self, frame: Frame, found: _Correspondences, scene_depth_m: float, solved: _Solved | None
+        self, frame: Frame, found: Correspondences, scene_depth_m: float, solved: _Solved | None
     ) -> tuple[Frame, _Solved | None]:
         """An image without calibration is the map's own camera's where that explains it as well as any focal length.
 
@@ -342,7 +297,7 @@ class Localizer:
         fewer = solved is not None and with_own[0].inlier.sum() < solved[0].inlier.sum()
         return (frame, solved) if fewer else (own, with_own)
 
-    def _landmarks(self, found: _Correspondences, support: Support) -> Array:
+    def _landmarks(self, found: Correspondences, support: Support) -> Array:
         """Map points (M, 3) that the matcher knows from the keyframes which support the pose most."""
         counts = inliers_by_keyframe(support)
         best = [int(k) for k in np.argsort(-counts, kind="stable")[:WITNESSES] if counts[k] >= SUPPORT]
@@ -352,7 +307,7 @@ class Localizer:
         ]
         return np.concatenate(known) if known else np.zeros((0, 3))
 
-    def _scale_sigma(self, found: _Correspondences, support: Support) -> float:
+    def _scale_sigma(self, found: Correspondences, support: Support) -> float:
         """Standard deviation (m) of a scale that nothing confirms: it moves the camera to and from a keyframe."""
         origin = support.pose.map_T_camera[:3, 3]
         uncertain = [
@@ -369,25 +324,12 @@ def _camera_of(frame: Frame) -> tuple[str, int, int]:
     return frame.camera_name, frame.width, frame.height
 
 
-def _near(map_T_camera: Array, prior: PosePrior, slack_m: float = 0.0, slack_rad: float = 0.0) -> bool:
-    """Whether a pose is within three standard deviations of what was believed, and some slack."""
-    metres, degrees = se3.pose_error(map_T_camera, prior.map_T_camera)
-    near = metres <= slack_m + 3 * prior.position_sigma_m
-    return near and bool(np.radians(degrees) <= slack_rad + 3 * prior.rotation_sigma_rad)
-
-
 def rejected(reason: Reason, detail: str) -> PoseEstimate:
     """An estimate without a pose."""
     return PoseEstimate(status=Status.REJECTED, reason=reason, detail=detail)
 
 
-def _few_matches(found: _Correspondences) -> str:
-    """How many there are, and what the matcher has to say about the absence of others."""
-    notes = dict.fromkeys(m.note for m in found.matches if m.note)
-    return ": ".join([f"{len(found.xy)} matches with {len(found.ids)} keyframes", *notes])
-
-
-def _estimate(found: _Correspondences, support: Support, verdict: Verdict, limit: AlertLimit) -> PoseEstimate:
+def _estimate(found: Correspondences, support: Support, verdict: Verdict, limit: AlertLimit) -> PoseEstimate:
     """Gather pose, verdict and what supports them."""
     counts = inliers_by_keyframe(support)
     order = [int(k) for k in np.argsort(-counts, kind="stable")]

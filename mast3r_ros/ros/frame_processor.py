@@ -18,7 +18,7 @@ from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import planar, se3
 from mast3r_ros.localization.estimate import DepthCheck, PoseEstimate
-from mast3r_ros.localization.localizer import PosePrior
+from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
