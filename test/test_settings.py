@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import SettingsError
+from mast3r_ros.localization.estimate import Reason
 from mast3r_ros.settings import Settings
 from mast3r_ros.tables import as_markdown, as_yaml, settings_of
 
@@ -113,3 +115,10 @@ def test_the_command_writes_and_checks_files(tmp_path: Path) -> None:
     assert Settings.read(tmp_path / "robot.yaml") == Settings()
     shown = run.invoke(app, ["settings", "--params", str(tmp_path / "robot.yaml"), "--json"])
     assert yaml.safe_load(shown.stdout) == Settings().values()
+
+
+def test_every_reason_for_a_refusal_is_explained(repository: Path) -> None:
+    page = (repository / "docs" / "ros.md").read_text()
+    table = page.split("### Why a frame was not localized")[1].split("###")[0]
+    explained = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert explained == {reason.value for reason in Reason if reason is not Reason.NONE}

@@ -26,7 +26,6 @@ class Reason(str, Enum):
     NONE = ""
     EMPTY_MAP = "empty_map"
     UNUSABLE_IMAGE = "unusable_image"
-    TOO_FEW_FEATURES = "too_few_features"
     NOTHING_RETRIEVED = "nothing_retrieved"
     TOO_FEW_MATCHES = "too_few_matches"
     NO_POSE = "no_pose"
@@ -42,7 +41,6 @@ class Reason(str, Enum):
     SCALE_UNVERIFIED = "scale_unverified"
     SEEN_FROM_BEHIND = "seen_from_behind"
     CALIBRATION_DISAGREES = "calibration_disagrees"
-    OUTSIDE_MAP = "outside_map"
     AMBIGUOUS_MAP = "ambiguous_map"
 
 
