@@ -1,0 +1,285 @@
+"""Triton kernels of the nearest-neighbour search and of the walk. Import this on first use only: it needs Triton.
+
+The best of a row is one int64 key: the score's bits in an order that integers have too, above the column counted from
+the end. The largest key is then the best score and of equal ones the lowest column, so that programs that search parts
+of the columns meet in one atomic maximum. Scores that are NaN are nobody's best.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+#: Keys below every real one: nobody asked yet, and somebody is about to answer.
+UNASKED = tl.constexpr(-(2**63))
+ASKED = tl.constexpr(-(2**63) + 1)
+LAST = tl.constexpr(2**31 - 1)
+
+
+@triton.jit
+def _key(score, column):
+    """Scores (float32) and columns (int32) as keys."""
+    score = tl.where(score == 0.0, 0.0, score)  # -0 is 0
+    bits = score.to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ LAST, bits)
+    return (ordered.to(tl.int64) << 32) | (-column + LAST).to(tl.int64)
+
+
+@triton.jit
+def _column(key):
+    """The column of a key; that of no key at all is 0."""
+    return tl.where(key > ASKED, -(key & LAST).to(tl.int32) + LAST, 0)
+
+
+@triton.jit
+def unit_rows(source, target, size, width, sk, sy, sx, sc, D: tl.constexpr, DP: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+    """Maps (K, H, W, D) of any strides and floating type -> rows (K, H * W, DP) of unit length, zeros behind D."""
+    k = tl.program_id(1).to(tl.int64)
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, DP)
+    here = (pixel < size)[:, None]
+    place = k * sk + (pixel // width)[:, None] * sy + (pixel % width)[:, None] * sx + channel[None, :] * sc
+    values = tl.load(source + place, mask=here & (channel < D)[None, :], other=0.0).to(tl.float32)
+    if UNIT:
+        values = tl.div_rn(values, tl.sqrt_rn(tl.sum(values * values, axis=1))[:, None] + tl.zeros_like(values))
+    out = target + k * size * DP + pixel[:, None] * DP + channel[None, :]
+    tl.store(out, values.to(target.dtype.element_ty), mask=here)
+
+
+@triton.jit
+def _rows(queue, count, capacity, block, k, BM: tl.constexpr, QUEUED: tl.constexpr):
+    """Pixels of one block of rows, and which of them there are."""
+    slot = block * BM + tl.arange(0, BM)
+    if QUEUED:
+        there = slot < tl.load(count + k)
+        pixel = tl.load(queue + k.to(tl.int64) * capacity + slot, mask=there, other=0)
+    else:
+        there = slot < capacity
+        pixel = slot
+    return pixel, there
+
+
+@triton.jit
+def search_products(own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip # noqa: E501
+    """Best column of every queued row by matrix products; running arg-max in registers.
+
+    Args:
+        own, other: (K, size, D) rows, D a power of two from 16.
+        queue, count: (K, capacity) rows of ``own`` to search for, and how many.
+        table: (K, size_own) keys.
+        span: columns of one program, a multiple of BN.
+    """
+    k = tl.program_id(2)
+    block = tl.program_id(1)
+    total = capacity
+    if QUEUED:
+        total = tl.load(count + k)
+    if block * BM < total:
+        pixel, there = _rows(queue, count, capacity, block, k, BM, QUEUED)
+        channel = tl.arange(0, D)
+        rows = own + k.to(tl.int64) * size_own * D + pixel[:, None] * D + channel[None, :]
+        query = tl.load(rows, mask=there[:, None], other=0.0)
+        begin = tl.program_id(0) * span
+        end = tl.minimum(begin + span, size_other)
+        value = tl.full((BM, BN), float("-inf"), tl.float32)
+        place = tl.full((BM, BN), begin, tl.int32)
+        lane = tl.arange(0, BN)
+        base = other + k.to(tl.int64) * size_other * D
+        for start in range(begin, end, BN):
+            column = start + lane
+            if EVEN:
+                entry = tl.load(base + column[None, :] * D + channel[:, None])
+            else:
+                entry = tl.load(base + column[None, :] * D + channel[:, None], mask=(column < end)[None, :], other=0.0)
+            score = tl.dot(query, entry, input_precision=PRECISION)
+            if L2:
+                wide = entry.to(tl.float32)
+                score -= 0.5 * tl.sum(wide * wide, axis=0)[None, :]
+            if not EVEN:
+                score = tl.where((column < end)[None, :], score, float("-inf"))
+            better = score > value
+            value = tl.where(better, score, value)
+            place = tl.where(better, start, place)
+        best = tl.max(value, axis=1)
+        column = tl.min(tl.where(value == best[:, None], place + lane[None, :], LAST), axis=1)
+        tl.atomic_max(table + k.to(tl.int64) * size_own + pixel, _key(best, column), mask=there)
+
+
+@triton.jit
+def search_pieces(own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, TILES: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip # noqa: E501
+    """As :func:`search_products`, but only which piece of TILES * BN columns has the best: one operation a product.
+
+    Keys hold the first column of the piece; :func:`resolve_pieces` finds the column. ``span`` is a multiple of a piece.
+    """
+    k = tl.program_id(2)
+    block = tl.program_id(1)
+    total = capacity
+    if QUEUED:
+        total = tl.load(count + k)
+    if block * BM < total:
+        pixel, there = _rows(queue, count, capacity, block, k, BM, QUEUED)
+        channel = tl.arange(0, D)
+        rows = own + k.to(tl.int64) * size_own * D + pixel[:, None] * D + channel[None, :]
+        query = tl.load(rows, mask=there[:, None], other=0.0)
+        begin = tl.program_id(0) * span
+        end = tl.minimum(begin + span, size_other)
+        best = tl.full((BM,), float("-inf"), tl.float32)
+        place = tl.full((BM,), begin, tl.int32)
+        lane = tl.arange(0, BN)
+        base = other + k.to(tl.int64) * size_other * D
+        for piece in range(begin, end, BN * TILES):
+            value = tl.full((BM, BN), float("-inf"), tl.float32)
+            for tile in tl.static_range(TILES):
+                column = piece + tile * BN + lane
+                if EVEN:
+                    entry = tl.load(base + column[None, :] * D + channel[:, None])
+                else:
+                    entry = tl.load(base + column[None, :] * D + channel[:, None], mask=(column < end)[None, :], other=0.0)  # fmt: skip # noqa: E501
+                score = tl.dot(query, entry, input_precision=PRECISION)
+                if L2:
+                    wide = entry.to(tl.float32)
+                    score -= 0.5 * tl.sum(wide * wide, axis=0)[None, :]
+                if not EVEN:
+                    score = tl.where((column < end)[None, :], score, float("-inf"))
+                value = tl.maximum(value, score)
+            top = tl.max(value, axis=1)
+            better = top > best
+            best = tl.where(better, top, best)
+            place = tl.where(better, piece, place)
+        tl.atomic_max(table + k.to(tl.int64) * size_own + pixel, _key(best, place), mask=there)
+
+
+@triton.jit
+def resolve_pieces(own, other, queue, count, table, size_own, size_other, capacity, piece, D: tl.constexpr, BN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+    """The column within the piece that :func:`search_pieces` found: one program a row."""
+    k = tl.program_id(1)
+    slot = tl.program_id(0)
+    total = capacity
+    if QUEUED:
+        total = tl.load(count + k)
+    if slot < total:
+        pixel = slot
+        if QUEUED:
+            pixel = tl.load(queue + k.to(tl.int64) * capacity + slot)
+        channel = tl.arange(0, D)
+        query = tl.load(own + k.to(tl.int64) * size_own * D + pixel.to(tl.int64) * D + channel).to(tl.float32)
+        lane = tl.arange(0, BN)
+        cell = table + k.to(tl.int64) * size_own + pixel
+        begin = _column(tl.load(cell))
+        end = tl.minimum(begin + piece, size_other)
+        value = tl.full((BN,), float("-inf"), tl.float32)
+        place = begin + lane
+        for start in range(begin, end, BN):
+            column = start + lane
+            there = column < end
+            address = other + k.to(tl.int64) * size_other * D + column[:, None] * D + channel[None, :]
+            entry = tl.load(address, mask=there[:, None], other=0.0).to(tl.float32)
+            score = tl.sum(entry * query[None, :], axis=1)
+            if L2:
+                score -= 0.5 * tl.sum(entry * entry, axis=1)
+            score = tl.where(there, score, float("-inf"))
+            better = score > value
+            value = tl.where(better, score, value)
+            place = tl.where(better, column, place)
+        best = tl.max(value, axis=0)
+        tl.store(cell, _key(best, tl.min(tl.where(value == best, place, LAST), axis=0)))
+
+
+@triton.jit
+def search_distances(own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+    """Nearest column of every queued row by differences in float32, which do not cancel where points are close.
+
+    Args:
+        own, other: (K, D, size) channel by channel; NaN is never found.
+        queue, count, table, span: as for :func:`search_products`.
+    """
+    k = tl.program_id(2)
+    block = tl.program_id(1)
+    total = capacity
+    if QUEUED:
+        total = tl.load(count + k)
+    if block * BM < total:
+        pixel, there = _rows(queue, count, capacity, block, k, BM, QUEUED)
+        begin = tl.program_id(0) * span
+        end = tl.minimum(begin + span, size_other)
+        value = tl.full((BM, BN), float("-inf"), tl.float32)
+        place = tl.full((BM, BN), begin, tl.int32)
+        lane = tl.arange(0, BN)
+        for start in range(begin, end, BN):
+            column = start + lane
+            score = tl.zeros((BM, BN), tl.float32)
+            for c in tl.static_range(D):
+                query = tl.load(own + (k.to(tl.int64) * D + c) * size_own + pixel, mask=there, other=0.0)
+                entry = tl.load(other + (k.to(tl.int64) * D + c) * size_other + column, mask=column < end, other=float("nan"))  # fmt: skip # noqa: E501
+                apart = query[:, None] - entry[None, :]
+                score -= apart * apart
+            better = score > value
+            value = tl.where(better, score, value)
+            place = tl.where(better, start, place)
+        best = tl.max(value, axis=1)
+        column = tl.min(tl.where(value == best[:, None], place + lane[None, :], LAST), axis=1)
+        tl.atomic_max(table + k.to(tl.int64) * size_own + pixel, _key(best, column), mask=there)
+
+
+@triton.jit
+def look_around(own, other, queue, count, table, size_own, thin_width, height, width, capacity, D: tl.constexpr, STRIDE: tl.constexpr, BM: tl.constexpr, L2: tl.constexpr):  # fmt: skip # noqa: E501
+    """From the best of a map thinned by STRIDE to the best of the full map (K, height * width, D) around it."""
+    k = tl.program_id(1)
+    block = tl.program_id(0)
+    if block * BM < tl.load(count + k):
+        pixel, there = _rows(queue, count, capacity, block, k, BM, True)
+        channel = tl.arange(0, D)
+        cell = table + k.to(tl.int64) * size_own + pixel
+        found = _column(tl.load(cell, mask=there, other=UNASKED))
+        y = found // thin_width * STRIDE
+        x = found % thin_width * STRIDE
+        query = tl.load(own + k.to(tl.int64) * size_own * D + pixel[:, None] * D + channel[None, :]).to(tl.float32)
+        value = tl.full((BM,), float("-inf"), tl.float32)
+        place = y * width + x
+        for dy in tl.static_range(-STRIDE, STRIDE + 1):
+            row = tl.minimum(tl.maximum(y + dy, 0), height - 1)
+            for dx in tl.static_range(-STRIDE, STRIDE + 1):
+                column = row * width + tl.minimum(tl.maximum(x + dx, 0), width - 1)
+                address = other + k.to(tl.int64) * height * width * D + column[:, None] * D + channel[None, :]
+                entry = tl.load(address).to(tl.float32)
+                score = tl.sum(entry * query, axis=1)
+                if L2:
+                    score -= 0.5 * tl.sum(entry * entry, axis=1)
+                better = score > value
+                value = tl.where(better, score, value)
+                place = tl.where(better, column, place)
+        tl.store(cell, _key(value, place), mask=there)
+
+
+@triton.jit
+def step(table, source, target, active, ahead, queue, count, size, size_ahead, capacity, FIRST: tl.constexpr, LAST_STEP: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+    """Half a round trip of the walks, and the queue of the next half.
+
+    Args:
+        table: (K, size) keys by pixel of the image that the walks stand in.
+        source, target: (K, capacity) where each walk is, in this image and in the other one.
+        active: (K, capacity) which walks have not arrived.
+        ahead: (K, size_ahead) keys of the other image: pixels that nobody has asked for yet go into ``queue``.
+        FIRST: nothing was searched yet: only fill the queue with the pixels of ``target``.
+    """
+    k = tl.program_id(1).to(tl.int64)
+    walk = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = walk < capacity
+    walking = tl.load(active + k * capacity + walk, mask=there, other=0) != 0
+    before = tl.load(target + k * capacity + walk, mask=there, other=0)
+    pixel = before
+    if not FIRST:
+        own = tl.load(source + k * capacity + walk, mask=there, other=0)
+        pixel = _column(tl.load(table + k * size + own, mask=walking, other=UNASKED))
+        tl.store(target + k * capacity + walk, pixel, mask=walking)
+        walking = walking & (pixel != before)
+        tl.store(active + k * capacity + walk, walking.to(tl.int8), mask=there)
+    if not LAST_STEP:
+        cell = ahead + k * size_ahead + pixel
+        asked = tl.full((BLOCK,), ASKED, tl.int64)
+        unasked = walking & (tl.load(cell, mask=walking, other=ASKED) == UNASKED)
+        first = unasked & (tl.atomic_max(cell, asked, mask=unasked) == UNASKED)
+        many = first.to(tl.int32)
+        begin = tl.atomic_add(count + k, tl.sum(many, axis=0))
+        slot = begin + tl.cumsum(many, axis=0) - 1
+        tl.store(queue + k * capacity + slot, pixel, mask=first)
