@@ -51,8 +51,8 @@ class Dust3rMatcher(NetworkMatcher):
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
         """Both pointmaps are needed to match; the reference's then comes for nothing."""
         with self.stopwatch.stage("heads"):
-            first = self.network.points(1, pairs.layers1, pairs.tokens1)
-            second = self.network.points(2, pairs.layers2, pairs.tokens2)
+            first = self.stages.points(1, pairs.layers1, pairs.tokens1)
+            second = self.stages.points(2, pairs.layers2, pairs.tokens2)
             points1, conf1, points2, conf2 = (maps.cpu().numpy() for maps in (*first, *second))
         matched = []
         with self.stopwatch.stage("match"):

@@ -35,6 +35,7 @@ from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network import PointmapNetwork, Tokens
+from mast3r_ros.network.captured import CapturedNetwork, Stages
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.network.shipped import shipped_checkpoint
 
@@ -61,6 +62,7 @@ class NetworkMatcher(ABC):
 
     Attributes:
         network: in evaluation mode, on ``device``.
+        stages: the same, by CUDA graphs on a GPU.
         device: where it runs.
         dtype: of encoder, decoders and descriptor heads; point heads and everything after them are float32.
         stopwatch: ``ms`` of the stages encode, decode, heads and match of the last ``describe`` or ``match``.
@@ -91,7 +93,7 @@ class NetworkMatcher(ABC):
         if traits.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = size or traits.size
-        patch = self.network.config.patch_size
+        patch = self._patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
         self.stopwatch = Stopwatch(self.device)
@@ -101,6 +103,7 @@ class NetworkMatcher(ABC):
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
+        self.stages: Stages = CapturedNetwork(self.network) if self.device.type == "cuda" else self.network
         small = self.device.type == "cpu" and traits.short_operations and not compile
         self._crew = Crew() if small and torch.get_num_threads() > 1 else None
 
@@ -158,7 +161,7 @@ class NetworkMatcher(ABC):
     def _encoded(self, frame: Frame) -> Features:
         with self.stopwatch.stage("encode"):
             view, image = view_of(frame, self.size)
-            tokens = self.network.encode(image.to(self.device)).features[0]
+            tokens = self.stages.encode(image.to(self.device)).features[0]
             limit = float(np.finfo(np.float16).max)
             half = tokens.float().clamp(-limit, limit).half().cpu().numpy()
         return {"tokens": half, **view.to_features()}
@@ -277,7 +280,7 @@ class NetworkMatcher(ABC):
         """(H, W, 4) points of a view in its own camera frame, and their confidence."""
         pairs = self._decoded(other, [features])
         with self.stopwatch.stage("heads"):
-            pointmap = self.network.points(1, pairs.layers1, pairs.tokens1)
+            pointmap = self.stages.points(1, pairs.layers1, pairs.tokens1)
         return torch.cat([pointmap.pts3d[0], pointmap.conf[0, ..., None]], dim=-1).cpu().numpy()
 
     # -- decoding ----------------------------------------------------------------------------------
@@ -299,13 +302,14 @@ class NetworkMatcher(ABC):
         view2 = NetworkView.from_features(query)
         with self.stopwatch.stage("decode"):
             tokens1 = self._tokens(references, views[0].size)
-            tokens2 = self._tokens([query], view2.size)[[0] * len(references)]
-            layers1, layers2 = self.network.decode(tokens1, tokens2)
+            tokens2 = self._tokens([query], view2.size)
+            tokens2 = Tokens.upright(tokens2.features.expand(len(references), -1, -1), view2.size, self._patch)
+            layers1, layers2 = self.stages.decode(tokens1, tokens2)
         return Pairs(views, view2, tokens1, tokens2, layers1, layers2)
 
     def _tokens(self, features: Sequence[Features], size: tuple[int, int]) -> Tokens:
         stacked = torch.stack([self._on_device(f["tokens"]) for f in features])
-        return Tokens.upright(stacked, size, self.network.config.patch_size)
+        return Tokens.upright(stacked, size, self._patch)
 
 
 def _raw_pixels(found: Correspondences, view1: NetworkView, view2: NetworkView) -> PixelMatches:

@@ -117,15 +117,15 @@ class Mast3rMatcher(NetworkMatcher):
 
     def _match_crops(self, crops1: Tensor, crops2: Tensor) -> list[Correspondences]:
         """Matches of pairs of crops, which are images of their own to the network."""
-        tokens1, tokens2 = (self.network.encode(crops.to(self.device)) for crops in (crops1, crops2))
-        layers1, layers2 = self.network.decode(tokens1, tokens2)
-        first = self.network.descriptors(1, layers1, tokens1, unit=self._exact)
-        return self._reciprocal(first, self.network.descriptors(2, layers2, tokens2, unit=self._exact))
+        tokens1, tokens2 = (self.stages.encode(crops.to(self.device)) for crops in (crops1, crops2))
+        layers1, layers2 = self.stages.decode(tokens1, tokens2)
+        first = self.stages.descriptors(1, layers1, tokens1, unit=self._exact)
+        return self._reciprocal(first, self.stages.descriptors(2, layers2, tokens2, unit=self._exact))
 
     def _descriptors(self, view: int, pairs: Pairs) -> Descriptors:
         """Descriptors of all pairs' view 1 or 2, computed in ``dtype``."""
         layers, tokens = (pairs.layers1, pairs.tokens1) if view == 1 else (pairs.layers2, pairs.tokens2)
-        return self.network.descriptors(view, layers, tokens, unit=self._exact)
+        return self.stages.descriptors(view, layers, tokens, unit=self._exact)
 
     @property
     def _exact(self) -> bool:
@@ -137,6 +137,6 @@ class Mast3rMatcher(NetworkMatcher):
         rows = [k for k, view in enumerate(pairs.views1) if needs_pointmap(view)]
         if not rows:
             return {}
-        pointmap = self.network.points(1, pairs.layers1_of(rows), pairs.tokens1[rows])
+        pointmap = self.stages.points(1, pairs.layers1_of(rows), pairs.tokens1[rows])
         depth, conf = pointmap.pts3d[..., 2].cpu().numpy(), pointmap.conf.cpu().numpy()
         return {row: PredictedPoints(np.asarray(depth[i]), np.asarray(conf[i])) for i, row in enumerate(rows)}

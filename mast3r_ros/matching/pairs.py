@@ -31,7 +31,9 @@ class Pairs:
 
     def layers1_of(self, rows: list[int]) -> list[Tensor]:
         """Decoder layers of some of the references."""
-        return [layer[rows] for layer in self.layers1]
+        if rows == list(range(len(self.tokens1))):
+            return self.layers1
+        return [layer[rows] if len(layer) else layer for layer in self.layers1]  # some are left out, see `captured`
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,16 @@ class Head(nn.Module, ABC):
         super().__init__()
         self.config = config
 
+    @property
+    def point_layers(self) -> tuple[int, ...]:
+        """Which of the layers points are made from, ascending."""
+        return (0, self.config.dec_depth)
+
+    @property
+    def layers_read(self) -> set[int]:
+        """Which of the layers anything is made from."""
+        return set(self.point_layers)
+
     @abstractmethod
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation: x, y, z, confidence."""
@@ -92,6 +102,11 @@ class DptHead(Head):
         dims = (config.enc_embed_dim, *[config.dec_embed_dim] * 3)
         self.dpt = Dpt(dims, POINT_CHANNELS)
 
+    @property
+    def point_layers(self) -> tuple[int, ...]:
+        """The encoder's output and three layers of the decoder."""
+        return self.hooks
+
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
         return self.dpt(self._typed(self.dpt, *(layers[hook] for hook in self.hooks)), self._grid(size))
@@ -99,6 +114,17 @@ class DptHead(Head):
 
 class DescriptorHead(Head):
     """A head that gives descriptors as well."""
+
+    @property
+    def descriptor_layers(self) -> tuple[int, ...]:
+        """Which of the layers descriptors are made from, ascending; with those of points that lend their confidence."""
+        own = {0, self.config.dec_depth}
+        return tuple(sorted(own if self.config.two_confs else own | set(self.point_layers)))
+
+    @property
+    def layers_read(self) -> set[int]:
+        """Which of the layers anything is made from."""
+        return {*self.point_layers, *self.descriptor_layers}
 
     @abstractmethod
     def raw_descriptors(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

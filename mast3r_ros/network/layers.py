@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mast3r_ros.network.rope import Rotation, rotate
+from mast3r_ros.network.fused_rope import rotate
+from mast3r_ros.network.rope import Rotation
 
 #: Epsilon of every LayerNorm in encoder and decoders.
 NORM_EPS = 1e-6

@@ -21,7 +21,7 @@ from mast3r_ros.network.decoder import DecoderBlock, decode_in_lock_step
 from mast3r_ros.network.encoder import EncoderBlock, PatchEmbed
 from mast3r_ros.network.heads import DescriptorHead, Descriptors, Head, Pointmap, build_head
 from mast3r_ros.network.layers import layer_norm
-from mast3r_ros.network.rope import Rotation, grid_positions, rotation
+from mast3r_ros.network.rope import Rotation, grid_positions, grid_rotation, rotation
 from mast3r_ros.network.stem import ConvStem
 
 
@@ -101,7 +101,8 @@ class PointmapNetwork(nn.Module):
         portrait = None if true_shape is None else _portrait(true_shape.to(images.device), size)
         embedded, positions = self._embed(images, portrait)
         x, detail = embedded.tensor_split((self.config.enc_embed_dim,), dim=-1)
-        rope = self._rotation(positions, portrait, self.config.enc_embed_dim // self.config.enc_num_heads)
+        head_dim = self.config.enc_embed_dim // self.config.enc_num_heads
+        rope = self._rotation(Tokens(x, positions, size, portrait), head_dim)
         for block in self.enc_blocks:
             x = block(x, rope)
         x = self.enc_norm(x)
@@ -121,8 +122,7 @@ class PointmapNetwork(nn.Module):
         dtype = self.decoder_embed.weight.dtype
         encoded = slice(None, self.config.enc_embed_dim)  # without the detail of a convolutional stem
         x1, x2 = (self.decoder_embed(tokens.features[..., encoded].to(dtype)) for tokens in (tokens1, tokens2))
-        rope1 = self._rotation(tokens1.positions, tokens1.portrait, head_dim)
-        rope2 = self._rotation(tokens2.positions, tokens2.portrait, head_dim)
+        rope1, rope2 = self._rotation(tokens1, head_dim), self._rotation(tokens2, head_dim)
         layers1, layers2 = decode_in_lock_step(self.dec_blocks, self.dec_blocks2, x1, x2, rope1, rope2)
         layers1[-1], layers2[-1] = self.dec_norm(layers1[-1]), self.dec_norm(layers2[-1])
         return [tokens1.features, *layers1], [tokens2.features, *layers2]
@@ -196,9 +196,12 @@ class PointmapNetwork(nn.Module):
             torch.where(choice, across, positions),
         )
 
-    def _rotation(self, positions: Tensor, portrait: Tensor | None, head_dim: int) -> Rotation:
+    def _rotation(self, tokens: Tokens, head_dim: int) -> Rotation:
         """One rotation for the whole batch where all images share their grid."""
-        return rotation(positions if portrait is not None else positions[:1], head_dim, self.config.rope_base)
+        if tokens.portrait is not None:
+            return rotation(tokens.positions, head_dim, self.config.rope_base)
+        rows, columns = (side // self.config.patch_size for side in tokens.size)
+        return grid_rotation(rows, columns, head_dim, self.config.rope_base, tokens.features.device)
 
 
 Maps = TypeVar("Maps", Pointmap, Descriptors)

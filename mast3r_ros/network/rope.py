@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+#: Grids whose positions and rotations are kept: a network sees few sizes, each of them at every layer.
+GRIDS = 32
 
 
 class Rotation(NamedTuple):
@@ -18,11 +22,20 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
+@lru_cache(maxsize=GRIDS)
+@torch.inference_mode(False)  # what one caller computes without gradients, another may train with
 def grid_positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """Positions (rows * columns, 2) int64 as (y, x), row-major."""
+    """Positions (rows * columns, 2) int64 as (y, x), row-major. Shared: not to be written to."""
     y = torch.arange(rows, device=device)
     x = torch.arange(columns, device=device)
     return torch.cartesian_prod(y, x)
+
+
+@lru_cache(maxsize=GRIDS)
+@torch.inference_mode(False)
+def grid_rotation(rows: int, columns: int, head_dim: int, base: float, device: torch.device) -> Rotation:
+    """:func:`rotation` of a whole grid, for every image of a batch. Shared: not to be written to."""
+    return rotation(grid_positions(rows, columns, device)[None], head_dim, base)
 
 
 def rotation(positions: Tensor, head_dim: int, base: float) -> Rotation:
@@ -45,4 +58,4 @@ def rotate(x: Tensor, by: Rotation) -> Tensor:
     The first half of a vector turns with y, the second with x; in each, feature i pairs with i + d / 4.
     """
     pairs = x.unflatten(-1, (2, 2, -1))
-    return (pairs * by.cos + pairs.flip(-2) * by.sin).flatten(-3).to(x.dtype)
+    return torch.addcmul(pairs * by.cos, pairs.flip(-2), by.sin).flatten(-3).to(x.dtype)
