@@ -8,23 +8,9 @@ from typing import Annotated
 import typer
 
 from mast3r_ros.cli.check_text import print_check
-from mast3r_ros.cli.common import JsonOption, print_facts, print_json, progress
-from mast3r_ros.cli.source import (
-    CameraFrameOption,
-    DepthOption,
-    DepthScaleOption,
-    DepthTopicOption,
-    ImagesOption,
-    ImageTopicOption,
-    InfoTopicOption,
-    IntrinsicsOption,
-    LayoutOption,
-    MapFrameOption,
-    PoseTopicOption,
-    ScaleOption,
-    SplitOption,
-    source_options,
-)
+from mast3r_ros.cli.common import print_facts, print_json, progress
+from mast3r_ros.cli.options import JsonOption, grouped
+from mast3r_ros.cli.source import BagOptions, SourceOptions
 
 app = typer.Typer(help="Look at recordings, and make them.", no_args_is_help=True)
 
@@ -35,7 +21,9 @@ def commands() -> None:
 
 
 @app.command()
+@grouped
 def write(
+    *,
     source: Annotated[
         Path, typer.Argument(help="7-Scenes, TUM RGB-D, COLMAP, a folder of images with poses, or a bag.")
     ],
@@ -43,19 +31,7 @@ def write(
     raw: Annotated[bool, typer.Option("--raw", help="Raw images instead of JPEG.")] = False,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG images.")] = 95,
     rate: Annotated[float | None, typer.Option(min=0.01, help="Frames per second, instead of the stamps.")] = None,
-    layout: LayoutOption = None,
-    split: SplitOption = None,
-    intrinsics: IntrinsicsOption = None,
-    image_topic: ImageTopicOption = None,
-    camera_info_topic: InfoTopicOption = None,
-    depth_topic: DepthTopicOption = None,
-    pose_topic: PoseTopicOption = None,
-    map_frame: MapFrameOption = None,
-    camera_frame: CameraFrameOption = None,
-    depth: DepthOption = True,
-    scale: ScaleOption = None,
-    images: ImagesOption = None,
-    depth_scale: DepthScaleOption = None,
+    reading: SourceOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older recording.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -63,21 +39,7 @@ def write(
     from mast3r_ros.io.datasets import open_source
     from mast3r_ros.io.datasets.write_bag import write_bag
 
-    options = source_options(
-        intrinsics,
-        depth,
-        split=split,
-        image_topic=image_topic,
-        camera_info_topic=camera_info_topic,
-        depth_topic=depth_topic,
-        pose_topic=pose_topic,
-        map_frame=map_frame,
-        camera_frame=camera_frame,
-        scale=scale,
-        images=images,
-        depth_scale=depth_scale,
-    )
-    frames = open_source(source, layout, **options)
+    frames = open_source(source, **reading.given())
     with progress("writing frames", len(frames) if hasattr(frames, "__len__") else None) as show:
         count = write_bag(
             frames,
@@ -95,16 +57,11 @@ def write(
 
 
 @app.command()
+@grouped
 def check(
+    *,
     bag: Annotated[Path, typer.Argument(help="Recording: folder, .mcap, .db3 or .bag.")],
-    intrinsics: IntrinsicsOption = None,
-    image_topic: ImageTopicOption = None,
-    camera_info_topic: InfoTopicOption = None,
-    depth_topic: DepthTopicOption = None,
-    pose_topic: PoseTopicOption = None,
-    map_frame: MapFrameOption = None,
-    camera_frame: CameraFrameOption = None,
-    depth: DepthOption = True,
+    reading: BagOptions,
     json: JsonOption = False,
 ) -> None:
     """Say what would be used of a recording (topics, calibration, TF, depth, times), and every doubt about it.
@@ -113,14 +70,4 @@ def check(
     """
     from mast3r_ros.io.datasets.check import check_source
 
-    options = source_options(
-        intrinsics,
-        depth,
-        image_topic=image_topic,
-        camera_info_topic=camera_info_topic,
-        depth_topic=depth_topic,
-        pose_topic=pose_topic,
-        map_frame=map_frame,
-        camera_frame=camera_frame,
-    )
-    print_check(check_source(bag, "rosbag", **options), bag, json)
+    print_check(check_source(bag, "rosbag", **reading.given()), bag, json)

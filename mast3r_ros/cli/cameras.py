@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,34 +19,52 @@ if TYPE_CHECKING:
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What is known of the camera that images come from; at most one way to say it."""
+
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="map|unknown|FILE",
+            help="Calibration of the images: the map's own camera (default where the size fits), a ROS camera_info "
+            "YAML file, or unknown: the focal length is estimated.",
+        ),
+    ] = None
+    fx: Annotated[float | None, typer.Option(min=1e-6, help="Intrinsics in pixels, all four.")] = None
+    fy: Annotated[float | None, typer.Option(min=1e-6)] = None
+    cx: Annotated[float | None, typer.Option()] = None
+    cy: Annotated[float | None, typer.Option()] = None
+    focal: Annotated[
+        float | None, typer.Option(min=1e-6, help="Focal length in pixels; principal point in the middle.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        given = [value is not None for value in (self.fx, self.fy, self.cx, self.cy)]
+        if any(given) and not all(given):
+            raise typer.BadParameter("--fx, --fy, --cx and --cy belong together: give all four, or --focal alone")
+        if sum([self.camera is not None, any(given), self.focal is not None]) > 1:
+            raise typer.BadParameter("give one of --camera, --focal, and --fx --fy --cx --cy")
+
+
 @dataclass
 class CameraChoice:
     """Intrinsics given in pixels, a calibration file, the map's own camera, or none.
 
     Attributes:
         keyframe_map: whose camera is taken for images of its size where nothing else was asked for.
-        source: "map", "unknown" (the focal length is estimated), a calibration file, or None for "map" where it
-            fits and "unknown" elsewhere.
-        intrinsics: fx, fy, cx, cy in pixels; None where not given.
-        focal: focal length in pixels of a camera with its principal point in the middle.
+        given: what is known of the camera. Without ``--camera`` it is the map's where that fits, and unknown elsewhere.
     """
 
     keyframe_map: KeyframeMap
-    source: str | None = None
-    intrinsics: tuple[float | None, float | None, float | None, float | None] = (None, None, None, None)
-    focal: float | None = None
+    given: CalibrationOptions = CalibrationOptions()
     _camera: Camera | None = None
     _said: set[str] = field(default_factory=set)
     _image_files: ImageFiles | None = None
 
     def __post_init__(self) -> None:
-        given = [value is not None for value in self.intrinsics]
-        if any(given) and not all(given):
-            raise typer.BadParameter("--fx, --fy, --cx and --cy belong together: give all four, or --focal alone")
-        if sum([self.source is not None, any(given), self.focal is not None]) > 1:
-            raise typer.BadParameter("give one of --camera, --focal, and --fx --fy --cx --cy")
-        if self.source not in (None, "unknown"):
-            self._camera = self._from_map() if self.source == "map" else self._from_file()
+        if self.given.camera not in (None, "unknown"):
+            self._camera = self._from_map() if self.given.camera == "map" else self._from_file()
 
     def read_image(self, path: Path) -> NDArray[np.uint8]:
         """An image file (H, W, 3) as RGB: as the camera that it is expected from stored it, else upright by its EXIF.
@@ -60,7 +78,7 @@ class CameraChoice:
 
         self._image_files = self._image_files or ImageFiles()
         camera = self._camera
-        if camera is None and self.source is None:
+        if camera is None and self.given.camera is None:
             cameras = distinct_cameras(self.keyframe_map)
             camera = cameras[0] if len(cameras) == 1 else None
         return read_expected(path, camera, self._image_files)
@@ -74,19 +92,19 @@ class CameraChoice:
         from mast3r_ros.frames import Camera
         from mast3r_ros.io.codec import fit_camera_to_image
 
-        if self.focal is not None:
-            return Camera.pinhole(width, height, self.focal, self.focal, (width - 1) / 2, (height - 1) / 2)
-        fx, fy, cx, cy = self.intrinsics
-        if fx is not None and fy is not None and cx is not None and cy is not None:
-            return Camera.pinhole(width, height, fx, fy, cx, cy)
+        given = self.given
+        if given.focal is not None:
+            return Camera.pinhole(width, height, given.focal, given.focal, (width - 1) / 2, (height - 1) / 2)
+        if given.fx is not None and given.fy is not None and given.cx is not None and given.cy is not None:
+            return Camera.pinhole(width, height, given.fx, given.fy, given.cx, given.cy)
         if self._camera is not None:
             return fit_camera_to_image(self._camera, width, height)
-        return None if self.source == "unknown" else self._if_it_fits(width, height)
+        return None if self.given.camera == "unknown" else self._if_it_fits(width, height)
 
     def _from_file(self) -> Camera:
         from mast3r_ros.io.datasets.camera_file import read_camera
 
-        return read_camera(Path(str(self.source)))
+        return read_camera(Path(str(self.given.camera)))
 
     def _from_map(self) -> Camera:
         from mast3r_ros.errors import CalibrationError

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mast3r_ros.cli.common import JsonOption, messages, note, print_facts, print_json, progress
+from mast3r_ros.cli.common import messages, note, print_facts, print_json, progress
+from mast3r_ros.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from mast3r_ros.network.checkpoint import CheckpointInfo

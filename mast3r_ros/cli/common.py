@@ -1,4 +1,4 @@
-"""What the sub-commands share: options with one meaning everywhere, tables, progress, opening maps."""
+"""What the sub-commands share: messages, tables, progress, opening maps."""
 
 from __future__ import annotations
 
@@ -6,62 +6,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
 from rich.console import Console
-
-from mast3r_ros.settings import Settings
-from mast3r_ros.tables import settings_of
 
 if TYPE_CHECKING:
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.base import Matcher
     from mast3r_ros.pipeline import Relocalizer
+    from mast3r_ros.settings import Settings
 
 DEBUG_VARIABLE = "MAST3R_ROS_DEBUG"
 
 #: Everything but the result itself goes here.
 messages = Console(stderr=True)
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]
-
-
-def option(name: str, *flags: str, **others: Any) -> Any:
-    """The command line option of a setting: its sentence, range and default are those of the settings' tree.
-
-    An option that is not given is None, and stands for what the parameter file or the default says.
-    """
-    entry = next(entry for entry in settings_of(Settings) if entry.name == name)
-    spec = entry.spec
-    choices = f" ({spec.allowed})" if spec.choices else ""
-    default = f" [default: {entry.default}]" if entry.default not in ("", 0) else ""
-    text = f"{spec.sentence}{choices}{default}"
-    return typer.Option(*flags, min=spec.low, max=spec.high, help=text, show_default=False, **others)
-
-
-MatcherOption = Annotated[str | None, option("matcher", "--matcher")]
-CheckpointOption = Annotated[Path | None, option("checkpoint", "--checkpoint")]
-DeviceOption = Annotated[str | None, option("device", "--device")]
-DtypeOption = Annotated[str | None, option("dtype", "--dtype")]
-NetworkSizeOption = Annotated[int | None, option("network_size", "--network-size")]
-FeatureOption = Annotated[str | None, option("feature", "--feature")]
-KeyframesOption = Annotated[int | None, option("keyframes", "--keyframes", "-k")]
-#: The same where no parameter file is taken.
-KeyframesCount = Annotated[
-    int, typer.Option("--keyframes", "-k", min=1, max=200, help="Keyframes matched with every query.")
-]
-#: What holds where nothing else is given.
-DEFAULTS = Settings()
-DEFAULT_KEYFRAMES = DEFAULTS.localizer.keyframes
-ParamsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--params",
-        help="Settings of this file, which the node takes as --params-file (mast3r_ros settings --write FILE makes "
-        "one). Options that are given count more.",
-    ),
-]
 
 
 class Show(Protocol):
@@ -139,67 +97,6 @@ def stages() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for jobs of several stages; the function takes (what is being done, done, total)."""
     with progress("") as show:
         yield lambda stage, done, total: show(done, total, stage)
-
-
-def chosen_settings(params: Path | None = None, **given: Any) -> Settings:
-    """The settings of a parameter file, or the defaults, with the options that were given (those that are not None).
-
-    Raises:
-        SettingsError: for a file that cannot be read, and for values that cannot be.
-    """
-    settings = Settings() if params is None else Settings.read(params)
-    values = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
-    return settings.changed(values) if values else settings
-
-
-def make_matcher(
-    name: str | None = None,
-    feature: str | None = None,
-    checkpoint: Path | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
-    network_size: int | None = None,
-    settings: Settings = DEFAULTS,
-) -> Matcher:
-    """The matcher by its options, where they are given, and by the settings.
-
-    Settings that the matcher does not have are left out, but for a checkpoint and a feature that were given.
-
-    Raises:
-        MatcherError: for a name or feature that does not exist, or options the matcher does not have.
-        CheckpointError: for a checkpoint that cannot be used.
-    """
-    from mast3r_ros.matching.registry import create, matcher_options
-
-    matching = settings.matching
-    name = name or matching.matcher
-    chosen = {"device": device, "dtype": dtype, "size": network_size}
-    set_here = matching.options() | {option: value for option, value in chosen.items() if value is not None}
-    given = {"feature": feature, "checkpoint": checkpoint}
-    return create(
-        name,
-        **matcher_options(name, set_here) | {option: value for option, value in given.items() if value is not None},
-    )
-
-
-def make_matchers(
-    names: Iterable[str],
-    feature: str | None,
-    checkpoint: Path | None,
-    device: str | None,
-    dtype: str | None,
-    network_size: int | None,
-) -> list[Matcher]:
-    """Matchers to compare, each once, with those of the options that it has. Raises as :func:`make_matcher`."""
-    return [
-        make_matcher(
-            name,
-            feature if name in ("sift", "auto") else None,
-            checkpoint if name != "sift" else None,
-            *(device, dtype, network_size),
-        )
-        for name in dict.fromkeys(names)
-    ]
 
 
 def make_relocalizer(keyframe_map: KeyframeMap, matcher: Matcher, settings: Settings) -> Relocalizer:

@@ -5,30 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mast3r_ros.cli.cameras import CameraChoice
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
+from mast3r_ros.cli.cameras import CalibrationOptions, CameraChoice
+from mast3r_ros.cli.common import load_map, make_relocalizer, note, print_json, print_table, progress
+from mast3r_ros.cli.options import (
     JsonOption,
     KeyframesOption,
-    MatcherOption,
-    NetworkSizeOption,
+    MatcherOptions,
     ParamsOption,
     chosen_settings,
-    load_map,
-    make_matcher,
-    make_relocalizer,
-    note,
+    grouped,
     option,
-    print_json,
-    print_table,
-    progress,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +29,9 @@ if TYPE_CHECKING:
     from mast3r_ros.pipeline import Relocalizer
 
 
+@grouped
 def localize(
+    *,
     map: Annotated[Path, typer.Argument(help="Folder of the map; left out with --reference.", metavar="MAP")],
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.", metavar="IMAGE...")] = None,
     reference: Annotated[
@@ -49,30 +41,11 @@ def localize(
         Path | None,
         typer.Option(help="Depth of that photo (16-bit PNG, mm): without it the network guesses the scale."),
     ] = None,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     keyframes: KeyframesOption = None,
     alert_limit: Annotated[float | None, option("alert_limit_m", "--alert-limit")] = None,
     params: ParamsOption = None,
-    camera: Annotated[
-        str | None,
-        typer.Option(
-            metavar="map|unknown|FILE",
-            help="Calibration of the images: the map's own camera (default where the size fits), a ROS camera_info "
-            "YAML file, or unknown: the focal length is estimated.",
-        ),
-    ] = None,
-    fx: Annotated[float | None, typer.Option(min=1e-6, help="Intrinsics in pixels, all four.")] = None,
-    fy: Annotated[float | None, typer.Option(min=1e-6)] = None,
-    cx: Annotated[float | None, typer.Option()] = None,
-    cy: Annotated[float | None, typer.Option()] = None,
-    focal: Annotated[
-        float | None, typer.Option(min=1e-6, help="Focal length in pixels; principal point in the middle.")
-    ] = None,
+    calibration: CalibrationOptions,
     depth: Annotated[
         Path | None,
         typer.Option(
@@ -94,13 +67,13 @@ def localize(
     if not images:
         raise typer.BadParameter("give at least one image after the map", param_hint="IMAGE...")
     settings = chosen_settings(params, keyframes=keyframes, alert_limit_m=alert_limit)
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size, settings)
+    chosen = matching.make(settings)
     if reference is not None:
-        keyframe_map = _map_of_photo(reference, reference_depth, chosen, (camera, (fx, fy, cx, cy), focal))
+        keyframe_map = _map_of_photo(reference, reference_depth, chosen, calibration)
         chosen = _asking_a_photo(keyframe_map, chosen)
     else:
         keyframe_map = load_map(map)
-    choice = CameraChoice(keyframe_map, camera, (fx, fy, cx, cy), focal)
+    choice = CameraChoice(keyframe_map, calibration)
     relocalizer = make_relocalizer(choice.keyframe_map, chosen, settings)
     answers: list[tuple[str, PoseEstimate]] = []
     with progress("localizing", len(images)) as show:
@@ -113,12 +86,16 @@ def localize(
     if not json:
         _print_people(answers)
     if tum is not None:
-        from mast3r_ros.io.documents import write_tum
-
-        write_tum(tum, [(a.stamp_ns, a.map_T_camera) for _, a in answers if a.localized and a.map_T_camera is not None])
-        note(f"trajectory: {tum}")
+        _write_trajectory(tum, answers)
     if not any(answer.timings_ms for _, answer in answers):  # only images that were read have timings
         raise typer.Exit(1)
+
+
+def _write_trajectory(file: Path, answers: list[tuple[str, PoseEstimate]]) -> None:
+    from mast3r_ros.io.documents import write_tum
+
+    write_tum(file, [(a.stamp_ns, a.map_T_camera) for _, a in answers if a.localized and a.map_T_camera is not None])
+    note(f"trajectory: {file}")
 
 
 def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, depth: Path | None) -> PoseEstimate:
@@ -137,13 +114,13 @@ def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, 
     return relocalizer.localize(frame)
 
 
-def _map_of_photo(photo: Path, depth: Path | None, matcher: Matcher, calibration: tuple[Any, Any, Any]) -> KeyframeMap:
+def _map_of_photo(photo: Path, depth: Path | None, matcher: Matcher, calibration: CalibrationOptions) -> KeyframeMap:
     """A map of nothing but the photo; what is guessed instead of known is told."""
     from mast3r_ros.localization.single_reference import reference_map
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.reference_surface import OWN_SCALE
 
-    keyframe_map = reference_map(_read_frame(photo, CameraChoice(KeyframeMap(), *calibration), depth), matcher)
+    keyframe_map = reference_map(_read_frame(photo, CameraChoice(KeyframeMap(), calibration), depth), matcher)
     if depth is None:
         note(OWN_SCALE)
     return keyframe_map

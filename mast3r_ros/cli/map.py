@@ -10,39 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.check_text import print_check
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    MatcherOption,
-    NetworkSizeOption,
-    load_map,
-    make_matcher,
-    note,
-    print_facts,
-    print_json,
-    progress,
-    stages,
-    warn,
-)
-from mast3r_ros.cli.source import (
-    CameraFrameOption,
-    DepthOption,
-    DepthScaleOption,
-    DepthTopicOption,
-    ImagesOption,
-    ImageTopicOption,
-    InfoTopicOption,
-    IntrinsicsOption,
-    LayoutOption,
-    MapFrameOption,
-    PoseTopicOption,
-    ScaleOption,
-    SplitOption,
-    source_options,
-)
+from mast3r_ros.cli.common import load_map, note, print_facts, print_json, progress, stages, warn
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.cli.source import SourceOptions
 
 if TYPE_CHECKING:
     from mast3r_ros.mapping.build import BuildReport
@@ -61,19 +31,16 @@ class ExportFormat(str, Enum):
 
 
 @app.command()
+@grouped
 def build(
+    *,
     source: Annotated[
         Path, typer.Argument(help="rosbag 1 or 2, 7-Scenes, TUM RGB-D, COLMAP, or a folder of images with poses.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the map; an older map there is replaced.")
     ] = None,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     min_distance: Annotated[
         float,
         typer.Option(
@@ -84,19 +51,7 @@ def build(
     max_keyframes: Annotated[int, typer.Option(min=0, help="Cap of the map; 0 for none.")] = 0,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Every usable frame becomes a keyframe.")] = False,
     frame_id: Annotated[str, typer.Option(help="Name of the map frame.")] = "map",
-    layout: LayoutOption = None,
-    split: SplitOption = None,
-    intrinsics: IntrinsicsOption = None,
-    image_topic: ImageTopicOption = None,
-    camera_info_topic: InfoTopicOption = None,
-    depth_topic: DepthTopicOption = None,
-    pose_topic: PoseTopicOption = None,
-    map_frame: MapFrameOption = None,
-    camera_frame: CameraFrameOption = None,
-    depth: DepthOption = True,
-    scale: ScaleOption = None,
-    images: ImagesOption = None,
-    depth_scale: DepthScaleOption = None,
+    reading: SourceOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be used, and every doubt about it; build nothing.")
     ] = False,
@@ -107,29 +62,15 @@ def build(
     from mast3r_ros.mapping.build import build_map
     from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 
-    options = source_options(
-        intrinsics,
-        depth,
-        split=split,
-        image_topic=image_topic,
-        camera_info_topic=camera_info_topic,
-        depth_topic=depth_topic,
-        pose_topic=pose_topic,
-        map_frame=map_frame,
-        camera_frame=camera_frame,
-        scale=scale,
-        images=images,
-        depth_scale=depth_scale,
-    )
     if dry_run:
         from mast3r_ros.io.datasets.check import check_source
 
-        print_check(check_source(source, layout, **options), source, json)
+        print_check(check_source(source, **reading.given()), source, json)
         return
     if output is None:
         raise typer.BadParameter("give a folder for the map, or --dry-run", param_hint="--output")
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
-    frames = open_source(source, layout, **options)
+    chosen = matching.make()
+    frames = open_source(source, **reading.given())
     selection = KEEP_ALL
     if not keep_all:
         selection = SelectionSettings(distance_m=min_distance, angle_deg=min_angle, max_keyframes=max_keyframes)
@@ -233,19 +174,16 @@ def _noise(noise: dict[str, float] | None, provenance: dict[str, str]) -> str:
 
 
 @app.command()
+@grouped
 def measure(
+    *,
     map: MapArgument,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     json: JsonOption = False,
 ) -> None:
     """Measure a map on its own keyframes, as build does: pose noise, and whether poses, images and depth agree."""
     keyframe_map = load_map(map)
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    chosen = matching.make()
     doubts = _save(keyframe_map, chosen, map)
     noise = vars(keyframe_map.pose_noise) if keyframe_map.pose_noise else None
     facts = {"map": str(map), "pose_noise": noise, "doubts": doubts}

@@ -8,15 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
+from mast3r_ros.cli.common import print_json, print_table
+from mast3r_ros.cli.options import (
     CheckpointOption,
     DeviceOption,
     DtypeOption,
     FeatureOption,
     JsonOption,
     NetworkSizeOption,
-    print_json,
-    print_table,
 )
 
 app = typer.Typer(help="The matchers that can be used here, and checks of one of them.", no_args_is_help=True)

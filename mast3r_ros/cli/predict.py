@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
+from mast3r_ros.cli.common import print_facts, print_json, stages
+from mast3r_ros.cli.options import (
     DEFAULTS,
     CheckpointOption,
     DeviceOption,
@@ -15,10 +16,7 @@ from mast3r_ros.cli.common import (
     FeatureOption,
     JsonOption,
     MatcherOption,
-    make_matcher,
-    print_facts,
-    print_json,
-    stages,
+    MatcherOptions,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +136,7 @@ def match(
 def _by_features(images: list[NDArray[np.uint8]], name: str, feature: str | None) -> tuple[str, PixelMatches]:
     from mast3r_ros.matching.two_images import pixel_matches
 
-    matcher = make_matcher(name, feature)
+    matcher = MatcherOptions(name, feature).make()
     shown = feature or name if name == "sift" else name
     return shown, pixel_matches(matcher, images[0], images[1])
 
@@ -173,7 +171,7 @@ def _network_matcher(
     from mast3r_ros.errors import MatcherError
     from mast3r_ros.matching.learned import NetworkMatcher
 
-    matcher = make_matcher(name, None, checkpoint, device, dtype, size)
+    matcher = MatcherOptions(name, None, checkpoint, device, dtype, size).make()
     if not isinstance(matcher, NetworkMatcher):
         raise MatcherError(f"matcher '{name}' has no network: use mast3r or dust3r")
     return matcher

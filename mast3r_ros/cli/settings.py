@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mast3r_ros.cli.common import JsonOption, ParamsOption, chosen_settings, note, print_json, print_table
+from mast3r_ros.cli.common import note, print_json, print_table
+from mast3r_ros.cli.options import JsonOption, ParamsOption, chosen_settings
 
 
 def settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,6 @@ import typer
 if TYPE_CHECKING:
     from mast3r_ros.frames import Camera
 
-LayoutOption = Annotated[str | None, typer.Option("--layout", help="Kind of source, where it is not recognised.")]
-SplitOption = Annotated[str | None, typer.Option("--split", help="7-Scenes: train or test.")]
 IntrinsicsOption = Annotated[
     Path | None,
     typer.Option(
@@ -20,32 +19,46 @@ IntrinsicsOption = Annotated[
         "camera_info, OpenCV, or Kalibr (FILE#cam1 names one of several cameras).",
     ),
 ]
-ImageTopicOption = Annotated[str | None, typer.Option("--image-topic", help="Bag: colour images.")]
-InfoTopicOption = Annotated[str | None, typer.Option("--camera-info-topic", help="Bag: calibration.")]
-DepthTopicOption = Annotated[str | None, typer.Option("--depth-topic", help="Bag: depth images.")]
-PoseTopicOption = Annotated[str | None, typer.Option("--pose-topic", help="Bag: poses from this topic instead of TF.")]
-MapFrameOption = Annotated[str | None, typer.Option("--map-frame", help="Bag: the fixed frame.")]
-CameraFrameOption = Annotated[str | None, typer.Option("--camera-frame", help="Bag: the camera's optical frame.")]
-DepthOption = Annotated[bool, typer.Option("--depth/--no-depth", help="Whether depth is used where there is any.")]
-ScaleOption = Annotated[float | None, typer.Option("--scale", help="COLMAP: metres for each unit of the model.")]
-ImagesOption = Annotated[
-    Path | None, typer.Option("--images", help="COLMAP: folder of the images, where it is not beside the model.")
-]
-DepthScaleOption = Annotated[float | None, typer.Option("--depth-scale", help="Units of depth images per metre.")]
 
 
-def source_options(intrinsics: Path | None = None, depth: bool = True, **given: Any) -> dict[str, Any]:
-    """Keyword arguments for ``open_source``: those that were given.
+@dataclass(frozen=True)
+class BagOptions:
+    """How a recording is read."""
 
-    Raises:
-        DatasetError: if the calibration file cannot be read.
-    """
-    options = {name: value for name, value in given.items() if value is not None}
-    if intrinsics is not None:
-        options["camera"] = calibration(intrinsics, given.get("image_topic") or "")
-    if not depth:
-        options["use_depth"] = False
-    return options
+    intrinsics: IntrinsicsOption = None
+    image_topic: Annotated[str | None, typer.Option(help="Bag: colour images.")] = None
+    camera_info_topic: Annotated[str | None, typer.Option(help="Bag: calibration.")] = None
+    depth_topic: Annotated[str | None, typer.Option(help="Bag: depth images.")] = None
+    pose_topic: Annotated[str | None, typer.Option(help="Bag: poses from this topic instead of TF.")] = None
+    map_frame: Annotated[str | None, typer.Option(help="Bag: the fixed frame.")] = None
+    camera_frame: Annotated[str | None, typer.Option(help="Bag: the camera's optical frame.")] = None
+    depth: Annotated[bool, typer.Option("--depth/--no-depth", help="Whether depth is used where there is any.")] = True
+
+    def given(self) -> dict[str, Any]:
+        """Keyword arguments for ``open_source``: those that were given.
+
+        Raises:
+            DatasetError: if the calibration file cannot be read.
+        """
+        options = {name: value for name, value in asdict(self).items() if value is not None}
+        if options.pop("intrinsics", None) is not None:
+            options["camera"] = calibration(self.intrinsics, self.image_topic or "")
+        if not options.pop("depth"):
+            options["use_depth"] = False
+        return options
+
+
+@dataclass(frozen=True)
+class SourceOptions(BagOptions):
+    """How a recording or a data set is read."""
+
+    layout: Annotated[str | None, typer.Option(help="Kind of source, where it is not recognised.")] = None
+    split: Annotated[str | None, typer.Option(help="7-Scenes: train or test.")] = None
+    scale: Annotated[float | None, typer.Option(help="COLMAP: metres for each unit of the model.")] = None
+    images: Annotated[
+        Path | None, typer.Option(help="COLMAP: folder of the images, where it is not beside the model.")
+    ] = None
+    depth_scale: Annotated[float | None, typer.Option(help="Units of depth images per metre.")] = None
 
 
 def calibration(file: Path | None, image_topic: str = "") -> Camera | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
+from mast3r_ros.cli.common import load_map, note, print_facts, print_json, print_table, stages
+from mast3r_ros.cli.options import (
     DEFAULT_KEYFRAMES,
     DEFAULTS,
     CheckpointOption,
@@ -20,13 +21,7 @@ from mast3r_ros.cli.common import (
     JsonOption,
     KeyframesCount,
     MatcherOption,
-    load_map,
-    make_matcher,
-    note,
-    print_facts,
-    print_json,
-    print_table,
-    stages,
+    MatcherOptions,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +52,7 @@ def time_localization(
     """Time queries by stage, beside a plain OpenCV baseline on the same features in the same run."""
     from mast3r_ros.lab.speed.benchmark import benchmark_localization
 
-    chosen = make_matcher(matcher, feature)
+    chosen = MatcherOptions(matcher, feature).make()
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
         figures = benchmark_localization(
             keyframe_map, chosen, queries, keyframes=keyframes, rounds=rounds, progress=show
@@ -82,7 +77,7 @@ def time_large_map(
     """Time loading and asking a large map, made by repeating a small one with moved poses."""
     from mast3r_ros.lab.speed.benchmark import benchmark_large_map
 
-    chosen = make_matcher(matcher, feature)
+    chosen = MatcherOptions(matcher, feature).make()
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
         figures = benchmark_large_map(keyframe_map, chosen, queries, size, keyframes=keyframes, progress=show)
     if json:

@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mast3r_ros.cli.common import DEFAULTS, MatcherOption, make_matcher, print_facts, print_table, progress, warn
+from mast3r_ros.cli.common import print_facts, print_table, progress, warn
+from mast3r_ros.cli.options import DEFAULTS, MatcherOption, MatcherOptions
 from mast3r_ros.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _build_map(recording: Path, folder: Path, matcher: str) -> None:
     with progress("   reading frames") as show:
         keyframe_map, report = build_map(
             open_source(recording),
-            matcher=make_matcher(matcher, None),
+            matcher=MatcherOptions(matcher).make(),
             source_name=recording.name,
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )
@@ -147,7 +148,7 @@ def _play(
             f"nothing was localized: {len(run.records)} of {run.images_played} images were looked at. "
             f"Is {bag} a recording of the place in {map_folder}? {output / 'logs' / 'relocalizer.log'} has the details"
         )
-    matcher = make_matcher(matcher_name, None)
+    matcher = MatcherOptions(matcher_name).make()
     matchers = _side_by_side(story, bag, keyframe_map, topics) if compare else {}
     with story.chapter("report", "What came out"):
         summary = write_live_output(
@@ -178,7 +179,7 @@ def _side_by_side(
     if shipped_checkpoint() is None:
         return {}
     with story.chapter("matchers", "Side by side, offline: a small learned matcher and SIFT"):
-        made = [make_matcher(name) for name in ("mast3r", "sift")]
+        made = [MatcherOptions(name).make() for name in ("mast3r", "sift")]
         with progress("   localizing") as show:
             rows = side_by_side(
                 bag, keyframe_map, made, topics, progress=lambda stage, done, total: show(done, total, stage)

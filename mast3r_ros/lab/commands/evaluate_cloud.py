@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import JsonOption, note, print_facts, print_json
+from mast3r_ros.cli.common import note, print_facts, print_json
+from mast3r_ros.cli.options import JsonOption
 
 if TYPE_CHECKING:
     import numpy as np

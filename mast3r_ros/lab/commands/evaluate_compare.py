@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import JsonOption, note, print_json, print_table, warn
+from mast3r_ros.cli.common import note, print_json, print_table, warn
+from mast3r_ros.cli.options import JsonOption
 
 RunArgument = typer.Argument(help="A report's folder, its summary.json, or what `evaluate --json` printed.")
 

@@ -8,33 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    MatcherOption,
-    NetworkSizeOption,
-    make_matcher,
-    note,
-    print_facts,
-    print_json,
-    stages,
-    warn,
-)
+from mast3r_ros.cli.common import note, print_facts, print_json, stages, warn
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Frame
     from mast3r_ros.io.datasets.mapfree import MapFree
     from mast3r_ros.lab.runs.gallery import Picture
+    from mast3r_ros.lab.runs.localization import Evaluation
     from mast3r_ros.lab.runs.record import Record
     from mast3r_ros.localization import PoseEstimate
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
     from mast3r_ros.matching.base import Matcher
 
 
+@grouped
 def mapfree(
+    *,
     dataset: Annotated[Path, typer.Argument(help="Folder with val/ and test/ in it, as distributed.")],
     submission: Annotated[
         Path,
@@ -57,12 +47,7 @@ def mapfree(
             "the scale is the network's own."
         ),
     ] = None,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, summary.json and records.jsonl.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -72,10 +57,8 @@ def mapfree(
     server as it is.
     """
     from mast3r_ros.io.datasets.mapfree import MapFree
-    from mast3r_ros.lab.pages.mapfree_report import benchmark_summary, write_mapfree_run
-    from mast3r_ros.lab.runs.localization import Evaluation
-    from mast3r_ros.lab.runs.mapfree_score import score_submission
-    from mast3r_ros.lab.runs.mapfree_submission import read_submission, write_submission
+    from mast3r_ros.lab.pages.mapfree_report import write_mapfree_run
+    from mast3r_ros.lab.runs.mapfree_submission import write_submission
 
     if split not in ("val", "test"):
         raise typer.BadParameter(f"the benchmark evaluates val and test, not '{split}'", param_hint="--split")
@@ -84,7 +67,7 @@ def mapfree(
     records: list[Record] | None = None
     pictures: list[Picture] = []
     if overwrite or not submission.exists():
-        chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+        chosen = matching.make()
         by_scene, pictures = _run(data, chosen, reference_depth)
         write_submission(submission, by_scene, rejected)
         note(f"submission: {submission}")
@@ -93,18 +76,28 @@ def mapfree(
         settings |= {"matcher": chosen.name, "features": chosen.signature, "depth": depth, "rejected": rejected}
     else:
         note(f"scoring {submission} as it is; --overwrite runs the matcher anew")
-    score = None
-    if records is None or data.has_truth:
-        score = score_submission(data, read_submission(submission))
-        records = score.records if records is None else records
-    else:
-        note(f"the ground truth of split '{split}' is not public: upload the zip to the benchmark's server")
-    evaluation = Evaluation(f"Map-free {split}", records, settings, benchmark_summary(score))
+    evaluation = _scored(data, submission, records, settings)
     if report is not None:
         note(f"report: {write_mapfree_run(report, evaluation, pictures)}")
     summary = evaluation.summary()
     _warn_of(summary["complaints"])
     print_json(summary) if json else _print_people(summary)
+
+
+def _scored(data: MapFree, submission: Path, records: list[Record] | None, settings: dict[str, Any]) -> Evaluation:
+    """The benchmark's score of a submission where its truth is public, and the records of a run, if there was one."""
+    from mast3r_ros.lab.pages.mapfree_report import benchmark_summary
+    from mast3r_ros.lab.runs.localization import Evaluation
+    from mast3r_ros.lab.runs.mapfree_score import score_submission
+    from mast3r_ros.lab.runs.mapfree_submission import read_submission
+
+    score = None
+    if records is None or data.has_truth:
+        score = score_submission(data, read_submission(submission))
+        records = score.records if records is None else records
+    else:
+        note(f"the ground truth of split '{data.split}' is not public: upload the zip to the benchmark's server")
+    return Evaluation(f"Map-free {data.split}", records, settings, benchmark_summary(score))
 
 
 def _run(

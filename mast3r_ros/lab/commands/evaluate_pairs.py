@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    MatcherOption,
-    NetworkSizeOption,
-    make_matcher,
-    note,
-    print_facts,
-    print_json,
-    stages,
-)
+from mast3r_ros.cli.common import note, print_facts, print_json, stages
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +19,41 @@ if TYPE_CHECKING:
     from mast3r_ros.io.datasets.image_pairs import PairList
 
 
+@dataclass(frozen=True)
+class PairOptions:
+    """Which pairs are taken of a list, or made of a recording."""
+
+    pairs: Annotated[int, typer.Option(min=1, help="At most so many: of a recording, or the first of a list.")] = 1500
+    overlap: Annotated[
+        tuple[float, float], typer.Option(help="Recording: share of the surface both views see, least and most.")
+    ] = (0.4, 0.8)
+    frames: Annotated[int, typer.Option(min=2, help="Recording: at most so many of its frames.")] = 150
+    write_pairs: Annotated[
+        Path | None, typer.Option(help="Recording: keep the list and its images in this folder, for other tools.")
+    ] = None
+    pose_topic: Annotated[str | None, typer.Option(help="Bag: poses from this topic instead of TF.")] = None
+
+    def of_list(self, file: Path, images: Path) -> PairList:
+        """The first pairs of a list, paths starting from a folder. Raises DatasetError."""
+        from mast3r_ros.io.datasets.image_pairs import PairList
+
+        listed = PairList(file, images)
+        listed.pairs = listed.pairs[: self.pairs]
+        return listed
+
+    def of_recording(self, source: Path, folder: Path, show: Callable[[str, int, int], None]) -> PairList:
+        """Pairs of views of a recording that overlap, written to a folder. Raises DatasetError, BagError."""
+        from mast3r_ros.io.datasets import open_source
+        from mast3r_ros.lab.runs.overlapping_pairs import OverlapSettings, make_pairs
+
+        options = {} if self.pose_topic is None else {"pose_topic": self.pose_topic}
+        settings = OverlapSettings(self.pairs, *self.overlap, self.frames)
+        return make_pairs(open_source(source, **options), folder, settings, show)
+
+
+@grouped
 def pairs(
+    *,
     source: Annotated[
         Path,
         typer.Argument(
@@ -50,21 +73,8 @@ def pairs(
     threshold: Annotated[
         float, typer.Option(min=0.1, help="essential: pixels a match may be off its epipolar line.")
     ] = 1.0,
-    pairs: Annotated[int, typer.Option(min=1, help="At most so many: of a recording, or the first of a list.")] = 1500,
-    overlap: Annotated[
-        tuple[float, float], typer.Option(help="Recording: share of the surface both views see, least and most.")
-    ] = (0.4, 0.8),
-    frames: Annotated[int, typer.Option(min=2, help="Recording: at most so many of its frames.")] = 150,
-    write_pairs: Annotated[
-        Path | None, typer.Option(help="Recording: keep the list and its images in this folder, for other tools.")
-    ] = None,
-    pose_topic: Annotated[str | None, typer.Option(help="Bag: poses from this topic instead of TF.")] = None,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    choice: PairOptions,
+    matching: MatcherOptions,
     report: Annotated[Path | None, typer.Option(help="Folder for report.html, summary.json, records.jsonl.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -77,20 +87,20 @@ def pairs(
     from mast3r_ros.lab.runs.pairs import evaluate_pairs
 
     listed = _is_list(source)
+    write_pairs = choice.write_pairs
     if listed and write_pairs is not None:
         raise typer.BadParameter(f"--write-pairs is for recordings, {source} is a list already")
     if not listed and images is not None:
         raise typer.BadParameter(f"--images belongs to a list of pairs, {source} is none")
-    finder = make_finder(pose, make_matcher(matcher, feature, checkpoint, device, dtype, network_size), threshold)
-    options = {} if pose_topic is None else {"pose_topic": pose_topic}
+    finder = make_finder(pose, matching.make(), threshold)
     with (
         stages() as show,
         TemporaryDirectory() if write_pairs is None else nullcontext(str(write_pairs)) as folder,
     ):
         if listed:
-            chosen = _listed(source, images or source.parent, pairs)
+            chosen = choice.of_list(source, images or source.parent)
         else:
-            chosen = _made(source, options, (pairs, *overlap, frames), Path(folder), show)
+            chosen = choice.of_recording(source, Path(folder), show)
         gallery = PairGallery(lambda done: show("finding poses", done, len(chosen)))
         settings: dict[str, Any] = {"data": str(source), "pose": pose, "threshold_px": threshold}
         evaluation = evaluate_pairs(chosen, finder, settings=settings, watch=gallery.offer)
@@ -106,29 +116,6 @@ def _is_list(source: Path) -> bool:
     from mast3r_ros.io.bags.reader import is_bag
 
     return source.is_file() and not is_bag(source)
-
-
-def _listed(file: Path, images: Path, count: int) -> PairList:
-    """The first pairs of a list."""
-    from mast3r_ros.io.datasets.image_pairs import PairList
-
-    listed = PairList(file, images)
-    listed.pairs = listed.pairs[:count]
-    return listed
-
-
-def _made(
-    source: Path,
-    options: dict[str, Any],
-    limits: tuple[int, float, float, int],
-    folder: Path,
-    show: Callable[[str, int, int], None],
-) -> PairList:
-    """Pairs of views of a recording that overlap."""
-    from mast3r_ros.io.datasets import open_source
-    from mast3r_ros.lab.runs.overlapping_pairs import OverlapSettings, make_pairs
-
-    return make_pairs(open_source(source, **options), folder, OverlapSettings(*limits), show)
 
 
 def _print_people(summary: dict[str, Any]) -> None:

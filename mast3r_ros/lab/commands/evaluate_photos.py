@@ -7,24 +7,15 @@ from typing import Annotated
 
 import typer
 
-from mast3r_ros.cli.common import (
-    DEFAULT_KEYFRAMES,
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    KeyframesCount,
-    MatcherOption,
-    NetworkSizeOption,
-    make_matcher,
-    stages,
-)
+from mast3r_ros.cli.common import stages
+from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, JsonOption, KeyframesCount, MatcherOptions, grouped
 from mast3r_ros.lab.commands.evaluate_scenes import QueryDepthOption
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 
+@grouped
 def photos(
+    *,
     path: Annotated[
         Path,
         typer.Argument(
@@ -32,12 +23,7 @@ def photos(
             metavar="SET",
         ),
     ],
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     depth: Annotated[
         bool, typer.Option(help="Use the depth of the map's images where the set has any; else it is triangulated.")
@@ -64,7 +50,7 @@ def photos(
     from mast3r_ros.lab.runs.photos import evaluate_photos, map_of_photos
     from mast3r_ros.lab.runs.splits import QuerySettings
 
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    chosen = matching.make()
     settings = QuerySettings(keyframes, query_depth and depth)
     with stages() as show, map_of_photos(path, chosen, show, depth, scale) as keyframe_map:
         evaluation, pictures = evaluate_photos(

@@ -7,24 +7,14 @@ from typing import Annotated
 
 import typer
 
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    KeyframesCount,
-    MatcherOption,
-    NetworkSizeOption,
-    load_map,
-    make_matcher,
-    note,
-    stages,
-)
+from mast3r_ros.cli.common import load_map, note, stages
+from mast3r_ros.cli.options import JsonOption, KeyframesCount, MatcherOptions, grouped
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 
+@grouped
 def queries(
+    *,
     queries: Annotated[
         Path,
         typer.Argument(
@@ -58,12 +48,7 @@ def queries(
     scale: Annotated[
         float, typer.Option(min=1e-9, help="Metres for each unit of the pose files, where the map was built with one.")
     ] = 1.0,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     keyframes: KeyframesCount = 20,
     report: ReportOption = None,
     json: JsonOption = False,
@@ -76,7 +61,7 @@ def queries(
     from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split
 
     asked = QueryList(queries, images, cameras, ground_truth, scale)
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    chosen = matching.make()
     keyframe_map = load_map(map)
     about = {"data": str(queries), "ground_truth": None if ground_truth is None else str(ground_truth)}
     with stages() as show:

@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
-    DEFAULT_KEYFRAMES,
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    KeyframesCount,
-    MatcherOption,
-    NetworkSizeOption,
-    load_map,
-    make_matcher,
-    stages,
-)
+from mast3r_ros.cli.common import load_map, stages
+from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, JsonOption, KeyframesCount, MatcherOptions, grouped
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 if TYPE_CHECKING:
@@ -35,7 +23,9 @@ TrackingOption = Annotated[
 ]
 
 
+@grouped
 def scene(
+    *,
     path: Annotated[
         Path,
         typer.Argument(
@@ -43,12 +33,7 @@ def scene(
             "info.txt and split.txt."
         ),
     ],
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     map: Annotated[Path | None, typer.Option(help="Use this map; by default one is made of the train split.")] = None,
     query_depth: QueryDepthOption = False,
@@ -60,7 +45,7 @@ def scene(
     from mast3r_ros.lab.runs.scenes import evaluate_scene, map_of_train_split
     from mast3r_ros.lab.runs.splits import QuerySettings
 
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    chosen = matching.make()
     settings = QuerySettings(keyframes, query_depth, tracking)
     with (
         stages() as show,
@@ -70,7 +55,9 @@ def scene(
         finish(evaluation, keyframe_map, pictures, report, json)
 
 
+@grouped
 def tum(
+    *,
     mapping: Annotated[
         Path, typer.Argument(help="Sequence to map: a folder with rgb.txt, groundtruth.txt and, for sift, depth.txt.")
     ],
@@ -95,12 +82,7 @@ def tum(
     max_delay: Annotated[
         float, typer.Option(min=0, help="Colour and depth of a frame at most so far apart (s).")
     ] = 0.02,
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    matching: MatcherOptions,
     keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     map: Annotated[Path | None, typer.Option(help="Use this map; by default one is made of MAPPING.")] = None,
     query_depth: QueryDepthOption = False,
@@ -119,7 +101,7 @@ def tum(
     options: dict[str, Any] = {"depth_scale": depth_scale, "max_delay_s": max_delay}
     if intrinsics is not None:
         options["camera"] = _camera(intrinsics, queries or mapping)
-    chosen = make_matcher(matcher, feature, checkpoint, device, dtype, network_size)
+    chosen = matching.make()
     split = TumSplit(mapping, queries, hold_out, every, options)
     looked_for = split.query_frames(query_depth)
     settings = QuerySettings(keyframes, query_depth, tracking)

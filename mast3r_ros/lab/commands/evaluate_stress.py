@@ -8,36 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
-    DEFAULT_KEYFRAMES,
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    KeyframesCount,
-    NetworkSizeOption,
-    make_matchers,
-    note,
-    print_facts,
-    print_json,
-    print_table,
-    stages,
-)
+from mast3r_ros.cli.common import note, print_facts, print_json, print_table, stages
+from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, ComparedMatchers, JsonOption, KeyframesCount, grouped
 
 #: What --quick takes instead of the defaults.
 QUICK = {"rooms": 1, "queries": 4, "negatives": 60, "keyframes": 16}
 
 
+@grouped
 def stress(
-    matcher: Annotated[
-        list[str], typer.Option("--matcher", help="mast3r, dust3r, sift or auto; give it again to compare several.")
-    ] = ["auto"],  # noqa: B006  typer reads the default
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    *,
+    compared: ComparedMatchers,
     keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     seed: Annotated[
         int, typer.Option(min=0, help="First room; 0 to 999 are for tuning, the default is held out from it.")
@@ -59,7 +40,7 @@ def stress(
     from mast3r_ros.lab.stress.summary import summarise_stress
     from mast3r_ros.localization import LocalizerSettings
 
-    matchers = make_matchers(matcher, feature, checkpoint, device, dtype, network_size)
+    matchers = compared.make()
     sizes: dict[str, int] = QUICK if quick else {"rooms": rooms, "queries": queries, "negatives": negatives}
     names = tuple(name.strip() for name in conditions.split(",") if name.strip()) or tuple(CONDITIONS)
     settings = StressSettings(seed, conditions=names, localizer=LocalizerSettings(keyframes=keyframes), **sizes)

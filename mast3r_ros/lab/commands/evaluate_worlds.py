@@ -7,31 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    DtypeOption,
-    FeatureOption,
-    JsonOption,
-    NetworkSizeOption,
-    make_matchers,
-    note,
-    print_facts,
-    print_json,
-    print_table,
-    stages,
-)
+from mast3r_ros.cli.common import note, print_facts, print_json, print_table, stages
+from mast3r_ros.cli.options import ComparedMatchers, JsonOption, grouped
 
 
+@grouped
 def worlds(
-    matcher: Annotated[
-        list[str], typer.Option("--matcher", help="mast3r, dust3r, sift or auto; give it again to compare several.")
-    ] = ["auto"],  # noqa: B006  typer reads the default
-    feature: FeatureOption = None,
-    checkpoint: CheckpointOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    network_size: NetworkSizeOption = None,
+    *,
+    compared: ComparedMatchers,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of pictures, over all overlaps in equal parts.")] = 500,
     rooms: Annotated[int, typer.Option(min=1, max=1000, help="Rooms they come from.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Any; each has rooms of its own, and none was ever trained on.")] = 0,
@@ -53,7 +36,7 @@ def worlds(
     from mast3r_ros.lab.runs.worlds import WorldsSettings, evaluate_worlds
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
-    made = make_matchers(matcher, feature, checkpoint, device, dtype, network_size)
+    made = compared.make()
     settings = WorldsSettings(seed, rooms, pairs, not no_depth, *size)
     galleries = {one.name: Gallery(KeyframeMap()) for one in made}
 

@@ -1,0 +1,162 @@
+"""Options with one meaning everywhere, alone and in groups."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from mast3r_ros.settings import Settings
+from mast3r_ros.tables import settings_of
+
+if TYPE_CHECKING:
+    from mast3r_ros.matching.base import Matcher
+
+#: What holds where nothing else is given.
+DEFAULTS = Settings()
+DEFAULT_KEYFRAMES = DEFAULTS.localizer.keyframes
+
+
+def option(name: str, *flags: str, **others: Any) -> Any:
+    """The command line option of a setting: its sentence, range and default are those of the settings' tree.
+
+    An option that is not given is None, and stands for what the parameter file or the default says.
+    """
+    entry = next(entry for entry in settings_of(Settings) if entry.name == name)
+    spec = entry.spec
+    choices = f" ({spec.allowed})" if spec.choices else ""
+    default = f" [default: {entry.default}]" if entry.default not in ("", 0) else ""
+    text = f"{spec.sentence}{choices}{default}"
+    return typer.Option(*flags, min=spec.low, max=spec.high, help=text, show_default=False, **others)
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, all else on standard error.")]
+MatcherOption = Annotated[str | None, option("matcher", "--matcher")]
+CheckpointOption = Annotated[Path | None, option("checkpoint", "--checkpoint")]
+DeviceOption = Annotated[str | None, option("device", "--device")]
+DtypeOption = Annotated[str | None, option("dtype", "--dtype")]
+NetworkSizeOption = Annotated[int | None, option("network_size", "--network-size")]
+FeatureOption = Annotated[str | None, option("feature", "--feature")]
+KeyframesOption = Annotated[int | None, option("keyframes", "--keyframes", "-k")]
+#: The same where no parameter file is taken.
+KeyframesCount = Annotated[
+    int, typer.Option("--keyframes", "-k", min=1, max=200, help="Keyframes matched with every query.")
+]
+ParamsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--params",
+        help="Settings of this file, which the node takes as --params-file (mast3r_ros settings --write FILE makes "
+        "one). Options that are given count more.",
+    ),
+]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters may be dataclasses: every field of one becomes an option, and they arrive together."""
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            parameters += _fields_as_parameters(parameter.annotation)
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{entry.name: given.pop(entry.name) for entry in fields(group)})
+        command(**given)
+
+    seen_by_typer: Any = run
+    seen_by_typer.__signature__ = inspect.Signature(parameters)
+    seen_by_typer.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _fields_as_parameters(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(f.name, kind, default=_default(f), annotation=hints[f.name]) for f in fields(group)]
+
+
+def _default(entry: Field[Any]) -> Any:
+    if entry.default_factory is not MISSING:
+        return entry.default_factory()
+    return inspect.Parameter.empty if entry.default is MISSING else entry.default
+
+
+@dataclass(frozen=True)
+class MatcherOptions:
+    """Which matcher, and how it is made."""
+
+    matcher: MatcherOption = None
+    feature: FeatureOption = None
+    checkpoint: CheckpointOption = None
+    device: DeviceOption = None
+    dtype: DtypeOption = None
+    network_size: NetworkSizeOption = None
+
+    def make(self, settings: Settings = DEFAULTS) -> Matcher:
+        """The matcher by these options, where they are given, and by the settings.
+
+        Settings that the matcher does not have are left out, but for a checkpoint and a feature that were given.
+
+        Raises:
+            MatcherError: for a name or feature that does not exist, or options the matcher does not have.
+            CheckpointError: for a checkpoint that cannot be used.
+        """
+        from mast3r_ros.matching.registry import create, matcher_options
+
+        name = self.matcher or settings.matching.matcher
+        set_here = _given(device=self.device, dtype=self.dtype, size=self.network_size)
+        options = matcher_options(name, settings.matching.options() | set_here)
+        return create(name, **options | _given(feature=self.feature, checkpoint=self.checkpoint))
+
+
+@dataclass(frozen=True)
+class ComparedMatchers:
+    """Several matchers, and how they are made."""
+
+    matcher: Annotated[
+        list[str], typer.Option("--matcher", help="mast3r, dust3r, sift or auto; give it again to compare several.")
+    ] = field(default_factory=lambda: ["auto"])
+    feature: FeatureOption = None
+    checkpoint: CheckpointOption = None
+    device: DeviceOption = None
+    dtype: DtypeOption = None
+    network_size: NetworkSizeOption = None
+
+    def make(self) -> list[Matcher]:
+        """Each matcher once, with those of the options that it has. Raises as :meth:`MatcherOptions.make`."""
+        return [
+            MatcherOptions(
+                name,
+                self.feature if name in ("sift", "auto") else None,
+                self.checkpoint if name != "sift" else None,
+                *(self.device, self.dtype, self.network_size),
+            ).make()
+            for name in dict.fromkeys(self.matcher)
+        ]
+
+
+def chosen_settings(params: Path | None = None, **given: Any) -> Settings:
+    """The settings of a parameter file, or the defaults, with the options that were given (those that are not None).
+
+    Raises:
+        SettingsError: for a file that cannot be read, and for values that cannot be.
+    """
+    settings = Settings() if params is None else Settings.read(params)
+    values = {name: str(v) if isinstance(v, Path) else v for name, v in _given(**given).items()}
+    return settings.changed(values) if values else settings
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
