@@ -15,7 +15,7 @@ pytestmark = pytest.mark.smoke
 ROOMS = (
     *("errors", "moved", "waiting_threads", "tables", "settings", "geometry", "frames", "registration", "surface"),
     *("transforms", "io.documents", "io.codec", "io.bags", "io.datasets", "network"),
-    *("matching", "mapping", "conformance", "localization", "pipeline", "pictures", "ros"),
+    *("matching", "mapping", "multiview", "conformance", "localization", "pipeline", "pictures", "ros"),
     *("cli.options", "cli.common", "cli.cameras", "cli.source"),
     *("lab.metrics", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed", "lab.stress", "lab.live"),
     *("lab.commands", "cli"),

@@ -114,10 +114,10 @@ class DeviceMaps:
 
 
 class Queue(NamedTuple):
-    """Pixels (K, S) int32 that wait to be searched for, and how many of each pair (K,) int32."""
+    """Pixels (K, S) int32 that wait to be searched for, and how many they are of each pair (K,) int32."""
 
     pixels: Tensor
-    count: Tensor
+    length: Tensor
 
 
 def unasked(maps: DeviceMaps) -> Tensor:

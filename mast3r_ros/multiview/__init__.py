@@ -1,0 +1,1 @@
+"""Many views at once: pair graphs, alignment of pointmaps, structure from motion."""

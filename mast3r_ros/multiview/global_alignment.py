@@ -1,0 +1,224 @@
+"""DUSt3R's global alignment: cameras and depth of many images from pointmaps of pairs of them.
+
+Wang et al., "DUSt3R: Geometric 3D Vision Made Easy", CVPR 2024, section 3.4: every pair gets a similarity of its own,
+every image a camera and a depth image, such that both say the same of where each pixel's point is in the world.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
+from mast3r_ros.multiview.alignment_start import AlignmentStart, start_from_poses, start_from_tree
+from mast3r_ros.multiview.pointmap_pair import TRANSFORMS, PointmapPair, image_confidences, image_shapes
+from mast3r_ros.multiview.scene import AlignedViews
+
+#: How much a focal length and a principal point are slowed down against the other parameters.
+FOCAL_BRAKE, CENTRE_BRAKE = 20.0, 10.0
+#: Geometric mean of the pairs' scales, where nothing fixes the scale.
+MEAN_SCALE = 0.5
+
+
+class GlobalAlignment:
+    """Parameters of the alignment and its loss; see :func:`align` for the usual way.
+
+    Args:
+        start: first values of all parameters.
+        known: poses and focal lengths that are kept.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PointmapPair],
+        start: AlignmentStart,
+        settings: AlignmentSettings = AlignmentSettings(),
+        known: KnownViews = KnownViews(),
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._settings, self._free_scale, self._device = settings, not known.fixes_scale, torch.device(device)
+        self._pairs = [_Edge(pair, settings.weight, self._device) for pair in pairs]
+        self._shapes = image_shapes(pairs)
+        self.confidences = image_confidences(pairs)
+        self.pair_poses = self._tensor([_packed_pair(*similarity) for similarity in start.pairs]).requires_grad_()
+        self.poses = [self._tensor(_packed_pose(pose)) for pose in start.world_T_camera]
+        self.focals = [self._tensor([FOCAL_BRAKE * math.log(focal)]) for focal in start.focals]
+        self.centres = [self._tensor([0.0, 0.0]) for _ in self._shapes]
+        # A point behind its camera starts at a depth of one.
+        self.depths = [self._tensor(_log_depth(depth)).requires_grad_() for depth in start.depths]
+        for number in range(len(self._shapes)):
+            self.poses[number].requires_grad_(number not in known.poses)
+            self.focals[number].requires_grad_(number not in known.focals)
+            self.centres[number].requires_grad_(settings.principal_points)
+        self._grids = [self._tensor(_grid(shape)) for shape in self._shapes]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All that is optimised."""
+        every = [self.pair_poses, *self.depths, *self.poses, *self.focals, *self.centres]
+        return [parameter for parameter in every if parameter.requires_grad]
+
+    def loss(self) -> Tensor:
+        """Weighted mean distance between where images and where pairs put the pixels' points."""
+        world = [self._points(number) for number in range(len(self._shapes))]
+        scales, rotations, translations = self._similarities()
+        first, second = self._tensor(0.0), self._tensor(0.0)
+        for edge, s, R, t in zip(self._pairs, scales, rotations, translations, strict=True):
+            for side, number in enumerate((edge.i, edge.j)):
+                placed = s * (edge.points[side] @ R.T + t)
+                gap = (world[number] - placed).square().sum(dim=-1)
+                distance = gap if self._settings.distance == "l2" else _root(gap)
+                total = (edge.weights[side] * distance).sum()
+                total = total / distance.numel() if self._settings.each_pair_alike else total
+                first, second = (first + total, second) if side == 0 else (first, second + total)
+        if self._settings.each_pair_alike:
+            return (first + second) / len(self._pairs)
+        areas = [math.prod(shape) for shape in self._shapes]
+        return first / sum(areas[e.i] for e in self._pairs) + second / sum(areas[e.j] for e in self._pairs)
+
+    def optimise(self, progress: Callable[[int, int], None] | None = None) -> list[float]:
+        """Adam with a falling step size; returns the loss before every step."""
+        settings = self._settings
+        optimiser = torch.optim.Adam(self.parameters, lr=settings.rate, betas=(0.9, 0.9))
+        losses = []
+        for step in range(settings.iterations):
+            t = step / settings.iterations
+            share = (1 + math.cos(math.pi * t)) / 2 if settings.schedule == "cosine" else 1 - t
+            for group in optimiser.param_groups:
+                group["lr"] = settings.last_rate + (settings.rate - settings.last_rate) * share
+            optimiser.zero_grad()
+            loss = self.loss()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+            if progress is not None:
+                progress(step + 1, settings.iterations)
+        return losses
+
+    @torch.no_grad()
+    def views(self, losses: Sequence[float] = ()) -> AlignedViews:
+        """The parameters' meaning."""
+        poses = np.tile(np.eye(4), (len(self._shapes), 1, 1))
+        for pose, parameter in zip(poses, self.poses, strict=True):
+            pose[:3, :3] = _rotation(parameter[:4]).double().cpu().numpy()
+            pose[:3, 3] = _unpacked(parameter[4:7]).double().cpu().numpy()
+        numbers = range(len(self._shapes))
+        return AlignedViews(
+            poses,
+            np.array([float(self._focal(n)) for n in numbers]),
+            np.array([self._centre(n).double().cpu().numpy() for n in numbers]),
+            [depth.exp().cpu().numpy() for depth in self.depths],
+            self.confidences,
+            list(losses),
+        )
+
+    def _similarities(self) -> tuple[Tensor, Tensor, Tensor]:
+        logs = self.pair_poses[:, 7]
+        if self._free_scale:
+            logs = logs + (math.log(MEAN_SCALE) - logs.mean())
+        return logs.exp(), _rotation(self.pair_poses[:, :4]), _unpacked(self.pair_poses[:, 4:7])
+
+    def _points(self, number: int) -> Tensor:
+        depth = self.depths[number].exp()[..., None]
+        rays = (self._grids[number] - self._centre(number)) / self._focal(number)
+        local = torch.cat([depth * rays, depth], dim=-1)
+        pose = self.poses[number]
+        return local @ _rotation(pose[:4]).T + _unpacked(pose[4:7])
+
+    def _focal(self, number: int) -> Tensor:
+        return (self.focals[number][0] / FOCAL_BRAKE).exp()
+
+    def _centre(self, number: int) -> Tensor:
+        height, width = self._shapes[number]
+        return self._tensor([width / 2, height / 2]) + CENTRE_BRAKE * self.centres[number]
+
+    def _tensor(self, values: object) -> Tensor:
+        return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self._device).clone()
+
+
+def align(
+    pairs: Sequence[PointmapPair],
+    settings: AlignmentSettings = AlignmentSettings(),
+    known: KnownViews = KnownViews(),
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> AlignedViews:
+    """Cameras and depth of all images.
+
+    Args:
+        pairs: pointmaps of pairs that connect images 0 to N - 1.
+        known: poses and focal lengths that are kept; where all are known the alignment starts from them.
+        progress: is told (step, steps).
+
+    Raises:
+        ValueError: for images without gaps in their numbers, sizes that differ, or pairs that do not hang together.
+    """
+    everything = len(known.poses) == len(known.focals) == len(image_shapes(pairs))
+    start = start_from_poses(pairs, settings, known) if everything else start_from_tree(pairs, settings, known)
+    alignment = GlobalAlignment(pairs, start, settings, known, device)
+    return alignment.views(alignment.optimise(progress))
+
+
+class _Edge:
+    """A pair's pointmaps and weights as tensors."""
+
+    def __init__(self, pair: PointmapPair, transform: str, device: torch.device) -> None:
+        self.i, self.j = pair.i, pair.j
+        self.points = [_on(device, points) for points in (pair.points_i, pair.points_j)]
+        self.weights = [
+            _on(device, TRANSFORMS[transform](np.asarray(conf))) for conf in (pair.confidence_i, pair.confidence_j)
+        ]
+
+
+def _on(device: torch.device, values: NDArray) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float32), device=device)
+
+
+def _root(squared: Tensor) -> Tensor:
+    """Square root whose gradient at zero is zero."""
+    positive = squared > 0
+    return torch.where(positive, squared.where(positive, torch.ones_like(squared)).sqrt(), 0.0)
+
+
+def _rotation(xyzw: Tensor) -> Tensor:
+    """Quaternions (..., 4) of any length -> (..., 3, 3)."""
+    x, y, z, w = (xyzw / xyzw.norm(dim=-1, keepdim=True)).unbind(dim=-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], dim=-1),
+        torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], dim=-1),
+        torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def _unpacked(t: Tensor) -> Tensor:
+    """Inverse of the signed logarithm that translations are kept as."""
+    return t.sign() * t.abs().expm1()
+
+
+def _packed(t: NDArray) -> NDArray[np.float64]:
+    return np.sign(t) * np.log1p(np.abs(t))
+
+
+def _packed_pose(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([Rotation.from_matrix(pose[:3, :3]).as_quat(), _packed(pose[:3, 3])])
+
+
+def _packed_pair(s: float, R: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([Rotation.from_matrix(R).as_quat(), _packed(t / s), [math.log(s)]])
+
+
+def _log_depth(depth: NDArray[np.floating]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(np.log(np.asarray(depth, np.float64)), nan=0.0, neginf=0.0)
+
+
+def _grid(shape: tuple[int, int]) -> NDArray[np.float64]:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    return np.stack([x, y], axis=-1).astype(np.float64)
