@@ -5,17 +5,22 @@ Wang, Leroy, Cabon, Chidlovskii and Revaud, "DUSt3R: Geometric 3D Vision Made Ea
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError
+from mast3r_ros.matching.gpu.kernel_use import with_kernels
+from mast3r_ros.matching.gpu.points import point_matches_on_device
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.pairs import Correspondences, Pairs, PredictedPoints
 from mast3r_ros.matching.pointmap_matches import pointmap_matches
+from mast3r_ros.matching.reference_surface import needs_pointmap
 from mast3r_ros.matching.registry import register
 from mast3r_ros.network import PointmapNetwork
+from mast3r_ros.network.heads import Pointmap
 
 
 @register("dust3r")
@@ -53,9 +58,16 @@ class Dust3rMatcher(NetworkMatcher):
         with self.stopwatch.stage("heads"):
             first = self.stages.points(1, pairs.layers1, pairs.tokens1)
             second = self.stages.points(2, pairs.layers2, pairs.tokens2)
-            points1, conf1, points2, conf2 = (maps.cpu().numpy() for maps in (*first, *second))
+        if self.device.type == "cuda":
+            fused = partial(self._matched_on_device, pairs, first, second)
+            return with_kernels(self.device, fused, partial(self._matched, first, second))
+        return self._matched(first, second)
+
+    def _matched(self, first: Pointmap, second: Pointmap) -> list[Correspondences]:
+        """On the CPU, pair by pair."""
         matched = []
         with self.stopwatch.stage("match"):
+            points1, conf1, points2, conf2 = (maps.cpu().numpy() for maps in (*first, *second))
             for p1, c1, p2, c2 in zip(points1, conf1, points2, conf2, strict=True):
                 sure1 = np.isfinite(p1).all(axis=-1) & (c1 >= self.min_confidence)
                 sure2 = np.isfinite(p2).all(axis=-1) & (c2 >= self.min_confidence)
@@ -64,6 +76,18 @@ class Dust3rMatcher(NetworkMatcher):
                 kept = best_of_cells(xy1, conf, self.subsample)
                 matched.append(Correspondences(xy1[kept], xy2[kept], conf[kept], PredictedPoints(p1[..., 2], c1)))
         return matched
+
+    def _matched_on_device(self, pairs: Pairs, first: Pointmap, second: Pointmap) -> list[Correspondences]:
+        """All pairs at once; pointmaps are copied of those references only that do not know their own depth."""
+        with self.stopwatch.stage("match"):
+            found = point_matches_on_device(
+                first.pts3d, second.pts3d, first.conf, second.conf,
+                cell=self.subsample, min_confidence=self.min_confidence,
+            )  # fmt: skip
+            rows = [k for k, view in enumerate(pairs.views1) if needs_pointmap(view)]
+            depth, conf = first.pts3d[rows][..., 2].cpu().numpy(), first.conf[rows].cpu().numpy()
+            maps = {row: PredictedPoints(depth[i], conf[i]) for i, row in enumerate(rows)}
+        return [Correspondences(*matches, maps.get(k)) for k, matches in enumerate(found)]
 
 
 def best_of_cells(xy: NDArray[np.int64], conf: NDArray[np.floating], cell: int) -> NDArray[np.int64]:

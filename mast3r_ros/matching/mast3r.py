@@ -16,11 +16,12 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.fine import refined
+from mast3r_ros.matching.gpu.matches import matches_on_device
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, rectified
+from mast3r_ros.matching.pair_matches import MatchOptions, confident_matches
 from mast3r_ros.matching.pairs import Correspondences, Pairs, PredictedPoints
-from mast3r_ros.matching.reciprocal import fast_reciprocal_matches_batch
 from mast3r_ros.matching.reference_surface import needs_pointmap
 from mast3r_ros.matching.registry import register
 from mast3r_ros.network import PointmapNetwork
@@ -94,17 +95,12 @@ class Mast3rMatcher(NetworkMatcher):
 
     def _reciprocal(self, first: Descriptors, second: Descriptors) -> list[Correspondences]:
         """Confident reciprocal matches of each pair."""
-        matched = []
-        found = fast_reciprocal_matches_batch(
-            first.desc, second.desc, subsample=self.subsample, stride=self.search_stride
-        )
-        for k, (xy1, xy2) in enumerate(found):
-            conf1 = first.desc_conf[k, xy1[:, 1], xy1[:, 0]]
-            conf = torch.minimum(conf1, second.desc_conf[k, xy2[:, 1], xy2[:, 0]])
-            sure = conf >= self.min_confidence
-            xy1, xy2, conf = (values[sure].cpu() for values in (xy1, xy2, conf))
-            matched.append(Correspondences(xy1.numpy(), xy2.numpy(), conf.numpy()))
-        return matched
+        maps = first.desc, second.desc, first.desc_conf, second.desc_conf
+        options = MatchOptions(self.subsample, self.search_stride, self.min_confidence)
+        if self.device.type == "cuda":
+            products = torch.float32 if self.dtype == torch.float32 else torch.float16
+            return [Correspondences(*found) for found in matches_on_device(*maps, options, products)]
+        return [Correspondences(*found) for found in confident_matches(*maps, options)]
 
     def _refined(
         self, found: Correspondences, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
@@ -129,8 +125,8 @@ class Mast3rMatcher(NetworkMatcher):
 
     @property
     def _exact(self) -> bool:
-        """Whether every descriptor is searched; a search by stride reads few, and makes those comparable itself."""
-        return self.search_stride == 1
+        """Whether every descriptor is made comparable beforehand: other searches than a CPU's exact one do it."""
+        return self.search_stride == 1 and self.device.type != "cuda"
 
     def _pointmaps(self, pairs: Pairs) -> dict[int, PredictedPoints]:
         """Pointmaps of the references that do not know their own depth, by row."""

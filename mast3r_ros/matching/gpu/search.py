@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mast3r_ros.matching.gpu.triton_kernels import kernels
+from mast3r_ros.matching.gpu.kernel_use import kernels
 
 #: Most channels of a descriptor that a row of the kernels holds.
 MOST_CHANNELS = 64
@@ -114,10 +114,10 @@ class DeviceMaps:
 
 
 class Queue(NamedTuple):
-    """Pixels (K, S) int32 that wait to be searched for, and how many they are of each pair (K,) int32."""
+    """Pixels (K, S) int32 that wait to be searched for, and how many of each pair (K,) int32."""
 
     pixels: Tensor
-    length: Tensor
+    waiting: Tensor
 
 
 def unasked(maps: DeviceMaps) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mast3r_ros.matching.gpu.kernel_use import kernels
 from mast3r_ros.matching.gpu.search import LATER, DeviceMaps, Queue, Tiling, search, unasked
-from mast3r_ros.matching.gpu.triton_kernels import kernels
 
 BLOCK = 256
 
