@@ -5,6 +5,7 @@ Exactness is tested with a network that knows the truth (oracle.py), batching an
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL
 from mast3r_ros.matching import Matcher, create
-from mast3r_ros.matching.base import capabilities, matches_pixels, predicts_depth
-from mast3r_ros.matching.device_tokens import DeviceTokens
+from mast3r_ros.matching.base import KeyframeFeatures, capabilities, matches_pixels, predicts_depth
+from mast3r_ros.matching.device_tokens import DeviceTokens, EncodedFeatures
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_view import view_of
 from mast3r_ros.network.initialise import random_network
@@ -343,21 +344,61 @@ class TestContract:
 
 
 class TestDeviceTokens:
-    def test_arrays_are_moved_once_and_the_least_used_are_dropped(self) -> None:
-        arrays = [np.full((4, 8), i, np.float16) for i in range(3)]
-        keep = DeviceTokens(torch.device("cpu"), torch.float32, kept_bytes=2 * 4 * 8 * 4)
-        first = keep(arrays[0])
-        assert keep(arrays[0]) is first and first.dtype is torch.float32
-        keep(arrays[1])
-        keep(arrays[0])
-        keep(arrays[2])  # the second is the least recently used
-        assert len(keep) == 2 and keep(arrays[0]) is first
-        assert float(keep(arrays[1])[0, 0]) == 1.0
+    LIMIT = 2 * 4 * 8 * 4  # two keyframes in float32
 
-    def test_another_array_at_the_same_address_is_not_mistaken(self) -> None:
-        keep = DeviceTokens(torch.device("cpu"), torch.float32)
+    def keyframe(self, value: float, key: object = None) -> KeyframeFeatures:
+        return KeyframeFeatures({"tokens": np.full((4, 8), value, np.float16)}, value if key is None else key)
+
+    def test_keyframes_are_moved_once_and_the_least_used_are_dropped(self) -> None:
+        keyframes = [self.keyframe(i) for i in range(3)]
+        keep = DeviceTokens(torch.device("cpu"), torch.float32, self.LIMIT)
+        first = keep._found(keyframes[0])
+        assert first.dtype is torch.float32
+        keep.fetch(keyframes[1:2])
+        assert keep._found(keyframes[0]) is first
+        keep.fetch(keyframes[2:])  # the second is the least recently used
+        assert len(keep) == 2 and keep.nbytes == self.LIMIT and keep._found(keyframes[0]) is first
+        stacked = keep.stacked(keyframes)
+        assert stacked.shape == (3, 4, 8) and stacked[:, 0, 0].tolist() == [0, 1, 2]
+
+    def test_a_keyframe_is_known_by_its_key_and_dies_with_its_features(self) -> None:
+        keep = DeviceTokens(torch.device("cpu"), torch.float32, self.LIMIT)
+        old, again = self.keyframe(1, "map a: 7"), self.keyframe(2, "map a: 7")
+        assert keep._found(old) is keep._found(again) and float(keep._found(again)[0, 0]) == 1
+        other = self.keyframe(3, "map b: 7")
+        assert float(keep._found(other)[0, 0]) == 3 and len(keep) == 2
+        del other
+        assert len(keep) == 1
+        del old, again
+        assert len(keep) == keep.nbytes == 0
+
+    def test_what_the_map_evicts_is_dropped_here(self) -> None:
+        matcher, frames = random_matcher(), [see(pose) for pose in keyframe_poses()]
+        size = sum(array.nbytes for array in matcher.describe(frames[0]).values())
+        keyframe_map = KeyframeMap(image_format="png", feature_memory=2 * size)
+        for frame, pose in zip(frames, keyframe_poses()):
+            keyframe_map.add(PosedFrame(frame, pose))
+        keep = DeviceTokens(torch.device("cpu"), torch.float32, 1 << 30)
+        for keyframe in keyframe_map.keyframes:
+            keep.fetch([keyframe_map.features(matcher, keyframe.id)])
+        assert len(frames) == 3 and len(keep) == 2
+        last = keyframe_map.features(matcher, keyframe_map.keyframes[-1].id)
+        kept = keep._found(last)
+        assert keep._found(keyframe_map.features(matcher, keyframe_map.keyframes[-1].id)) is kept
+
+    def test_frames_without_a_map_are_moved_and_not_kept(self) -> None:
+        keep = DeviceTokens(torch.device("cpu"), torch.float32, self.LIMIT)
         for value in range(50):  # arrays die at once, and their identities are used again
-            assert float(keep(np.full((2, 2), value, np.float16))[0, 0]) == value
+            assert float(keep.stacked([{"tokens": np.full((2, 2), value, np.float16)}])[0, 0, 0]) == value
+        assert len(keep) == 0
+
+    def test_tokens_of_a_frame_come_to_the_host_when_they_are_read(self) -> None:
+        encoded = EncodedFeatures(torch.ones(3, 2, dtype=torch.float16), {"size": np.array([32, 48])})
+        keep = DeviceTokens(torch.device("cpu"), torch.float32, self.LIMIT)
+        assert keep.stacked([encoded]).shape == (1, 3, 2) and "tokens" not in encoded._arrays
+        assert list(encoded) == ["tokens", "size"] and len(encoded) == 2
+        for features in (dict(encoded), pickle.loads(pickle.dumps(encoded))):
+            assert type(features) is dict and features["tokens"].dtype == np.float16 and features["tokens"].all()
 
 
 class TestOptions:

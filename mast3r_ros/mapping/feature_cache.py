@@ -14,7 +14,7 @@ from pathlib import Path
 from mast3r_ros.mapping import tensor_file
 from mast3r_ros.mapping.atomic import link_or_copy, write_replacing
 from mast3r_ros.mapping.records import Entry
-from mast3r_ros.matching.base import Features
+from mast3r_ros.matching.base import Features, KeyframeFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class FeatureCache:
     def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
         self.memory_bytes = memory_bytes
         self.folder: Path | None = None
+        self._of = object()  # no other map's
         self._used = 0
         self._memory: OrderedDict[tuple[str, str], tuple[str, Features, int]] = OrderedDict()
         self._lock = threading.Lock()
@@ -48,19 +49,18 @@ class FeatureCache:
         if self.folder is None:
             return None
         features = self._read(_file(self.folder, signature, entry.keyframe.id), entry.content_key)
-        if features is not None:
-            self._remember(signature, entry, features)
-        return features
+        return None if features is None else self._remember(signature, entry, features)
 
-    def put(self, signature: str, entry: Entry, features: Features) -> None:
-        """Keep features in memory, and on disk where that is possible."""
-        self._remember(signature, entry, features)
+    def put(self, signature: str, entry: Entry, features: Features) -> Features:
+        """Keep features in memory, and on disk where that is possible; gives those that are kept."""
+        kept = self._remember(signature, entry, features)
         if self.folder is None:
-            return
+            return kept
         try:
-            write_replacing(_file(self.folder, signature, entry.keyframe.id), _pack(features, entry.content_key))
+            write_replacing(_file(self.folder, signature, entry.keyframe.id), _pack(kept, entry.content_key))
         except OSError as error:
             self.warn_once(self.folder, error)
+        return kept
 
     def holds(self, signature: str, entry: Entry) -> bool:
         """Whether :meth:`get` would probably find something; does not open files."""
@@ -93,14 +93,16 @@ class FeatureCache:
             reason = error.strerror or error
             logger.warning("%s: features cannot be cached there (%s); they stay in memory", folder, reason)
 
-    def _remember(self, signature: str, entry: Entry, features: Features) -> None:
-        size = sum(array.nbytes for array in features.values())
+    def _remember(self, signature: str, entry: Entry, features: Features) -> Features:
         name = (signature, entry.keyframe.id)
+        features = KeyframeFeatures(features, (self._of, *name, entry.content_key))
+        size = sum(array.nbytes for array in features.values())
         with self._lock:
             self._used += size - self._memory.pop(name, ("", {}, 0))[2]
             self._memory[name] = (entry.content_key, features, size)
             while self._used > self.memory_bytes and len(self._memory) > 1:
                 self._used -= self._memory.popitem(last=False)[1][2]
+        return features
 
     def _read(self, path: Path, content_key: str) -> Features | None:
         try:

@@ -188,8 +188,7 @@ class KeyframeMap:
         signature = _checked_signature(matcher)
         features = self._cache.get(signature, entry)
         if features is None:
-            features = matcher.describe(self.frame(id))
-            self._cache.put(signature, entry, features)
+            features = self._cache.put(signature, entry, matcher.describe(self.frame(id)))
         return features
 
     def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, runtime_checkable
 
@@ -14,6 +14,22 @@ from mast3r_ros.geometry.scale import MetricScale
 
 #: What a matcher knows of one frame, as named arrays: this is what the map caches (safetensors).
 Features = Mapping[str, NDArray]
+
+
+class KeyframeFeatures(dict[str, NDArray]):
+    """Features of a keyframe for as long as a map keeps them in memory.
+
+    Attributes:
+        key: of the map, the keyframe and its content; a matcher may keep what it makes of them by it, until they die.
+    """
+
+    def __init__(self, features: Features, key: Hashable) -> None:
+        super().__init__(features)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, NDArray]]]:
+        """In another process they are nobody's."""
+        return dict, (dict(self),)
 
 
 @dataclass(frozen=True, eq=False)

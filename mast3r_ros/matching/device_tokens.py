@@ -1,27 +1,65 @@
-"""Keyframe tokens kept on a GPU, so that it is not fed the same megabytes with every query."""
+"""Tokens on a GPU: a query's stay where the encoder wrote them, a keyframe's are fetched once and kept."""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Memory of the device that tokens may take: 700 keyframes of ViT-L at 512 x 384.
-KEPT_BYTES = 1 << 30
+from mast3r_ros.matching.base import Features, KeyframeFeatures
+
+#: Name of the tokens among the features.
+TOKENS = "tokens"
+
+
+class EncodedFeatures(Mapping[str, NDArray]):
+    """Features of a frame that has just been encoded: its tokens are copied to the host when somebody reads them.
+
+    Attributes:
+        on_device: (N, C) float16, on the GPU.
+    """
+
+    def __init__(self, on_device: Tensor, others: Mapping[str, NDArray]) -> None:
+        self.on_device = on_device
+        self._arrays: dict[str, NDArray] = dict(others)
+
+    def __getitem__(self, name: str) -> NDArray:
+        if name == TOKENS and name not in self._arrays:
+            self._arrays[name] = self.on_device.cpu().numpy()
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((TOKENS, *self._arrays)))
+
+    def __len__(self) -> int:
+        return len(self._arrays.keys() | {TOKENS})
+
+    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, NDArray]]]:
+        """Another process gets arrays."""
+        return dict, (dict(self),)
 
 
 class DeviceTokens:
-    """Arrays as tensors on a device, least recently used out first; an array is known by its identity."""
+    """Tokens of keyframes on a device, by the keys of their maps, least recently used out first.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, kept_bytes: int = KEPT_BYTES) -> None:
+    A copy lives no longer than the features it was made of: what a map drops from its memory is dropped here. Where
+    the tokens of a map do not fit, those on the host move to pinned memory, from where they are fetched without a wait.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, kept_bytes: int) -> None:
         self._device, self._dtype, self._limit = device, dtype, kept_bytes
-        self._kept: OrderedDict[int, tuple[weakref.ref[NDArray], Tensor]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[weakref.ref[KeyframeFeatures], Tensor]] = OrderedDict()
         self._used = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # features may die, and say so, while one of their keys is looked up
+        self._fits = True
+        #: Copies run beside the network, which waits for them when it needs them.
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __reduce__(self) -> tuple[type[DeviceTokens], tuple[torch.device, torch.dtype, int]]:
         """Another process keeps its own."""
@@ -30,24 +68,68 @@ class DeviceTokens:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __call__(self, array: NDArray) -> Tensor:
-        """The array on the device; it must not be written to any more. Threads may ask at the same time."""
-        with self._lock:
-            return self._found(array)
+    @property
+    def nbytes(self) -> int:
+        """Memory of the device that is taken."""
+        return self._used
 
-    def _found(self, array: NDArray) -> Tensor:
-        found = self._kept.get(id(array))
-        if found is not None and found[0]() is array:  # else another array of that identity has died
-            self._kept.move_to_end(id(array))
+    def stacked(self, features: Sequence[Features]) -> Tensor:
+        """The tokens (K, N, C) of frames or keyframes of one size, on the device. Threads may ask at the same time."""
+        tokens = [self._found(one) for one in features]
+        if self._copies is not None:
+            current = torch.cuda.current_stream(self._device)
+            current.wait_stream(self._copies)
+            for tensor in tokens:  # their memory is not for other copies until the current stream has read them
+                tensor.record_stream(current)
+        return torch.stack(tokens)
+
+    def fetch(self, references: Sequence[Features]) -> None:
+        """Begin to bring tokens to the device that will be asked for soon; those that cannot be kept are not."""
+        for features in references:
+            if isinstance(features, KeyframeFeatures) and self._limit:
+                self._found(features)
+
+    def _found(self, features: Features) -> Tensor:
+        if isinstance(features, EncodedFeatures):
+            return features.on_device.to(self._device, self._dtype)
+        if not isinstance(features, KeyframeFeatures) or self._limit == 0:
+            return self._moved(features[TOKENS])
+        with self._lock:
+            found = self._kept.get(features.key)
+            if found is None:
+                found = self._fetched(features)
+            self._kept.move_to_end(features.key)
             return found[1]
-        if found is not None:
-            self._drop(id(array))
-        tensor = torch.from_numpy(array).to(self._device, self._dtype)
-        self._kept[id(array)] = weakref.ref(array), tensor
+
+    def _fetched(self, features: KeyframeFeatures) -> tuple[weakref.ref[KeyframeFeatures], Tensor]:
+        """Newly kept tokens."""
+        if self._device.type == "cuda" and not self._fits:
+            features[TOKENS] = _pinned(features[TOKENS])
+        key, tensor = features.key, self._moved(features[TOKENS])
+
+        def forgotten(reference: weakref.ref[KeyframeFeatures]) -> None:
+            with self._lock:
+                if key in self._kept and self._kept[key][0] is reference:
+                    self._drop(key)
+
+        entry = self._kept[key] = weakref.ref(features, forgotten), tensor
         self._used += tensor.nbytes
         while self._used > self._limit and len(self._kept) > 1:
+            self._fits = False
             self._drop(next(iter(self._kept)))
-        return tensor
+        return entry
 
-    def _drop(self, key: int) -> None:
+    def _moved(self, array: NDArray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        with torch.cuda.stream(self._copies):
+            # Converted over there: on the host that takes longer than the copy, which nobody waits for if it is pinned.
+            return tensor.to(self._device, non_blocking=True).to(self._dtype)
+
+    def _drop(self, key: Hashable) -> None:
         self._used -= self._kept.pop(key)[1].nbytes
+
+
+def _pinned(array: NDArray) -> NDArray:
+    """The array in memory that a GPU reads by itself."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return array if tensor.is_pinned() else tensor.pin_memory().numpy()

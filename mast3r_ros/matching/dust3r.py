@@ -30,7 +30,7 @@ class Dust3rMatcher(NetworkMatcher):
     A MASt3R checkpoint works too; its descriptors are then not used.
 
     Args:
-        checkpoint, size, dtype, device, compile: as for ``mast3r``.
+        checkpoint, size, dtype, device, compile, device_memory: as for ``mast3r``.
         subsample: of the matches in each square of this many pixels only the most confident is kept.
         min_confidence: both pixels of a match have at least this confidence of their points.
     """
@@ -47,8 +47,9 @@ class Dust3rMatcher(NetworkMatcher):
         subsample: int = 8,
         min_confidence: float = 3.0,
         compile: bool = False,
+        device_memory: int = 1024,
     ) -> None:
-        super().__init__(checkpoint, size, dtype, device, compile)
+        super().__init__(checkpoint, size, dtype, device, compile, device_memory)
         if not 1 <= subsample <= 64:
             raise MatcherError(f"subsample {subsample} is outside 1 to 64")
         self.subsample, self.min_confidence = subsample, min_confidence

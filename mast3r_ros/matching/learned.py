@@ -12,6 +12,7 @@ import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from mast3r_ros.frames import Frame, lifted
 from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches, PredictedDepth
 from mast3r_ros.matching.crew import Crew
-from mast3r_ros.matching.device_tokens import KEPT_BYTES, DeviceTokens
+from mast3r_ros.matching.device_tokens import TOKENS, DeviceTokens, EncodedFeatures
 from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.half_precision import multiplies_bfloat16
 from mast3r_ros.matching.network_traits import NetworkTraits
@@ -79,6 +80,7 @@ class NetworkMatcher(ABC):
         dtype: str,
         device: str,
         compile: bool,
+        device_memory: int,
     ) -> None:
         """See the matchers for the arguments.
 
@@ -98,8 +100,8 @@ class NetworkMatcher(ABC):
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
         self.stopwatch = Stopwatch(self.device)
         self._fingerprint = fingerprint(self.network)
-        tokens_kept = KEPT_BYTES if self.device.type == "cuda" else 0  # a CPU reads them where they are
-        self._on_device = DeviceTokens(self.device, self.dtype, tokens_kept)
+        kept = device_memory << 20 if self.device.type == "cuda" else 0  # a CPU reads them where they are
+        self._tokens_there = DeviceTokens(self.device, self.dtype, kept)
         if compile:
             for block in (*self.network.enc_blocks, *self.network.dec_blocks, *self.network.dec_blocks2):
                 block.compile()
@@ -163,16 +165,22 @@ class NetworkMatcher(ABC):
             view, image = view_of(frame, self.size)
             tokens = self.stages.encode(image.to(self.device)).features[0]
             limit = float(np.finfo(np.float16).max)
-            half = tokens.float().clamp(-limit, limit).half().cpu().numpy()
-        return {"tokens": half, **view.to_features()}
+            half = tokens.float().clamp(-limit, limit).half()
+        others = {**view.to_features(), **self._described_besides(frame)}
+        return EncodedFeatures(half, others) if half.is_cuda else {TOKENS: half.numpy(), **others}
+
+    def _described_besides(self, frame: Frame) -> dict[str, NDArray]:
+        """What else is kept of a frame."""
+        return {}
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """Encoder tokens averaged over squares of 2 x 2 (32 x 32 pixels), (N / 4, C) of unit length. No training."""
         rows, columns = (int(side) // self.network.config.patch_size for side in features["size"])
-        encoded = np.asarray(features["tokens"][:, : self.network.config.enc_embed_dim], np.float32)
-        tokens = torch.from_numpy(encoded).T.reshape(1, -1, rows, columns)
-        pooled = F.avg_pool2d(tokens, POOLED, ceil_mode=True)[0].flatten(1).T
-        return np.ascontiguousarray(F.normalize(pooled, dim=1).numpy())
+        on_device = isinstance(features, EncodedFeatures)
+        tokens = features.on_device if on_device else torch.from_numpy(np.asarray(features[TOKENS]))
+        encoded = tokens[:, : self.network.config.enc_embed_dim].float().T.reshape(1, -1, rows, columns)
+        pooled = F.avg_pool2d(encoded, POOLED, ceil_mode=True)[0].flatten(1).T
+        return np.ascontiguousarray(F.normalize(pooled, dim=1).cpu().numpy())
 
     def landmarks(self, features: Features) -> NDArray[np.float64]:
         """What a keyframe's own depth shows, every few pixels; nothing where only a network knows its shape."""
@@ -217,13 +225,18 @@ class NetworkMatcher(ABC):
 
         @torch.inference_mode()
         def work(rows: list[int]) -> list[Found]:
-            return matched(self._decoded(query, [references[row] for row in rows]), rows)
+            with self._alone():
+                return matched(self._decoded(query, [references[row] for row in rows]), rows)
 
         batches = list(self._batches(references))
         with self.stopwatch.shared(min(self._crew.size, len(batches)) if self._crew else 1):
             done = self._crew.map(work, batches) if self._crew else [work(rows) for rows in batches]
         by_row = {row: found for rows, batch in zip(batches, done) for row, found in zip(rows, batch, strict=True)}
         return [by_row[row] for row in range(len(references))]
+
+    def _alone(self) -> AbstractContextManager:
+        """Held from decoding to the end of what is read from it: graphs write to the same memory every time."""
+        return self.stages.graphs.lock if isinstance(self.stages, CapturedNetwork) else nullcontext()
 
     @abstractmethod
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
@@ -278,10 +291,11 @@ class NetworkMatcher(ABC):
 
     def _own_points(self, features: Features, other: Features) -> NDArray[np.float32]:
         """(H, W, 4) points of a view in its own camera frame, and their confidence."""
-        pairs = self._decoded(other, [features])
-        with self.stopwatch.stage("heads"):
-            pointmap = self.stages.points(1, pairs.layers1, pairs.tokens1)
-        return torch.cat([pointmap.pts3d[0], pointmap.conf[0, ..., None]], dim=-1).cpu().numpy()
+        with self._alone():
+            pairs = self._decoded(other, [features])
+            with self.stopwatch.stage("heads"):
+                pointmap = self.stages.points(1, pairs.layers1, pairs.tokens1)
+            return torch.cat([pointmap.pts3d[0], pointmap.conf[0, ..., None]], dim=-1).cpu().numpy()
 
     # -- decoding ----------------------------------------------------------------------------------
 
@@ -308,8 +322,7 @@ class NetworkMatcher(ABC):
         return Pairs(views, view2, tokens1, tokens2, layers1, layers2)
 
     def _tokens(self, features: Sequence[Features], size: tuple[int, int]) -> Tokens:
-        stacked = torch.stack([self._on_device(f["tokens"]) for f in features])
-        return Tokens.upright(stacked, size, self._patch)
+        return Tokens.upright(self._tokens_there.stacked(features), size, self._patch)
 
 
 def _raw_pixels(found: Correspondences, view1: NetworkView, view2: NetworkView) -> PixelMatches:

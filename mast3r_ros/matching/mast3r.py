@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.errors import MatcherError
@@ -45,6 +46,7 @@ class Mast3rMatcher(NetworkMatcher):
         coarse_to_fine: match windows of images larger than the network's again, at full resolution: several times
             slower and larger features, for exact positions.
         compile: compile the transformer blocks at the first frame; takes a minute and a C++ compiler, pays on a GPU.
+        device_memory: MiB of the GPU that the tokens of keyframes may take; 1024 hold 700 of ViT-L at 512 x 384.
     """
 
     name = "mast3r"
@@ -61,8 +63,9 @@ class Mast3rMatcher(NetworkMatcher):
         min_confidence: float = 1.001,
         coarse_to_fine: bool = False,
         compile: bool = False,
+        device_memory: int = 1024,
     ) -> None:
-        super().__init__(checkpoint, size, dtype, device, compile)
+        super().__init__(checkpoint, size, dtype, device, compile, device_memory)
         if not self.network.config.has_descriptors:
             raise MatcherError(f"{checkpoint} is a DUSt3R network, without descriptors: use matcher 'dust3r'")
         if not 1 <= subsample <= 64:
@@ -79,10 +82,9 @@ class Mast3rMatcher(NetworkMatcher):
         """As for all networks; features for coarse-to-fine matching hold more."""
         return super().signature + ("-fine" if self.coarse_to_fine else "")
 
-    def describe(self, frame: Frame) -> Features:
-        """See :class:`NetworkMatcher`; with ``coarse_to_fine`` the rectified ``image`` (H, W, 3) as well."""
-        features = super().describe(frame)
-        return {**features, "image": rectified(frame)} if self.coarse_to_fine else features
+    def _described_besides(self, frame: Frame) -> dict[str, NDArray]:
+        """With ``coarse_to_fine`` the rectified ``image`` (H, W, 3)."""
+        return {"image": rectified(frame)} if self.coarse_to_fine else {}
 
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
         """Fast reciprocal matches, started in the references, where the points are."""
