@@ -124,8 +124,9 @@ def ransac_pose(
     map_T_camera[:3, 3] = map_T_camera[:3, 3] * size + middle
     if not np.isfinite(map_T_camera).all():
         return None
-    found = _linearise(map_T_camera, ideal, points, weights, focal_px, settings)
-    return _pose(map_T_camera, found, focal_px) if found.inlier.sum() >= MINIMUM else None
+    problem = _Problem.of(ideal, points, weights, focal_px, settings)
+    found = _linearise(map_T_camera, problem)
+    return _pose(map_T_camera, found, problem) if found.inlier.sum() >= MINIMUM else None
 
 
 def _middle_and_size(points: Array) -> tuple[Array, float]:
@@ -149,7 +150,8 @@ def refine_pose(
     Returns:
         None when fewer than four matches remain or they do not determine the pose.
     """
-    state = _linearise(map_T_camera, ideal, points, weights, focal_px, settings)
+    problem = _Problem.of(ideal, points, weights, focal_px, settings)
+    state = _linearise(map_T_camera, problem)
     damping = 1e-4
     for _ in range(iterations):
         if state.inlier.sum() < MINIMUM:
@@ -160,7 +162,7 @@ def refine_pose(
         except np.linalg.LinAlgError:
             return None
         moved = _moved(map_T_camera, step)
-        trial = _linearise(moved, ideal, points, weights, focal_px, settings)
+        trial = _linearise(moved, problem)
         if trial.cost <= state.cost:
             settled = state.cost - trial.cost < SETTLED * state.cost
             map_T_camera, state, damping = moved, trial, damping / 5
@@ -170,32 +172,67 @@ def refine_pose(
             damping *= 10
     if state.inlier.sum() < MINIMUM:
         return None
-    return _pose(map_T_camera, state, focal_px)
+    return _pose(map_T_camera, state, problem)
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The matches of a refinement, one row a coordinate: every operation runs along all matches.
+
+    Attributes:
+        ideal, points, weights: (2, N) at z = 1, (3, N) metres in the map, (N,) relative trust.
+    """
+
+    ideal: Array
+    points: Array
+    weights: Array
+    focal_px: float
+    settings: SolverSettings
+
+    @classmethod
+    def of(cls, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings) -> _Problem:
+        """From matches in rows."""
+        return cls(np.ascontiguousarray(ideal.T), np.ascontiguousarray(points.T), weights, focal_px, settings)
 
 
 @dataclass(frozen=True, eq=False)
 class _Linearisation:
-    """Cost of a pose and its quadratic model."""
+    """Cost of a pose and its quadratic model.
+
+    Attributes:
+        residual, jacobian: (2, N) pixels, zero for outliers, and (6, 2, N) with respect to the twist of :func:`_moved`
+            in the camera's axes.
+        robust: (N,) weight of each match in the model; zero for outliers.
+        axes: (6, 6) turns the camera's axes into the map's.
+        sigma: (N,) standard deviation that each residual is held against, pixels.
+    """
 
     cost: float
     gradient: Array
     hessian: Array
     inlier: NDArray[np.bool_]
     residual_px: Array
-    pulls: Array
-    variance_factor: float
+    residual: Array
+    jacobian: Array
+    robust: Array
+    axes: Array
+    sigma: Array
 
 
-def _pose(map_T_camera: Array, state: _Linearisation, focal_px: float) -> AbsolutePose:
+def _pose(map_T_camera: Array, state: _Linearisation, problem: _Problem) -> AbsolutePose:
+    # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
+    squared = np.einsum("ij,ij->j", state.residual, state.residual)
+    variance = float(state.robust @ squared / max(2 * state.robust @ state.sigma**2, 1e-12))
+    pulls = state.axes @ (state.jacobian * (state.residual * state.robust)).sum(axis=1)
     return AbsolutePose(
         camera_T_map=se3.inverse(map_T_camera),
         inlier=state.inlier,
         residual_px=state.residual_px,
         information=state.hessian,
-        pulls=state.pulls,
-        variance_factor=state.variance_factor,
+        pulls=pulls.T,
+        variance_factor=variance,
         cost=state.cost,
-        focal_px=focal_px,
+        focal_px=problem.focal_px,
     )
 
 
@@ -205,45 +242,46 @@ def _moved(map_T_camera: Array, twist: Array) -> Array:
     return se3.make(step[:3, :3] @ map_T_camera[:3, :3], map_T_camera[:3, 3] + step[:3, 3])
 
 
-def _linearise(
-    map_T_camera: Array, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings
-) -> _Linearisation:
+def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
     """Whitened reprojection residuals, Cauchy weights and the Gauss-Newton system of one pose."""
-    R, centre = map_T_camera[:3, :3], map_T_camera[:3, 3]
-    rays = points - centre
-    in_camera = rays @ R
-    z = in_camera[:, 2]
-    front = z > 0
-    safe_z = np.where(front, z, 1.0)
-    projected = in_camera[:, :2] / safe_z[:, None]
-    residual = focal_px * (projected - ideal)
-    residual_px = np.where(front, np.linalg.norm(residual, axis=1), np.inf)
-    inlier = residual_px < settings.threshold_px
+    R, settings, focal_px = map_T_camera[:3, :3], problem.settings, problem.focal_px
+    in_camera = R.T @ (problem.points - map_T_camera[:3, 3:])
+    front = in_camera[2] > 0
+    inverse = 1 / np.where(front, in_camera[2], 1.0)
+    projected = in_camera[:2] * inverse
+    residual = focal_px * (projected - problem.ideal)
+    squared = np.einsum("ij,ij->j", residual, residual)
+    inlier = front & (squared < settings.threshold_px**2)
 
     # A point that is off by a few millimetres moves more pixels the closer it is.
-    sigma = np.hypot(settings.pixel_sigma_px, focal_px * settings.point_sigma_m / safe_z)
-    whitened = np.where(inlier, residual_px, settings.threshold_px) / sigma
-    cost = float(np.sum(weights * np.log1p(whitened**2)))
-    robust = np.where(inlier, weights / (1 + whitened**2), 0.0) / sigma**2
+    sigma = np.hypot(settings.pixel_sigma_px, focal_px * settings.point_sigma_m * inverse)
+    variance = sigma * sigma
+    whitened = np.where(inlier, squared, settings.threshold_px**2) / variance
+    cost = float(problem.weights @ np.log1p(whitened))
+    robust = np.where(inlier, problem.weights / ((1 + whitened) * variance), 0.0)
 
-    J = _jacobian(rays[inlier], R, projected[inlier], z[inlier]) * focal_px
-    w = robust[inlier]
-    pulls = np.zeros((len(points), 6))
-    weighted = J * w[:, None, None]
-    pulls[inlier] = (weighted * residual[inlier][:, :, None]).sum(axis=1)
-    hessian = weighted.reshape(-1, 6).T @ J.reshape(-1, 6)
-    # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
-    variance = float(np.sum(w * residual_px[inlier] ** 2) / max(2 * np.sum(w * sigma[inlier] ** 2), 1e-12))
-    return _Linearisation(cost, pulls.sum(axis=0), hessian, inlier, residual_px, pulls, variance)
+    jacobian = focal_px * _jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
+    weighted = (jacobian * robust).reshape(6, -1)
+    axes = np.kron(np.eye(2), R)
+    hessian = axes @ (weighted @ jacobian.reshape(6, -1).T) @ axes.T
+    kept = np.where(inlier, residual, 0.0)
+    gradient = axes @ (weighted @ kept.reshape(-1))
+    residual_px = np.where(front, np.sqrt(squared), np.inf)
+    return _Linearisation(cost, gradient, hessian, inlier, residual_px, kept, jacobian, robust, axes, sigma)
 
 
-def _jacobian(rays: Array, R: Array, projected: Array, z: Array) -> Array:
-    """Derivative (N, 2, 6) of image coordinates with respect to the twist of :func:`_moved`."""
-    n = len(rays)
-    d_point = np.zeros((n, 2, 3))
-    d_point[:, 0, 0] = d_point[:, 1, 1] = 1 / z
-    d_point[:, :, 2] = -projected / z[:, None]
-    in_map = d_point @ R.T
-    # exp(dw) turns the camera, so the point turns by -dw about the centre: -dw x ray = ray x dw.
-    turned = np.cross(in_map, rays[:, None])
-    return np.concatenate([-in_map, turned], axis=2)
+def _jacobian(projected: Array, inverse: Array) -> Array:
+    """Derivative (6, 2, N) of image coordinates (2, N) with respect to the twist of :func:`_moved`, camera axes.
+
+    Args:
+        inverse: (N,) 1 / depth.
+    """
+    x, y = projected
+    J = np.zeros((6, 2, len(inverse)))
+    J[0, 0] = J[1, 1] = -inverse
+    J[2] = projected * inverse
+    # exp(dw) turns the camera, so a point turns by -dw about the centre.
+    J[3, 0], J[4, 1] = x * y, -x * y
+    J[3, 1], J[4, 0] = 1 + y * y, -1 - x * x
+    J[5, 0], J[5, 1] = y, -x
+    return J
