@@ -162,8 +162,8 @@ class NetworkMatcher(ABC):
     @torch.inference_mode()
     def _encoded(self, frame: Frame) -> Features:
         with self.stopwatch.stage("encode"):
-            view, image = view_of(frame, self.size)
-            tokens = self.stages.encode(image.to(self.device)).features[0]
+            view, image = view_of(frame, self.size, self.device)
+            tokens = self.stages.encode(image).features[0]
             limit = float(np.finfo(np.float16).max)
             half = tokens.float().clamp(-limit, limit).half()
         others = {**view.to_features(), **self._described_besides(frame)}
