@@ -188,8 +188,32 @@ class BeliefSettings:
 
 
 @dataclass(frozen=True)
-class TrackerSettings(BeliefSettings):
-    """How far odometry is trusted, beside how a belief fades."""
+class CommitmentSettings:
+    """When a track is believed and map -> odom given (:mod:`mast3r_ros.localization.commitment`)."""
+
+    commit_views: int = setting(
+        4, "Different views whose answers agree before map -> odom is given; 1 gives it at once.", low=1, high=100
+    )
+    commit_distance: float = setting(
+        0.1, "A view is different from this distance on, as a share of the scene's depth.", low=0, high=10
+    )
+    commit_turn: float = setting(0.26, "So is one turned by this.", low=0, high=3.2, unit="rad")
+    commit_share: float = setting(
+        0.6, "Share of the different views, refused ones too, that must agree.", low=0, high=1
+    )
+    commit_keyframes: int = setting(4, "Different keyframes that must support the answers.", low=1, high=100)
+    lost_after_s: float = setting(
+        3.0,
+        "The track is given up when nothing that should be seen was seen for this long; 0 never.",
+        low=0,
+        high=3600,
+        unit="s",
+    )
+
+
+@dataclass(frozen=True)
+class TrackerSettings(BeliefSettings, CommitmentSettings):
+    """How far odometry is trusted, beside how a belief fades and when it is believed."""
 
     slack: float = setting(
         0.04, "Distance that is never held against a pose, as a share of the scene's depth.", low=0, high=10
