@@ -65,6 +65,8 @@ setup(
         "test": ["pytest>=7,<9", "pytest-timeout"],
         # Recordings for the Rerun viewer (`replay --rerun`, the demo). Needs numpy 2, which is not a robot's.
         "rerun": ["rerun-sdk>=0.27,<0.28"],
+        # Another mapper for `reconstruct`.
+        "colmap": ["pycolmap>=4.0"],
         # Needs Debian's libusb-1.0-0 and about 2 GB.
         "open3d": ["open3d>=0.18"],
     },

@@ -23,7 +23,7 @@ from mast3r_ros.surface import surface_points
 QUANTUM = 512.0
 #: Features per image: as many as the speed each is chosen for allows.
 USUAL_FEATURES = {"sift": 1500, "orb": 1000}
-#: Images are shrunk to this many pixels on the long side before features are looked for.
+#: Pixels on the long side that images are shrunk to, by default.
 LONGEST_SIDE = 1024
 
 
@@ -35,12 +35,15 @@ class SiftMatcher:
         feature: ``sift`` (RootSIFT) or ``orb`` (several times faster, less repeatable).
         max_features: strongest features kept per image; 0 takes what suits the feature.
         ratio: nearest / second nearest distance a match may have at most.
+        longest_side: images are shrunk to this many pixels on the long side before features are looked for.
     """
 
     name = "sift"
     capabilities = Capabilities(landmarks=True, pixel_matches=True)
 
-    def __init__(self, feature: str = "sift", max_features: int = 0, ratio: float = 0.85) -> None:
+    def __init__(
+        self, feature: str = "sift", max_features: int = 0, ratio: float = 0.85, longest_side: int = LONGEST_SIDE
+    ) -> None:
         if feature not in ("sift", "orb"):
             raise MatcherError(f"feature '{feature}' is not known to the sift matcher: use sift or orb")
         if max_features != 0 and not 50 <= max_features <= 20000:
@@ -48,11 +51,13 @@ class SiftMatcher:
         if not 0.3 <= ratio <= 1.0:
             raise MatcherError(f"ratio {ratio} is outside 0.3 to 1.0")
         self.feature, self.max_features, self.ratio = feature, max_features or USUAL_FEATURES[feature], ratio
+        self.longest_side = longest_side
 
     @property
     def signature(self) -> str:
         """Name of the feature and its number; the ratio does not change features."""
-        return f"{self.feature}-{self.max_features}-1"
+        side = "" if self.longest_side == LONGEST_SIDE else f"-{self.longest_side}px"
+        return f"{self.feature}-{self.max_features}-1{side}"
 
     def describe(self, frame: Frame) -> Features:
         """Keypoints, descriptors and their surface points.
@@ -63,12 +68,12 @@ class SiftMatcher:
             ``pixel`` (1,) side of a pixel of the image that was searched, in pixels of the frame.
         """
         xy, descriptors = self._detect(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY))
-        pixel = np.array([_shrunk_by(frame.image)], np.float32)
+        pixel = np.array([self._shrunk_by(frame.image)], np.float32)
         return {"xy": xy, "descriptors": descriptors, "points": surface_points(frame, xy), "pixel": pixel}
 
     def _detect(self, grey: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Keypoints (N, 2) in pixels of the given image and their descriptors as bytes."""
-        scale = _shrunk_by(grey)
+        scale = self._shrunk_by(grey)
         if scale > 1:
             size = (round(grey.shape[1] / scale), round(grey.shape[0] / scale))
             grey = cv2.resize(grey, (max(1, size[0]), max(1, size[1])), interpolation=cv2.INTER_AREA)
@@ -138,7 +143,6 @@ class SiftMatcher:
         search = mutual_hamming if self.feature == "orb" else mutual_nearest
         return search(query["descriptors"], references, self.ratio)
 
-
-def _shrunk_by(image: NDArray[np.uint8]) -> float:
-    """How much larger an image is than the one that features are looked for in, at least 1."""
-    return max(1.0, max(image.shape[:2]) / LONGEST_SIDE)
+    def _shrunk_by(self, image: NDArray[np.uint8]) -> float:
+        """How much larger an image is than the one that features are looked for in, at least 1."""
+        return max(1.0, max(image.shape[:2]) / self.longest_side)
