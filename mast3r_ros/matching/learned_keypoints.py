@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from mast3r_ros.matching.sparse import KeypointMatcher, Paired
 
 #: How keypoints are paired: by the network LightGlue, or as nearest neighbours by descriptor.
 PAIRINGS = ("lightglue", "nearest")
+#: An image that varies by less than this (of 255) within a square of so many pixels shows nothing there.
+LEAST_CONTRAST, SQUARE = 3, 9
 #: Nearest / second nearest distance that nearest neighbours may have at most.
 RATIO = 0.95
 
@@ -79,8 +82,10 @@ class LearnedKeypointMatcher(KeypointMatcher):
     @torch.inference_mode()
     def _detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None].float() / 255
-        xy, descriptors = self._found(pixels)
-        return xy.float().cpu().numpy(), descriptors.half().cpu().numpy()
+        found, descriptors = self._found(pixels)
+        xy = found.float().cpu().numpy()
+        kept = _shows_something(image, xy)
+        return xy[kept], descriptors.half().cpu().numpy()[kept]
 
     def _nothing(self) -> NDArray[np.float16]:
         return np.zeros((0, self.width), np.float16)
@@ -191,6 +196,18 @@ class XfeatMatcher(LearnedKeypointMatcher):
         searched = [max(self.multiple, side // self.multiple * self.multiple) for side in (width, height)]
         by = image.new_tensor([width / searched[0], height / searched[1]])
         return found["keypoints"] + (by - 1) / 2, found["descriptors"]
+
+
+def _shows_something(image: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which pixels (N, 2) of an RGB image have any contrast around them.
+
+    Networks find keypoints on blank walls: where the border of the image ends what a convolution sees. They are at the
+    same pixels of every blank image.
+    """
+    square = np.ones((SQUARE, SQUARE), np.uint8)
+    contrast = (cv2.dilate(image, square) - cv2.erode(image, square)).max(axis=2)
+    column, row = np.rint(xy).astype(int).T
+    return contrast[row.clip(0, image.shape[0] - 1), column.clip(0, image.shape[1] - 1)] >= LEAST_CONTRAST
 
 
 def _keypoints(features: Features) -> Keypoints:
