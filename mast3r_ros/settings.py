@@ -37,14 +37,25 @@ class MatcherSettings:
 
     matcher: str = setting(
         "auto",
-        "sift, mast3r, dust3r (needs a checkpoint), one of your own, or auto for the best that can run here.",
+        "sift, aliked, xfeat, mast3r, dust3r (needs a checkpoint), one of your own, or auto for the best that can "
+        "run here.",
         fixed=True,
     )
     feature: str = setting(
         "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
     )
     max_features: int = setting(
-        0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
+        0,
+        "Features per image of sift, aliked and xfeat; 0 takes what suits the feature.",
+        low=0,
+        high=20000,
+        fixed=True,
+    )
+    pairing: str = setting(
+        "lightglue",
+        "How aliked and xfeat match features: by the network LightGlue, or as nearest neighbours, which is faster.",
+        choices=("lightglue", "nearest"),
+        fixed=True,
     )
     checkpoint: str = setting(
         "",
@@ -70,7 +81,7 @@ class MatcherSettings:
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`mast3r_ros.matching.registry.create`, whatever the matcher."""
-        names = ("feature", "max_features", "checkpoint", "device", "dtype")
+        names = ("feature", "max_features", "pairing", "checkpoint", "device", "dtype")
         return {name: getattr(self, name) for name in names} | {"size": self.network_size}
 
 
