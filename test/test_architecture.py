@@ -106,3 +106,19 @@ def test_the_product_never_imports_the_laboratory(graph: dict[str, set[str]]) ->
         if not name.startswith("lab") and name != "cli.main":
             found = sorted(target for target in targets if target.startswith("lab"))
             assert not found, f"{name} imports {found}"
+
+
+def test_functions_and_files_are_not_too_long(repository: Path) -> None:
+    """At most 60 lines for a function and 400 for a file, in product and laboratory alike."""
+    too_long = []
+    for path in modules(repository).values():
+        text = path.read_text()
+        lines = len(text.splitlines())
+        if lines > 400:
+            too_long.append(f"{path}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > 60:
+                    too_long.append(f"{path}:{node.lineno}: {node.name} has {lines} lines")
+    assert not too_long, "\n".join(too_long)

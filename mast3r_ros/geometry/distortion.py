@@ -186,4 +186,5 @@ def _straighten_fisheye(bent: Array, D: Array) -> Array:
                 break
         angle = np.where((angle >= 0) & (angle < np.pi / 2), angle, np.nan)
         scale = np.where(bent_angle > 1e-12, np.tan(angle) / bent_angle, 1.0)
-    return bent * scale[:, None]
+    ideal: NDArray[np.float64] = bent * scale[:, None]
+    return ideal

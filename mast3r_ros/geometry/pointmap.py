@@ -7,6 +7,7 @@ published estimators (DUSt3R, Wang et al., CVPR 2024, section 3.3), half a pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -172,6 +173,6 @@ def _pixels(height: int, width: int) -> Array:
     return np.stack([x, y], axis=-1).astype(np.float64)
 
 
-def _centre(pts3d: NDArray, principal_point: ArrayLike | None) -> Array:
+def _centre(pts3d: NDArray[Any], principal_point: ArrayLike | None) -> Array:
     height, width = pts3d.shape[:2]
     return np.array([width / 2, height / 2]) if principal_point is None else np.asarray(principal_point, np.float64)

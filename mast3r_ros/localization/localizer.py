@@ -29,7 +29,6 @@ from mast3r_ros.localization.verification import (
     inliers_by_keyframe,
     verify,
 )
-from mast3r_ros.mapping.cameras import camera_of_size
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track, landmarks
 from mast3r_ros.settings import LocalizerSettings, SolverSettings
@@ -287,7 +286,7 @@ class Localizer:
 
         A free focal length bends to everything, to distortion too: it was 13 % off, and poses decimetres.
         """
-        camera = camera_of_size(self.map, frame.width, frame.height)
+        camera = self.map.camera_of_size(frame.width, frame.height)
         if camera is None:
             return frame, solved
         own = replace(frame, camera=camera)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Correspondences:
         pointmap1: of the reference, where it was predicted.
     """
 
-    xy1: NDArray
-    xy2: NDArray
+    xy1: NDArray[Any]
+    xy2: NDArray[Any]
     conf: NDArray[np.float32]
     pointmap1: PredictedPoints | None = None

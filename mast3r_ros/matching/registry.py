@@ -64,7 +64,7 @@ def factory_of(name: str) -> Factory:
         return _FACTORIES[name]
     point = _entry_point(name)
     try:
-        factory = point.load()
+        factory: Factory = point.load()
     except Exception as error:  # whatever a stranger's import raises
         raise MatcherError(
             f"matcher '{name}' of {provider(name)} cannot be loaded from {point.value} "

@@ -109,7 +109,8 @@ class DptHead(Head):
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
-        return self.dpt(self._typed(self.dpt, *(layers[hook] for hook in self.hooks)), self._grid(size))
+        out: Tensor = self.dpt(self._typed(self.dpt, *(layers[hook] for hook in self.hooks)), self._grid(size))
+        return out
 
 
 class DescriptorHead(Head):
@@ -194,7 +195,8 @@ class HalfResolutionPoints(nn.Module):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, dim) -> (B, 4, H, W)."""
-        return self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
+        out: Tensor = self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
+        return out
 
 
 class CatConvHead(MlpDescriptorHead):
@@ -207,7 +209,8 @@ class CatConvHead(MlpDescriptorHead):
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
         tokens = torch.cat(self._typed(self.head_pts3d, layers[0], layers[-1]), dim=-1)
-        return self.head_pts3d(tokens, self._grid(size))
+        out: Tensor = self.head_pts3d(tokens, self._grid(size))
+        return out
 
 
 class CatSkipHead(DescriptorHead):

@@ -23,7 +23,7 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.localization.cloud import localized_cloud
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import Localizer
-from mast3r_ros.mapping.export import map_cloud
+from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.pictures.matches import draw_matches
 from mast3r_ros.ros import attempt_status, conversions, qos
