@@ -110,7 +110,7 @@ def different(first: Features, second: Features) -> list[str]:
 
 
 def same_array(first: NDArray[Any], second: NDArray[Any]) -> bool:
-    """Whether two arrays hold the same; NaN equals NaN."""
+    """Whether two arrays (any shape) are of one type and shape and hold the same; NaN equals NaN."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
     return bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f"))

@@ -133,7 +133,7 @@ def pose_and_focal_from_pointmap(
     threshold_px: float = 5.0,
     rounds: int = 10,
 ) -> PointmapPose | None:
-    """The same for an unknown focal length: of 21 tentative ones the first with the most inliers.
+    """:func:`pose_from_pointmap` (H, W, 3) for an unknown focal length: of 21 tried the first with the most inliers.
 
     A coarse start, 10 % apart: in small images many focal lengths explain all pixels to within the threshold.
     """
@@ -162,7 +162,7 @@ def points_from_depth(
 
 
 def lower_median(values: NDArray[np.floating]) -> float:
-    """Median without NaN; of an even number of values the lower of the two in the middle. NaN of nothing."""
+    """Median of values (N,) without NaN; of an even number the lower of the two in the middle. NaN of nothing."""
     kept = values[~np.isnan(values)]
     return float(np.partition(kept, (len(kept) - 1) // 2)[(len(kept) - 1) // 2]) if len(kept) else float("nan")
 

@@ -229,14 +229,14 @@ class KeyframeMap:
         return self._index(matcher).search(matcher.local_descriptors(query_features), k, exclude)
 
     def retrieve_near(self, map_T_camera: NDArray[np.float64], k: int) -> list[str]:
-        """Ids of at most ``k`` keyframes that plausibly see what a camera at that pose sees, best first."""
+        """Ids of at most ``k`` keyframes that plausibly see what a camera at that pose (4, 4) sees, best first."""
         views = self._seen_views()
         scores = views.overlaps(map_T_camera)
         best = np.argsort(-scores, kind="stable")[: max(0, k)]
         return [views.ids[i] for i in best if scores[i] > 0]
 
     def overlaps(self, map_T_camera: NDArray[np.float64]) -> dict[str, float]:
-        """Plausible overlap of every keyframe's view with that of a camera, see :func:`overlap.view_overlap`."""
+        """Plausible overlap of every keyframe's view with that of a camera (4, 4), see :func:`overlap.view_overlap`."""
         views = self._seen_views()
         return dict(zip(views.ids, views.overlaps(map_T_camera).tolist(), strict=True))
 

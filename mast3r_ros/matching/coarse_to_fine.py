@@ -162,7 +162,7 @@ def candidate_pairs(
     resolution_a: Size,
     resolution_b: Size,
 ) -> WindowPairs:
-    """Every window of either image with its counterpart around the matched points, weighted per match."""
+    """Every window of either image with its counterpart around the matched points (M, 2), weighted per match."""
     from_a = _counterparts(points_a, points_b, windows_a, size_b, resolution_b)
     from_b = _counterparts(points_b, points_a, windows_b, size_a, resolution_a)
     return WindowPairs(
@@ -235,7 +235,7 @@ class RecentredView:
 
 
 def recentred_view(K: NDArray[Any], window: NDArray[Any]) -> RecentredView:
-    """The turned camera for a window, whose outer corner (the one farther from the principal point) stays put."""
+    """The turned camera for a window (4,) of a camera K (3, 3): its corner farthest from the principal point stays."""
     left, top, right, bottom = np.round(np.asarray(window, dtype=np.float64))
     width, height = right - left, bottom - top
     turned = np.array(K, dtype=np.float64)

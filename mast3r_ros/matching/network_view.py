@@ -60,7 +60,7 @@ class NetworkView:
         return preprocessing.moved_pixels(self.original_T_input, xy)
 
     def from_rectified(self, xy: NDArray[Any]) -> Array:
-        """Inverse of :meth:`to_rectified`."""
+        """Pixels (N, 2) of the rectified frame -> network pixels: inverse of :meth:`to_rectified`."""
         return preprocessing.moved_pixels(np.linalg.inv(self.original_T_input), xy)
 
     def to_raw(self, xy: NDArray[Any]) -> Array:
@@ -91,7 +91,7 @@ class NetworkView:
         return np.asarray(points[np.isfinite(points).all(axis=1)])
 
     def to_features(self) -> dict[str, NDArray[Any]]:
-        """What :meth:`from_features` needs, half precision where that is enough (depth: one part in 2000)."""
+        """The arrays that :meth:`from_features` needs; depth (H, W) in half precision: one part in 2000."""
         return {
             "size": np.array(self.size, dtype=np.int32),
             "original_T_input": self.original_T_input,

@@ -82,7 +82,7 @@ class PairPrediction:
         return confidence
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it by name, without what the network does not have."""
+        """All fields as arrays by name, shapes as above, without those that the network does not give."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 

@@ -102,5 +102,5 @@ class Dpt(nn.Module):
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Twice the resolution, bilinear between corner-aligned samples."""
+    """(B, C, h, w) -> (B, C, 2 h, 2 w), bilinear between corner-aligned samples."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
