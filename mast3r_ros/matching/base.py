@@ -16,7 +16,7 @@ from mast3r_ros.geometry.scale import MetricScale
 Features = Mapping[str, NDArray[Any]]
 
 
-class KeyframeFeatures(dict[str, NDArray]):
+class KeyframeFeatures(dict[str, NDArray[Any]]):
     """Features of a keyframe for as long as a map keeps them in memory.
 
     Attributes:
@@ -27,7 +27,7 @@ class KeyframeFeatures(dict[str, NDArray]):
         super().__init__(features)
         self.key = key
 
-    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, NDArray]]]:
+    def __reduce__(self) -> tuple[type[dict[str, NDArray[Any]]], tuple[dict[str, NDArray[Any]]]]:
         """In another process they are nobody's."""
         return dict, (dict(self),)
 
