@@ -157,6 +157,12 @@ class LocalizerSettings:
         low=0,
         high=100,
     )
+    matches_per_keyframe: int = setting(
+        500,
+        "Matches of one keyframe that a pose is solved from: the most trusted of every part of the image.",
+        low=20,
+        high=100000,
+    )
     second_look: int = setting(15, "Keyframes of a second attempt after a rejection; 0: none.", low=0, high=200)
     threshold: float = setting(
         0.01, "Reprojection error of an inlier as a share of the image diagonal.", low=0.0005, high=0.1

@@ -18,7 +18,7 @@ from mast3r_ros.settings import SolverSettings
 Array = NDArray[np.float64]
 
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
-MOST_SAMPLED = 800
+MOST_SAMPLED = 400
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
@@ -106,7 +106,7 @@ def ransac_pose(
     ransac = {
         "max_reproj_error": settings.threshold_px,
         "max_iterations": settings.iterations,
-        "min_iterations": min(200, settings.iterations),
+        "min_iterations": min(100, settings.iterations),
         "seed": settings.seed,
     }
     tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
