@@ -23,6 +23,11 @@ from mast3r_ros.surface import surface_points
 QUANTUM = 512.0
 #: Features per image: as many as the speed each is chosen for allows.
 USUAL_FEATURES = {"sift": 1500, "orb": 1000}
+#: What stands out less from its surroundings is no feature. Half of OpenCV's own, as in COLMAP (Schoenberger and Frahm,
+#: CVPR 2016): soft and pale pictures, which OpenCV's leaves with a few hundred features, have three times as many then.
+CONTRAST = 0.02
+#: Of what is computed: features that maps keep of another version are computed anew.
+VERSION = {"sift": 2, "orb": 1}
 #: Images are shrunk to this many pixels on the long side before features are looked for.
 LONGEST_SIDE = 1024
 
@@ -52,7 +57,7 @@ class SiftMatcher:
     @property
     def signature(self) -> str:
         """Name of the feature and its number; the ratio does not change features."""
-        return f"{self.feature}-{self.max_features}-1"
+        return f"{self.feature}-{self.max_features}-{VERSION[self.feature]}"
 
     def describe(self, frame: Frame) -> Features:
         """Keypoints, descriptors and their surface points.
@@ -86,7 +91,7 @@ class SiftMatcher:
         # Made per call: OpenCV's detectors are not safe to share between threads, and making one is free.
         if self.feature == "orb":
             return cv2.ORB_create(self.max_features, scaleFactor=1.2, nlevels=8, fastThreshold=7)
-        return cv2.SIFT_create(self.max_features)
+        return cv2.SIFT_create(self.max_features, contrastThreshold=CONTRAST)
 
     def _as_bytes(self, descriptors: NDArray) -> NDArray[np.uint8]:
         if self.feature == "orb":
