@@ -21,9 +21,11 @@ from mast3r_ros.settings import OLD_SIGMAS, LocalizerSettings
 #: The alert limit of the position where nobody states one: 25 cm where keyframes typically see things 1 to 5 m away, as
 #: in rooms; a quarter of the distance where they see nearer things, a twentieth where they see further.
 ROOM_LIMIT_M, ROOM_DEPTHS_M = 0.25, (1.0, 5.0)
-#: Degrees of freedom of the errors' distribution (multivariate t) where many keyframes were left out: its tails are
-#: heavier than a normal one's. As many as there were where they were fewer, and at least FEWEST.
-TAIL, FEWEST = 30.0, 4
+#: Degrees of freedom of the errors' distribution (multivariate t): its tails are heavier than a normal one's. Where few
+#: keyframes were left out they are heavier still: each, whose six errors hang together, counts as three of them.
+TAIL, EACH = 30.0, 3.0
+#: With fewer left-out keyframes nothing is known of a map's noise.
+FEWEST = 4
 #: Ellipsoids of this share hold it, see :mod:`map_noise`.
 CALIBRATED_AT = 0.9
 
@@ -90,7 +92,7 @@ def tail_of(found: int) -> float:
 
     A map that was never held against itself has the usual noise, which is generous, and the usual tail.
     """
-    return min(TAIL, float(max(found, FEWEST))) if found else TAIL
+    return min(TAIL, EACH * max(found, FEWEST)) if found else TAIL
 
 
 def protection_level(covariance: NDArray[np.float64], integrity_risk: float, freedom: float = TAIL) -> ProtectionLevel:
