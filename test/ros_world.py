@@ -195,6 +195,11 @@ def held_back(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> tupl
     return called, go_on
 
 
+def standing(**parameters: Any) -> list[Parameter]:
+    """As :func:`values`, for a relocalizer on a robot that stands still: one view is enough for its track."""
+    return values(**{"tracking__commit_views": 1, **parameters})
+
+
 def values(**parameters: Any) -> list[Parameter]:
     """Parameter overrides; ``a__b`` is ``a.b``."""
     return [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]

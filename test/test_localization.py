@@ -21,9 +21,11 @@ from mast3r_ros.localization import (
     Tracker,
     TrackerSettings,
 )
+from mast3r_ros.localization.estimate import Status, Track
 from mast3r_ros.localization.map_noise import fit_noise
 from mast3r_ros.localization.stretch import TRIALS, StretchCheck
 from mast3r_ros.localization.support import Support
+from mast3r_ros.localization.tracking import SAME_VIEW
 from mast3r_ros.localization.uncertainty import map_covariance
 from mast3r_ros.localization.verification import verify
 from mast3r_ros.localization.visibility import explained
@@ -331,7 +333,7 @@ def at(seconds: float) -> Frame:
 
 def test_odometry_rejects_a_jump_and_confirmation_overrules_it(sample):
     replayed = Replayed(sample)
-    tracker = Tracker(replayed, TrackerSettings(confirmations=3))
+    tracker = Tracker(replayed, TrackerSettings(confirmations=3, commit_views=1))
     assert tracker.map_T_odom is None
     odom = se3.make(np.eye(3), [1, 0, 0])
     assert tracker.localize(at(0), odom).localized
@@ -354,7 +356,7 @@ def test_single_wrong_poses_never_add_up(sample):
 
 def test_the_prediction_moves_along_with_odometry(sample):
     replayed = Replayed(sample)
-    tracker = Tracker(replayed)
+    tracker = Tracker(replayed, TrackerSettings(commit_views=1))
     tracker.localize(at(0), np.eye(4))
     moved = se3.exp([0.5, 0, 0, 0, 0, 0.3])
     replayed.pose = moved
@@ -387,6 +389,96 @@ def test_a_weak_start_can_be_made_to_wait_for_confirmation(sample):
     assert tracker.localize(at(0), np.eye(4)).reason is Reason.ODOMETRY_DISAGREES
     assert tracker.map_T_odom is None
     assert tracker.localize(at(0.1), np.eye(4)).localized
+
+
+class TestCommitment:
+    """Map -> odom waits until views that differ agree, and is withdrawn when the track is contradicted."""
+
+    MAP_T_ODOM = se3.make(np.eye(3), [1.0, 2.0, 0.0])
+
+    @pytest.fixture
+    def replayed(self, sample) -> Replayed:
+        replayed = Replayed(sample)
+        replayed.map.overlaps = lambda pose: {"k": 1.0}
+        return replayed
+
+    def drive(self, tracker: Tracker, number: int, found: bool = True, keyframe: str = "", metres: float | None = None):
+        """Frame ``number``, each 0.3 m and one second after the last; ``found`` where odometry says, or refused."""
+        odom = se3.make(np.eye(3), [0.3 * number if metres is None else metres, 0, 0])
+        localizer = tracker.localizer
+        localizer.pose = self.MAP_T_ODOM @ odom if found else se3.make(np.eye(3), [40.0, 0, 0])
+        sample = replace(localizer.sample, keyframes=(keyframe or f"k{number}",))
+        verdict = {} if found else {"status": Status.REJECTED, "reason": Reason.TOO_FEW_INLIERS}
+        localizer.sample = (
+            replace(sample, **verdict) if verdict else replace(sample, status=Status.LOCALIZED, reason=Reason.NONE)
+        )
+        return tracker.localize(at(number), odom)
+
+    def test_four_different_views_commit_and_say_so_before(self, replayed) -> None:
+        tracker = Tracker(replayed)
+        for number in range(3):
+            answer = self.drive(tracker, number)
+            assert answer.localized and answer.track is Track.TENTATIVE and tracker.map_T_odom is None
+            assert f"{number + 1} of {number + 1} different views agree" in answer.track_detail
+            assert "give an initial pose" in answer.track_detail
+        assert replayed.priors == [None] * 3, "answers that confirm a track must not be led by it"
+        assert self.drive(tracker, 3).track is Track.COMMITTED
+        np.testing.assert_allclose(tracker.map_T_odom, self.MAP_T_ODOM, atol=1e-9)
+        self.drive(tracker, 4)
+        assert replayed.priors[-1] is not None
+
+    def test_standing_still_is_one_view_and_one_keyframe_is_one_thing(self, replayed) -> None:
+        tracker = Tracker(replayed)
+        for number in range(8):
+            assert self.drive(tracker, number, metres=0.01 * number).track is Track.TENTATIVE
+        tracker = Tracker(replayed)
+        for number in range(8):
+            assert self.drive(tracker, number, keyframe="chair").track is Track.TENTATIVE
+
+    def test_views_from_which_nothing_is_found_speak_against_a_track(self, replayed) -> None:
+        tracker = Tracker(replayed)
+        found = [True, False, True, False, False, True, False, True]
+        answers = [self.drive(tracker, number, f) for number, f in enumerate(found)]
+        assert {a.track for a in answers} == {Track.TENTATIVE}
+        assert [self.drive(tracker, 8 + k).track for k in range(2)] == [Track.TENTATIVE, Track.COMMITTED]
+
+    def test_an_initial_pose_commits_the_first_answer_that_agrees_with_it(self, replayed) -> None:
+        for aside_m, track in ((0.5, Track.COMMITTED), (9.0, Track.TENTATIVE)):
+            tracker = Tracker(replayed)
+            told = se3.make(np.eye(3), [aside_m, 0, 0]) @ self.MAP_T_ODOM
+            tracker.set_prior(PosePrior(told, 0.5, 0.26), np.eye(4), stamp_ns=0)
+            assert self.drive(tracker, 0).track is track
+
+    def test_a_robot_that_was_carried_away_loses_its_track_and_earns_another(self, replayed) -> None:
+        tracker = Tracker(replayed)
+        for number in range(4):
+            self.drive(tracker, number)
+        self.MAP_T_ODOM = se3.make(np.eye(3), [7.0, 2.0, 0.0])
+        answers = [self.drive(tracker, 4 + k) for k in range(4)]
+        assert [a.localized for a in answers] == [False, False, True, True]
+        assert [a.track for a in answers] == [Track.COMMITTED, Track.COMMITTED, Track.LOST, Track.COMMITTED]
+        assert "6.00 m" in answers[2].track_detail and "3 of 3 different views agree" in answers[2].track_detail
+        np.testing.assert_allclose(tracker.map_T_odom, self.MAP_T_ODOM, atol=1e-9)
+
+    @pytest.mark.parametrize("overlap", [1.0, 0.2])
+    def test_a_track_is_lost_when_nothing_is_seen_where_the_map_shows_something(self, replayed, overlap: float) -> None:
+        replayed.map.overlaps = lambda pose: {"k": overlap}
+        tracker = Tracker(replayed)
+        for number in range(4):
+            self.drive(tracker, number)
+        answers = [self.drive(tracker, 4 + k, found=False) for k in range(5)]
+        assert [a.track for a in answers][:3] == [Track.COMMITTED] * 3
+        if overlap < SAME_VIEW:
+            assert answers[-1].track is Track.COMMITTED, "the map knows nothing there"
+        else:
+            assert answers[3].track is Track.LOST and "3.0 s" in answers[3].track_detail
+            assert tracker.map_T_odom is None
+
+    def test_without_odometry_every_answer_stands_for_itself(self, replayed) -> None:
+        tracker = Tracker(replayed)
+        answers = [tracker.localize(at(k)) for k in range(3)]
+        assert all(a.localized and a.track is Track.NONE and not a.track_detail for a in answers)
+        assert replayed.priors[1] is not None
 
 
 class TestWhatTheMapExpects:

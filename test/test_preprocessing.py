@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
+import torch
 from golden_cases import COMPACT, SHARED, needs_shared
 from PIL import Image
 
@@ -20,6 +21,7 @@ from mast3r_ros.network.preprocessing import (
     prepare_for_localization,
     training_resolution,
 )
+from mast3r_ros.network.resampling import resized
 
 HERE = COMPACT / "preprocessing"
 THERE = SHARED / "preprocessing"
@@ -148,3 +150,37 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
     with pytest.raises(CodecError, match=r"half\.jpg"):
         load_image(tmp_path / "half.jpg")
+
+
+@pytest.mark.parametrize("size", [(320, 240), (512, 288), (200, 307), (640, 90), (37, 480)])
+@pytest.mark.parametrize("kernel", ["lanczos", "bicubic"])
+def test_matrices_resize_as_pillow_does(size: tuple[int, int], kernel: str) -> None:
+    """Noise for the sums, and a ramp whose weighted means lie on halves, where rounding shows every difference."""
+    noise = np.random.default_rng(0).integers(0, 256, (180, 320, 3), dtype=np.uint8)
+    ramp = (np.indices((180, 320)).sum(axis=0)[..., None] % 256).repeat(3, axis=2).astype(np.uint8)
+    for image in (noise, ramp):
+        pillow = np.asarray(
+            Image.fromarray(image).resize(size, getattr(getattr(Image, "Resampling", Image), kernel.upper()))
+        )
+        ours = resized(torch.from_numpy(image).permute(2, 0, 1).float(), size[1], size[0], kernel).permute(1, 2, 0)
+        # From Pillow 13 on the columns may come first, which moves a level here and there.
+        atol = 0 if int(PIL.__version__.split(".")[0]) < 13 else 1
+        np.testing.assert_allclose(ours.numpy(), pillow, atol=atol, rtol=0)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+@pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (300, 200), (384, 512)])
+def test_a_gpu_prepares_the_same_image(shape: tuple[int, int]) -> None:
+    image, device = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8), torch.device("cuda")
+    for size, work in (
+        (512, prepare_for_localization),
+        (224, prepare_for_localization),
+        (320, prepare),
+        (224, prepare),
+    ):
+        here, there = work(image, size), work(image, size, device=device)
+        assert there.tensor.is_cuda and here.size == there.size
+        np.testing.assert_array_equal(here.original_T_input, there.original_T_input)
+        atol = 1e-5 if work is prepare_for_localization or int(PIL.__version__.split(".")[0]) < 13 else 1.01 / 127.5
+        torch.testing.assert_close(there.tensor.cpu(), here.tensor, atol=atol, rtol=0)

@@ -23,7 +23,7 @@ from ros_world import (  # noqa: E402
     map_T_camera,
     ros,
     spinning,
-    values,
+    standing,
     view,
     wait_until,
 )
@@ -100,7 +100,7 @@ def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def live(map_folder: Path, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Iterator[Live]:
     more = getattr(request, "param", {})
     parameters = {"map": str(map_folder), "matcher": "fake", "map_points_voxel": 0.0, "camera_info_wait": 0.3, **more}
-    node, robot = RelocalizerNode(parameter_overrides=values(**parameters)), Robot()
+    node, robot = RelocalizerNode(parameter_overrides=standing(**parameters)), Robot()
     with spinning(node, robot):
         live = Live(node, robot)
         wait_until(lambda: robot.images.get_subscription_count())

@@ -28,6 +28,7 @@ from ros_world import (  # noqa: E402
     map_T_camera,
     ros,
     spinning,
+    standing,
     values,
     wait_until,
 )
@@ -71,7 +72,7 @@ class TestPlanar:
     @contextmanager
     def leaning(self, map_folder: Path, **parameters: Any) -> Iterator[tuple[RelocalizerNode, Robot]]:
         node = RelocalizerNode(
-            parameter_overrides=values(matcher="fake", map=str(map_folder), map_points_voxel=0.0, **parameters)
+            parameter_overrides=standing(matcher="fake", map=str(map_folder), map_points_voxel=0.0, **parameters)
         )
         robot = Robot()
         with spinning(node, robot):
@@ -304,7 +305,8 @@ class Fleet:
         }
         nodes: list[Node] = list(self.robots.values())
         for name, way in {"robot1": "composed", "robot2": second}.items():
-            settings = {"matcher": "fake", "map": str(map_folder), "map_points_voxel": 0.0, **parameters}
+            settings = {"matcher": "fake", "map": str(map_folder), "map_points_voxel": 0.0, "tracking__commit_views": 1}
+            settings |= parameters
             if way == "composed":
                 remaps = ["--ros-args", *TF_REMAPS]
                 nodes.append(RelocalizerNode(namespace=name, cli_args=remaps, parameter_overrides=values(**settings)))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
@@ -31,6 +31,7 @@ from ros_world import (  # noqa: E402
     map_T_camera,
     ros,
     spinning,
+    standing,
     values,
     view,
     wait_until,
@@ -42,7 +43,8 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from mast3r_ros import codec  # noqa: E402
 from mast3r_ros.geometry import planar, se3  # noqa: E402
-from mast3r_ros.ros import conversions, qos  # noqa: E402
+from mast3r_ros.ros import attempt_status, conversions, qos  # noqa: E402
+from mast3r_ros.ros.attempt_status import AttemptStatus  # noqa: E402
 from mast3r_ros.ros.parameters import ParameterError  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
@@ -63,7 +65,7 @@ def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def live(active: bool = True, **parameters: Any) -> Iterator[tuple[RelocalizerNode, Robot]]:
     """A relocalizer (active unless told otherwise) and a robot with a mounted camera."""
-    node = RelocalizerNode(parameter_overrides=values(matcher="fake", map_points_voxel=0.0, **parameters))
+    node = RelocalizerNode(parameter_overrides=standing(matcher="fake", map_points_voxel=0.0, **parameters))
     robot = Robot()
     with spinning(node, robot):
         if active:
@@ -149,6 +151,44 @@ class TestPoses:
             show_until(robot, 77, lambda: sum(n for k, n in node._statistics.counts().items() if "rejected" in k) > 3)
             assert not _from_map(sent)
 
+    def test_map_T_odom_waits_for_several_views_and_is_withdrawn_when_the_robot_is_carried_away(
+        self, map_folder: Path
+    ) -> None:
+        """What a user sees meanwhile: poses, and in ~/status and /diagnostics what is missing."""
+        with live(map=str(map_folder), tracking__commit_views=4) as (node, robot):
+            poses = robot.listen(PoseWithCovarianceStamped, "/relocalizer/pose")
+            sent = robot.listen(TFMessage, "/tf", qos.reliable(100))
+            said = robot.listen(DiagnosticArray, "/relocalizer/status")
+
+            def show(number: int, odometry_m: float) -> AttemptStatus:
+                """A view where the map has it, and odometry that has come so far."""
+                begun, odom_T_base = robot.now(), se3.make(np.eye(3), [odometry_m, 0, 0])
+
+                def answered() -> AttemptStatus | None:
+                    stamp = robot.now()
+                    robot.drive(odom_T_base, stamp - SECOND // 100)
+                    robot.drive(odom_T_base, stamp + SECOND // 100)
+                    robot.show(number, stamp)
+                    threading.Event().wait(0.05)
+                    latest = attempt_status.from_message(said[-1]) if said else None
+                    return latest if latest and latest.stamp_ns >= begun else None
+
+                return wait_until(answered)
+
+            first = [show(number, 0.5 * number) for number in range(3)]
+            assert all(status.accepted and status.track == "tentative" for status in first) and len(poses) >= 3
+            assert "3 of 3 different views agree" in first[2].track_detail and not _from_map(sent)
+            level, sentence = node._health_of("active")
+            assert level == DiagnosticStatus.WARN and "map -> odom waits: 3 of 3 different views" in sentence
+            assert show(3, 1.5).track == "committed"
+            wait_until(lambda: _from_map(sent))
+            carried = [show(0, 1.5) for _ in range(3)]
+            assert carried[-1].track == "lost" and node._health_of("active")[0] == DiagnosticStatus.ERROR
+            threading.Event().wait(0.2)
+            before = len(_from_map(sent))
+            threading.Event().wait(0.5)
+            assert len(_from_map(sent)) == before, "nobody is to steer by a track that was contradicted"
+
     def test_without_odometry_the_base_is_placed_at_the_images_stamp(self, map_folder: Path) -> None:
         with live(map=str(map_folder), odom_frame_id="") as (_, robot):
             sent = robot.listen(TFMessage, "/tf", qos.reliable(100))
@@ -172,7 +212,7 @@ class TestPoses:
             assert not _from_map(sent)
 
     def test_without_any_tf_the_pose_is_the_cameras(self, map_folder: Path) -> None:
-        node = RelocalizerNode(parameter_overrides=values(matcher="fake", map=str(map_folder)))
+        node = RelocalizerNode(parameter_overrides=standing(matcher="fake", map=str(map_folder)))
         robot = Robot()
         with spinning(node, robot):
             wait_until(lambda: state(node) == "active")
@@ -245,7 +285,7 @@ class TestOutputs:
             assert rgb is not None and confidence is not None and points[0].header.frame_id == "map"
 
     def test_map_points(self, map_folder: Path) -> None:
-        node = RelocalizerNode(parameter_overrides=values(matcher="fake", map=str(map_folder), map_points_voxel=0.05))
+        node = RelocalizerNode(parameter_overrides=standing(matcher="fake", map=str(map_folder), map_points_voxel=0.05))
         robot = Robot()
         with spinning(node, robot):
             clouds = robot.listen(PointCloud2, "/relocalizer/map_points", qos.latched())
@@ -360,7 +400,7 @@ class TestLifecycle:
 class TestParameters:
     def test_wrong_values_at_start_are_refused_together(self) -> None:
         with pytest.raises(ParameterError, match="(?s)image_transport must be one of raw, compressed.*feed"):
-            RelocalizerNode(parameter_overrides=values(image_transport="theora", feed="ekf"))
+            RelocalizerNode(parameter_overrides=standing(image_transport="theora", feed="ekf"))
 
     def test_changes_by_service_are_checked_and_take_effect(self, map_folder: Path) -> None:
         with live(map=str(map_folder)) as (_, robot):

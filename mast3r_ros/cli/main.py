@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, checkpoint, localize, map, matcher, predict, settings
+from mast3r_ros.cli import bag, checkpoint, localize, map, matcher, predict, reconstruct, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
 from mast3r_ros.lab.commands import benchmark, demo, evaluate, replay, train
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(map.app, name="map")
+app.command("reconstruct")(reconstruct.reconstruct)
 app.add_typer(bag.app, name="bag")
 app.command("localize")(localize.localize)
 app.command("replay")(replay.replay)

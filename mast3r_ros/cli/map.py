@@ -195,6 +195,33 @@ def measure(
 
 
 @app.command()
+def scale(
+    map: MapArgument,
+    known_length: Annotated[
+        tuple[str, str, float] | None,
+        typer.Option("--known-length", help="Two keyframes and the metres between them.", metavar="A B METRES"),
+    ] = None,
+    factor: Annotated[float | None, typer.Option("--factor", help="Metres for each unit of the map.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Another folder for the result.")] = None,
+) -> None:
+    """Make a map metric whose scale is unknown, or correct its scale: all lengths are multiplied."""
+    from mast3r_ros.mapping.rescale import factor_of_length, rescale
+
+    if (known_length is None) == (factor is None):
+        raise typer.BadParameter("give --known-length or --factor", param_hint="--known-length")
+    target = output or map
+    if known_length is not None:
+        first, second, metres = known_length
+        by, origin = factor_of_length(load_map(map), *known_length), f"distance of {first} and {second}, {metres:g} m"
+    else:
+        assert factor is not None
+        by, origin = factor, f"multiplied by {factor:g}"
+    rescale(map, target, by, origin)
+    note(f"all lengths are multiplied by {by:.6g}")
+    print(target)
+
+
+@app.command()
 def export(
     map: MapArgument,
     format: Annotated[ExportFormat, typer.Option("--format", "-f", help="Cloud, sparse model, or plan view.")],

@@ -69,7 +69,7 @@ def fit_similarity(
     mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
     R = U @ np.diag(mirror) @ Vt
     s = float((S * mirror).sum() / (w @ (x * x).sum(axis=1)))
-    return s, R, mean_y - s * R @ mean_x
+    return s, R, np.asarray(mean_y - s * R @ mean_x)
 
 
 @dataclass(frozen=True)

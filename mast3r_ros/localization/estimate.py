@@ -44,6 +44,15 @@ class Reason(str, Enum):
     AMBIGUOUS_MAP = "ambiguous_map"
 
 
+class Track(str, Enum):
+    """What is known of the way that the camera is on, by odometry. Stable names, in ``~/status``."""
+
+    NONE = ""  # no odometry, or nothing found yet
+    TENTATIVE = "tentative"  # found, but not from views enough: map -> odom waits
+    COMMITTED = "committed"
+    LOST = "lost"  # contradicted: map -> odom is withdrawn
+
+
 class DepthCheck(str, Enum):
     """Whether a pose was held against the depth that the query measured itself."""
 
@@ -120,6 +129,7 @@ class PoseEstimate:
         camera_focal_px: focal length used (estimated where the frame had no calibration).
         timings_ms: milliseconds by stage: describe, retrieve, match, solve, verify, total.
         matched: matches by keyframe, for drawing.
+        track: of a Tracker with odometry, whether the track is believed; ``track_detail`` says what is missing.
     """
 
     status: Status
@@ -136,6 +146,8 @@ class PoseEstimate:
     timings_ms: dict[str, float] = field(default_factory=dict)
     matched: tuple[KeyframeMatches, ...] = ()
     stamp_ns: int = 0
+    track: Track = Track.NONE
+    track_detail: str = ""
 
     @property
     def bounds(self) -> dict[str, float]:

@@ -61,7 +61,7 @@ def export_colmap(keyframe_map: KeyframeMap, folder: str | Path, voxel_m: float 
     for number, keyframe in enumerate(keyframe_map.keyframes, start=1):
         if id(keyframe.camera) not in numbers:
             numbers[id(keyframe.camera)] = len(numbers) + 1
-            cameras.append(f"{len(numbers)} {_colmap_camera(keyframe.camera)}")
+            cameras.append(f"{len(numbers)} {colmap_camera(keyframe.camera)}")
         camera_T_map = se3.inverse(keyframe.map_T_camera)
         x, y, z, w = se3.quaternion(camera_T_map)
         pose = " ".join(f"{value:.12g}" for value in (w, x, y, z, *camera_T_map[:3, 3]))
@@ -82,8 +82,12 @@ def export_colmap(keyframe_map: KeyframeMap, folder: str | Path, voxel_m: float 
         raise MapError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def _colmap_camera(camera: Camera) -> str:
-    """``MODEL WIDTH HEIGHT PARAMS``; COLMAP counts pixels from the corner of the first one, we from its centre."""
+def colmap_camera(camera: Camera) -> str:
+    """``MODEL WIDTH HEIGHT PARAMS``; COLMAP counts pixels from the corner of the first one, we from its centre.
+
+    Raises:
+        MapError: where COLMAP has no model for the camera.
+    """
     if abs(camera.K[0, 1]) > 1e-9:
         raise MapError("COLMAP has no camera model with skew: rectify the images first")
     params = [camera.fx, camera.fy, camera.cx + 0.5, camera.cy + 0.5]

@@ -29,7 +29,7 @@ from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatch
 from mast3r_ros.matching.crew import Crew
 from mast3r_ros.matching.device_tokens import TOKENS, DeviceTokens, EncodedFeatures
 from mast3r_ros.matching.fine import sampled
-from mast3r_ros.matching.half_precision import multiplies_bfloat16
+from mast3r_ros.matching.hardware import device_named, dtype_named
 from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pairs import Correspondences, Pairs
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-DEVICES = ("auto", "cpu", "cuda")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: Pairs decoded as one batch; more only cost memory.
 PAIRS_AT_ONCE = 8
 #: Retrieval describes squares of this many tokens on a side.
@@ -88,8 +86,8 @@ class NetworkMatcher(ABC):
             CheckpointError: for a checkpoint that is missing, damaged, or not safetensors.
             MatcherError: for options that cannot be had here.
         """
-        self.device = _device(device)
-        self.dtype = _dtype(dtype, self.device)
+        self.device = device_named(device)
+        self.dtype = dtype_named(dtype, self.device)
         self.network = self._loaded(checkpoint)
         traits = NetworkTraits.of(self.network.config)
         if traits.channels_last:
@@ -162,8 +160,8 @@ class NetworkMatcher(ABC):
     @torch.inference_mode()
     def _encoded(self, frame: Frame) -> Features:
         with self.stopwatch.stage("encode"):
-            view, image = view_of(frame, self.size)
-            tokens = self.stages.encode(image.to(self.device)).features[0]
+            view, image = view_of(frame, self.size, self.device)
+            tokens = self.stages.encode(image).features[0]
             limit = float(np.finfo(np.float16).max)
             half = tokens.float().clamp(-limit, limit).half()
         others = {**view.to_features(), **self._described_besides(frame)}
@@ -341,26 +339,3 @@ def fingerprint(network: PointmapNetwork) -> str:
             sample: Tensor = flat[:: max(1, len(flat) // SAMPLES)]
             digest.update(name.encode() + sample.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def _device(name: str) -> torch.device:
-    if name not in DEVICES:
-        raise MatcherError(f"device '{name}' is not one of {', '.join(DEVICES)}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MatcherError("device cuda: PyTorch finds no usable GPU here; use auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type to compute in; auto takes bfloat16 where the hardware multiplies it, which float32 accumulates."""
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
-    if name not in DTYPES:
-        raise MatcherError(f"dtype '{name}' is not one of auto, {', '.join(DTYPES)}")
-    if DTYPES[name] is torch.float16 and device.type == "cpu":
-        raise MatcherError("dtype float16 is for GPUs: use bfloat16 or float32 on a CPU")
-    return DTYPES[name]

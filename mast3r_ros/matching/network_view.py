@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -105,11 +106,12 @@ class NetworkView:
         return cls((height, width), features["original_T_input"], camera, features["depth"].astype(np.float32))
 
 
-def view_of(frame: Frame, size: int) -> tuple[NetworkView, Tensor]:
+def view_of(frame: Frame, size: int, device: torch.device | None = None) -> tuple[NetworkView, Tensor]:
     """A frame at network size.
 
     Args:
         size: longer side of the network image; 224 and 512 take exactly the resolutions of their training.
+        device: where the image is made and wanted.
 
     Returns:
         the view, and its image (1, 3, H, W) in [-1, 1].
@@ -119,9 +121,9 @@ def view_of(frame: Frame, size: int) -> tuple[NetworkView, Tensor]:
     """
     image = rectified(frame)
     if size in (224, 512):
-        prepared = preprocessing.prepare_for_localization(image, size)
+        prepared = preprocessing.prepare_for_localization(image, size, device=device)
     else:
-        prepared = preprocessing.prepare(image, size)
+        prepared = preprocessing.prepare(image, size, device=device)
     view = NetworkView(prepared.size, prepared.original_T_input, frame.camera, np.zeros((0, 0), np.float32))
     if frame.depth is None or frame.camera is None:
         return view, prepared.tensor

@@ -90,7 +90,7 @@ def start_from_poses(pairs: Sequence[PointmapPair], settings: AlignmentSettings,
         of_pairs.append(similarity_of_poses(seen, np.array([known.poses[pair.i], known.poses[pair.j]])))
         belief = float(np.mean(pair.confidence_i))
         if belief > best.get(pair.i, (0.0,))[0]:
-            best[pair.i] = belief, np.asarray(pair.points_i[..., 2] * of_pairs[-1][0], np.float64)
+            best[pair.i] = belief, np.asarray(pair.points_i[..., 2] * of_pairs[-1][0], dtype=np.float64)
     numbers = range(len(shapes))
     depths = [best[n][1] if n in best else np.ones(shapes[n]) for n in numbers]
     poses = np.array([known.poses[n] for n in numbers])

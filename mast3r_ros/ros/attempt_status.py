@@ -32,6 +32,7 @@ class AttemptStatus:
         confidence: 0 to 1.
         evidence: figures behind the verdict.
         timings_ms: milliseconds by stage; ``image to pose`` counts from the arrival of the image.
+        track, track_detail: whether the track is believed, and what is missing, see :class:`Track`.
     """
 
     stamp_ns: int
@@ -42,6 +43,8 @@ class AttemptStatus:
     confidence: float = 0.0
     evidence: dict[str, float] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    track: str = ""
+    track_detail: str = ""
 
 
 def to_message(name: str, estimate: PoseEstimate, timings_ms: Mapping[str, float], frame_id: str) -> DiagnosticArray:
@@ -51,6 +54,8 @@ def to_message(name: str, estimate: PoseEstimate, timings_ms: Mapping[str, float
         "keyframes": " ".join(estimate.keyframes),
         "confidence": f"{estimate.confidence:.4f}",
         "depth check": estimate.evidence.depth_check.value,
+        "track": estimate.track.value,
+        "track detail": estimate.track_detail,
     }
     values |= {key: f"{value:.6g}" for key, value in estimate.bounds.items()}
     values |= {EVIDENCE + key: f"{value:.6g}" for key, value in asdict(estimate.evidence).items()}
@@ -75,6 +80,8 @@ def from_message(message: DiagnosticArray) -> AttemptStatus:
         confidence=_number(values.get("confidence", "0")),
         evidence=_figures(values, EVIDENCE),
         timings_ms=_figures(values, LATENCY),
+        track=values.get("track", ""),
+        track_detail=values.get("track detail", ""),
     )
 
 

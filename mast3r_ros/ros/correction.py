@@ -41,6 +41,11 @@ class CorrectionBroadcaster:
             if self._map_T_odom is not None:
                 self._send(self._node.get_clock().now().nanoseconds, tolerance_s)
 
+    def withdraw(self) -> None:
+        """Stop repeating: the track was contradicted. Stamps go on from where they are."""
+        with self._lock:
+            self._map_T_odom = None
+
     def forget(self) -> None:
         """Stop repeating: the robot may be anywhere, or time has jumped."""
         with self._lock:

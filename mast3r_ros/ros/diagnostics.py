@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from mast3r_ros.localization.estimate import Track
+
 #: Latencies and rates are those of this many recent frames.
 WINDOW = 200
 #: A rate is counted over this many seconds.
@@ -31,6 +33,8 @@ class Statistics:
         self._attempts: deque[float] = deque(maxlen=WINDOW)
         self._accepted_at: float | None = None
         self._recent: deque[bool] = deque(maxlen=50)
+        #: Whether the track is believed, and what is missing, after the latest attempt.
+        self.track: tuple[Track, str] = (Track.NONE, "")
 
     def count(self, name: str, number: int = 1) -> None:
         """Add to a counter."""
@@ -83,6 +87,7 @@ class Statistics:
             "age of the last pose (s)": "never" if age is None else f"{age:.1f}",
             "accepted": str(counts.pop("accepted", 0)),
             "rejected": str(rejected),
+            "track": self.track[0].value,
         }
         values.update({name: str(counts[name]) for name in sorted(counts)})
         with self._lock:

@@ -17,7 +17,7 @@ from rclpy.node import Node
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import planar, se3
-from mast3r_ros.localization.estimate import DepthCheck, PoseEstimate
+from mast3r_ros.localization.estimate import DepthCheck, PoseEstimate, Track
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros.attempts import Attempts, Outcome
@@ -93,6 +93,7 @@ class FrameProcessor:
         self._base_known = False
         self._first_frame_at: float | None = None
         self._seeded_at: float | None = None
+        self._seed_asked = False
 
     @property
     def relocalizer(self) -> Relocalizer:
@@ -318,6 +319,12 @@ class FrameProcessor:
         self._complaints.cured("prior_waits")
 
     def _publish_verdict(self, estimate: PoseEstimate, where: _Whereabouts, arrival: Arrival, p: NodeSettings) -> None:
+        self._statistics.track = estimate.track, estimate.track_detail
+        if estimate.track is Track.LOST:
+            self._correction.withdraw()
+            self._complaints.say("lost", f"map -> odom is withdrawn: {estimate.track_detail}")
+        elif estimate.track is Track.COMMITTED:
+            self._complaints.cured("lost")
         if estimate.localized:
             asked = self._attempts.answer(arrival.received_ns, Outcome(True, _pose_in_words(estimate, p)))
             self._publish_pose(estimate, where, asked, p)
@@ -351,8 +358,11 @@ class FrameProcessor:
             return  # a camera's pose among poses of the robot would be a jump
         self._outputs.pose(map_T_body, covariance, estimate.stamp_ns)
         try:
-            if p.feed == "amcl":
-                self._seed(map_T_body, covariance, estimate.stamp_ns, asked, p)
+            self._seed_asked = self._seed_asked or asked
+            if estimate.track in (Track.TENTATIVE, Track.LOST):
+                pass  # nobody is to steer by it yet
+            elif p.feed == "amcl":
+                self._seed(map_T_body, covariance, estimate.stamp_ns, p)
             elif p.tf_broadcast:
                 self._broadcast(map_T_body, estimate.stamp_ns, where, p)
         except planar.NotUprightError as error:
@@ -365,6 +375,7 @@ class FrameProcessor:
             self._complaints.cured("not_upright")
 
     def _broadcast(self, map_T_body: Array, stamp_ns: int, where: _Whereabouts, p: NodeSettings) -> None:
+        """Map -> odom once the track is committed; map -> base where there is no odometry at all."""
         map_T_odom = self._relocalizer.map_T_odom
         if p.odom_frame_id and where.odom_T_camera is not None and map_T_odom is not None:
             if p.is_planar:
@@ -376,16 +387,16 @@ class FrameProcessor:
             map_T_base = planar.flattened(map_T_body) if p.is_planar else map_T_body
             self._correction.place(p.base_frame_id, map_T_base, stamp_ns)
 
-    def _seed(self, map_T_base: Array, covariance: Array, stamp_ns: int, asked: bool, p: NodeSettings) -> None:
+    def _seed(self, map_T_base: Array, covariance: Array, stamp_ns: int, p: NodeSettings) -> None:
         """AMCL starts over with every seed, so it gets one at first, on request, and every feed_interval."""
         if not self._base_known:
             return
         now = time.monotonic()
         due = p.feed_interval > 0 and self._seeded_at is not None and now - self._seeded_at >= p.feed_interval
-        if asked or due or self._seeded_at is None:
+        if self._seed_asked or due or self._seeded_at is None:
             seed = planar.flattened(map_T_base) if p.is_planar else map_T_base
             self._outputs.seed(seed, covariance, stamp_ns)
-            self._seeded_at = now
+            self._seeded_at, self._seed_asked = now, False
 
 
 class _Stages:
@@ -413,4 +424,5 @@ def _pose_in_words(estimate: PoseEstimate, p: NodeSettings) -> str:
         f"localized: camera at ({x:.3f}, {y:.3f}, {z:.3f}) m in {p.global_frame_id}, "
         f"+- {100 * evidence.position_sigma_m:.1f} cm and {evidence.rotation_sigma_deg:.1f} deg, "
         f"{evidence.inliers} inliers, keyframes {', '.join(estimate.keyframes[:3])}"
+        f"{f'; track {estimate.track.value}: {estimate.track_detail}' if estimate.track_detail else ''}"
     )

@@ -26,6 +26,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
 from mast3r_ros.errors import MapError, UserError, as_run_here
+from mast3r_ros.localization.estimate import Track
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, from_settings
 from mast3r_ros.pipeline import Relocalizer
@@ -405,7 +406,13 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         if not self._statistics.rate_hz:
             return DiagnosticStatus.ERROR, "active, but no usable images come"
         level = DiagnosticStatus.OK if acceptance >= 0.5 else DiagnosticStatus.WARN
-        return level, f"active, {100 * acceptance:.0f} % of the last frames localized"
+        message = f"active, {100 * acceptance:.0f} % of the last frames localized"
+        track, detail = self._statistics.track
+        if track is Track.LOST:
+            return DiagnosticStatus.ERROR, f"{message}; the track is lost, map -> odom is withdrawn: {detail}"
+        if track is Track.TENTATIVE:
+            return DiagnosticStatus.WARN, f"{message}; map -> odom waits: {detail}"
+        return level, message
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

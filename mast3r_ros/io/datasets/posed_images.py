@@ -145,8 +145,17 @@ def _read_cameras(path: Path) -> dict[str, Camera]:
     if (path / "camera.yaml").exists():
         return {"": read_camera(path / "camera.yaml")}
     file = path / "intrinsics.txt"
+    return read_intrinsics(file) if file.exists() else {}
+
+
+def read_intrinsics(file: Path) -> dict[str, Camera]:
+    """Pinhole cameras by image name of an ``intrinsics.txt``; "" is for all images.
+
+    Raises:
+        DatasetError: for a missing or malformed file.
+    """
     cameras = {}
-    for line, words in read_table(file) if file.exists() else ():
+    for line, words in read_table(file):
         if len(words) == 6:
             name = ""
             width, height, fx, fy, cx, cy = numbers(file, line, words, "width height fx fy cx cy")

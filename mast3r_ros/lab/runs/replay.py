@@ -19,6 +19,7 @@ from mast3r_ros.io.datasets.recorded_poses import RecordedPoses
 from mast3r_ros.lab.runs.localization import Evaluation, Watch
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
+from mast3r_ros.localization.estimate import Track
 from mast3r_ros.localization.initial_pose import initial_prior
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.settings import NodeSettings
@@ -91,7 +92,8 @@ class Replay:
         evaluation: a record for every frame.
         camera_frame: optical frame of the camera.
         base_T_camera: (4, 4), or None where the recording does not tell.
-        corrections: (stamp_ns, map_T_odom) after each accepted pose that had odometry.
+        corrections: (stamp_ns, map_T_odom) after each accepted pose of a committed track.
+        uncommitted: stamps of accepted poses that had odometry, of a track that was not committed.
         map_in_tf: whether the recording's own TF says where the robot is in the map.
     """
 
@@ -99,6 +101,7 @@ class Replay:
     camera_frame: str
     base_T_camera: Array | None = None
     corrections: list[tuple[int, Array]] = field(default_factory=list)
+    uncommitted: set[int] = field(default_factory=set)
     map_in_tf: bool = False
 
 
@@ -138,10 +141,11 @@ def replay_bag(
     records = run.evaluation.records
     if not records:
         raise BagError(f"{path}: no readable frame on {topics.image}")
-    if len(run.corrections) < len(run.evaluation.accepted):
+    without = len(run.evaluation.accepted) - len(run.corrections) - len(run.uncommitted)
+    if without:
         log.warning(
             "%d of %d poses had no odometry ('%s' to '%s' in TF)",
-            len(run.evaluation.accepted) - len(run.corrections),
+            without,
             len(run.evaluation.accepted),
             settings.odom_frame,
             camera_frame,
@@ -180,6 +184,8 @@ def _localize_all(
         run.evaluation.records.append(record)
         if estimate.localized and relocalizer.map_T_odom is not None:
             run.corrections.append((frame.stamp_ns, relocalizer.map_T_odom))
+        elif estimate.localized and estimate.track is not Track.NONE:
+            run.uncommitted.add(frame.stamp_ns)
         if watch is not None:
             watch(record, frame, estimate)
 
@@ -215,7 +221,7 @@ def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_fram
             bag.pose("/relocalizer/pose", pose, covariance, record.stamp_ns, map_frame)
             if record.stamp_ns in corrections:
                 bag.transform(map_frame, settings.odom_frame, corrections[record.stamp_ns], record.stamp_ns)
-            else:
+            elif record.stamp_ns not in run.uncommitted:
                 bag.transform(map_frame, leaf, pose, record.stamp_ns)
         if way:
             bag.trajectory("/relocalizer/path", way, way[-1][0], map_frame)

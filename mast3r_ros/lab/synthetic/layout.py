@@ -17,6 +17,8 @@ WALLS = {"south": 0.0, "east": np.pi / 2, "north": np.pi, "west": -np.pi / 2}
 Image = NDArray[np.uint8]
 #: Textures of what people bring in, and of the view outside: every room has its own, also among those of one make.
 OWN = ("picture", "mural", "board", "window", "spines", "screen", "label", "page", "note", "rug", "shirt")
+#: Textures of which every piece is like every other; no two pieces of wood, carpet or plaster are.
+FACTORY_MADE = ("door", "drawers", "kitchen", "fridge", "fronts", "keyboard")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Layout:
         size: tuple[float, float, float],
         plain: bool = False,
         make: int | None = None,
+        twin: int = 0,
     ) -> None:
         """An empty room.
 
@@ -65,8 +68,10 @@ class Layout:
             plain: no textures.
             make: rooms of one make have the same colours, wallpapers, floors, doors and furniture, at other places;
                 what people bring in is their own.
+            twin: another number gives the same room to the last chair, made of other pieces of wood, plaster and cloth,
+                in which other people live.
         """
-        self.rng, self.size, self.plain, self.make = rng, size, plain, make
+        self.rng, self.size, self.plain, self.make, self.twin = rng, size, plain, make, twin
         self.style = Style.random(rng if make is None else np.random.default_rng([make, 1]))
         self.builder = WorldBuilder(rng, textures.grain())
         self._materials: dict[str, int] = {}
@@ -86,6 +91,8 @@ class Layout:
         if key not in self._materials:
             own = self.make is None or key.startswith(OWN)
             image = make(self.rng if own else np.random.default_rng([self.make, 2, *key.encode()]))
+            if self.twin and not key.startswith(FACTORY_MADE):
+                image = make(np.random.default_rng([self.twin, 3, *key.encode()]))
             if self.plain:
                 image = textures.flat(image.reshape(-1, 3).mean(axis=0))
             self._materials[key] = self.builder.atlas.add(image)

@@ -2,7 +2,8 @@
 
 Homes and work places: ``living``, ``office``, ``kitchen``, ``corridor``, ``warehouse``.
 Stress: ``textureless`` (paint only), ``repeated`` (identical quarters under a half turn), ``planar`` (all there is to
-see lies on one wall), ``glass`` (a home with mirrors on two walls and a pane across the room).
+see lies on one wall), ``glass`` (a home with mirrors on two walls and a pane across the room), ``doors`` (a corridor of
+equal doors, lamps and tiles, with a few pictures).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class RoomSettings:
         device: where the light maps are computed; the room itself comes back on the CPU.
         make: rooms of one make share colours, wallpapers, floors, doors and furniture, but not what people bring
             in; None: every seed has its own.
+        twin: twins of one make and seed are the same room to the last chair, with other pictures, books, screens and
+            rugs, and of other pieces of wood, plaster and cloth.
         visitors: people in the middle of the room, named ``visitor 1`` ..., there to be moved or carried away.
     """
 
@@ -39,6 +42,7 @@ class RoomSettings:
     light: float = 1.0
     device: str | torch.device = "cpu"
     make: int | None = None
+    twin: int = 0
     visitors: int = 0
 
 
@@ -141,7 +145,7 @@ def _lamps(room: Layout, columns: int, rows: int, size: tuple[float, float], pow
 
 
 def _living(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), make=settings.make)
+    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), make=settings.make, twin=settings.twin)
     _furnish_living(room, settings)
     return room
 
@@ -177,7 +181,7 @@ def _furnish_living(room: Layout, settings: RoomSettings) -> None:
 
 
 def _office(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (5.0, 8.0), (4.2, 6.0), (2.6, 3.0)), make=settings.make)
+    room = Layout(rng, _size(rng, (5.0, 8.0), (4.2, 6.0), (2.6, 3.0)), make=settings.make, twin=settings.twin)
     carpet = room.surface("floor", lambda r: textures.carpet(r, np.asarray(room.style.accent) * 0.4 + 50), 4.0)
     panels = room.surface("ceiling", lambda r: textures.tiles(r, (228, 228, 224), 4, 1024, 0.015), 2.4)
     _shell(room, carpet, _papered(room), panels)
@@ -203,7 +207,7 @@ def _office(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _kitchen(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.0, 5.5), (3.4, 4.4), (2.4, 2.7)), make=settings.make)
+    room = Layout(rng, _size(rng, (4.0, 5.5), (3.4, 4.4), (2.4, 2.7)), make=settings.make, twin=settings.twin)
     stone = room.surface("floor", lambda r: textures.tiles(r, (176, 160, 140)), 2.6)
     _shell(room, stone if room.chance(0.6) else _floor(room), _papered(room))
     wall = list(WALLS)[int(rng.integers(4))]
@@ -232,7 +236,7 @@ def _kitchen(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (9.0, 14.0), (2.0, 2.8), (2.4, 2.9)), make=settings.make)
+    room = Layout(rng, _size(rng, (9.0, 14.0), (2.0, 2.8), (2.4, 2.9)), make=settings.make, twin=settings.twin)
     _shell(room, _floor(room), _papered(room))
     for wall in ("south", "north"):
         for k, along in enumerate(np.arange(-room.size[0] / 2 + 1.2, room.size[0] / 2 - 0.8, room.uniform(2.2, 3.2))):
@@ -249,8 +253,27 @@ def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     return room
 
 
+def _doors(rng: np.random.Generator, settings: RoomSettings) -> Layout:
+    apart, doors = float(rng.uniform(1.8, 2.4)), 6
+    room = Layout(rng, (apart * doors, 2.2, 2.6), make=settings.make, twin=settings.twin)
+    tile = Material(room.texture("floor", lambda r: textures.tiles(r, (186, 180, 172), 4, 1024, 0.0)), apart, grain=0.0)
+    paper = Material(room.texture("paper", lambda r: textures.wallpaper(r, room.style.wall)), apart, grain=0.0)
+    _shell(room, tile, [paper], room.colour((232, 232, 228), 0.0))
+    for k in range(doors):
+        along = (k - (doors - 1) / 2) * apart
+        for wall in ("south", "north"):
+            furniture.door(room, wall, along, "door", swing=0.2)
+            if room.chance(0.25):
+                room.builder.at(*room.wall_frame(wall, along + apart / 2, 1.5), "picture")
+                shown = room.picture(f"picture {wall} {k}", pictures.picture)
+                room.builder.box((0, 0.012, 0), (0.5, 0.024, 0.7), shown)
+        room.builder.at(along, 0.0, name="lamp")
+        furniture.lamp(room, (0.6, 0.3), room.size[2], 3.0, 0.2)
+    return room
+
+
 def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)), make=settings.make)
+    room = Layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)), make=settings.make, twin=settings.twin)
     ground = room.surface("floor", lambda r: textures.concrete(r), 5.0, 0.4)
     sheet = room.surface("sheet", lambda r: textures.concrete(r, (184, 182, 176)), 4.5, 0.4)
     block = room.surface("block", lambda r: textures.bricks(r, (170, 166, 158), rows=12), 2.6)
@@ -275,7 +298,9 @@ def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _textureless(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), plain=True, make=settings.make)
+    room = Layout(
+        rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), plain=True, make=settings.make, twin=settings.twin
+    )
     white = room.colour(room.style.wall)
     _shell(room, room.colour(room.style.floor), [white], white)
     _openings(room, windows=0, doors=1, daylight=0.0)
@@ -287,7 +312,7 @@ def _textureless(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 def _repeated(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     side = float(rng.uniform(5.5, 7.0))
-    room = Layout(rng, (side, side, 2.7), make=settings.make)
+    room = Layout(rng, (side, side, 2.7), make=settings.make, twin=settings.twin)
     tile = room.surface("floor", lambda r: textures.tiles(r, (180, 176, 170), 8, 512, 0.0), side / 4)
     tile = Material(tile.texture, side / 4, grain=0.0)
     wall = Material(room.texture("wall", lambda r: textures.tiles(r, room.style.wall, 8, 512, 0.0)), 1.0, grain=0.0)
@@ -306,7 +331,7 @@ def _repeated(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _planar(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, (7.0, 5.0, 3.0), make=settings.make)
+    room = Layout(rng, (7.0, 5.0, 3.0), make=settings.make, twin=settings.twin)
     white = Material(room.texture("plain", lambda r: textures.flat((216, 214, 210))), 1.0, grain=0.0)
     room.builder.shell(room.size, dict.fromkeys(("+x", "-x", "+y", "-y", "+z", "-z"), white))
     columns, rows = 6, 3
@@ -321,7 +346,7 @@ def _planar(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _glass(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.8, 6.2), (4.2, 5.0), (2.4, 2.8)), make=settings.make)
+    room = Layout(rng, _size(rng, (4.8, 6.2), (4.2, 5.0), (2.4, 2.8)), make=settings.make, twin=settings.twin)
     walls = ("south", "east") if room.chance(0.5) else ("north", "west")
     for wall in walls:
         room.reserve_wall(wall, 0.0, 0.3, 2.0, 1.7)
@@ -342,6 +367,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator, RoomSettings], Layout]] = {
     "office": _office,
     "kitchen": _kitchen,
     "corridor": _corridor,
+    "doors": _doors,
     "warehouse": _warehouse,
     "textureless": _textureless,
     "repeated": _repeated,

@@ -1,0 +1,174 @@
+"""`mast3r_ros reconstruct`: photos or a video to cameras, points and a keyframe map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mast3r_ros.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    MatcherOption,
+    make_matcher,
+    note,
+    print_facts,
+    print_json,
+    stages,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from mast3r_ros.matching.base import Matcher
+    from mast3r_ros.multiview.model import Model
+    from mast3r_ros.multiview.photos import PhotoFolder
+    from mast3r_ros.multiview.reconstruct import Reconstruction
+    from mast3r_ros.multiview.scale import Scale
+
+
+class Mapper(str, Enum):
+    """What places the images."""
+
+    OWN = "own"
+    PYCOLMAP = "pycolmap"
+
+
+def reconstruct(
+    source: Annotated[Path, typer.Argument(help="Folder of photos, or a video.", metavar="IMAGES|VIDEO")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the scene.", metavar="SCENE")],
+    matcher: MatcherOption = None,
+    checkpoint: CheckpointOption = None,
+    device: DeviceOption = None,
+    intrinsics: Annotated[
+        Path | None,
+        typer.Option(
+            "--intrinsics",
+            help="Calibration: lines 'name fx fy cx cy width height', or 'width height fx fy cx cy' for all, or the "
+            "file of a calibration (.yaml). Without it focal lengths are found.",
+        ),
+    ] = None,
+    poses: Annotated[
+        Path | None,
+        typer.Option(
+            "--poses",
+            help="Known poses of some images, 'name qw qx qy qz tx ty tz' (camera to map, metres): they give the scale "
+            "and the map's frame.",
+        ),
+    ] = None,
+    known_length: Annotated[
+        tuple[str, str, float] | None,
+        typer.Option("--known-length", help="Two images and the metres between them.", metavar="A B METRES"),
+    ] = None,
+    neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12,
+    mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.OWN,
+    json: JsonOption = False,
+) -> None:
+    """Find cameras and points from photos or a video alone, and make a keyframe map of them.
+
+    The map's scale is unknown unless --known-length or --poses tell it; such a map is not used for localization until
+    `mast3r_ros map scale` gives it one.
+    """
+    from mast3r_ros.mapping.atomic import replacing
+    from mast3r_ros.multiview.reconstruct import ReconstructSettings
+    from mast3r_ros.multiview.reconstruct import reconstruct as run
+    from mast3r_ros.multiview.scene_folder import check_place, peak_memory_mib, write_facts, write_scene
+
+    began = time.monotonic()
+    scene = output.expanduser().resolve()
+    check_place(scene)
+    finder = _finder(matcher, checkpoint, device)
+    with stages() as show, replacing(scene) as fresh:
+        photos = _photos(source, fresh, intrinsics, show)
+        result = run(photos, finder, ReconstructSettings(neighbours, mapper.value), show)
+        facts = write_scene(
+            fresh,
+            result,
+            _scale(result, poses, known_length),
+            str(source),
+            _saver(matcher, checkpoint, device, show),
+            show,
+        )
+        facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
+        write_facts(fresh, facts)
+    _tell(facts, json)
+
+
+def _finder(name: str | None, checkpoint: Path | None, device: str | None) -> Matcher:
+    """What finds matches: SIFT with more and finer features than a robot has time for, unless another is named."""
+    if name in (None, "sift"):
+        from mast3r_ros.matching.sift import SiftMatcher
+
+        return SiftMatcher(max_features=4000, longest_side=2000)
+    return make_matcher(name, checkpoint=checkpoint, device=device)
+
+
+def _photos(source: Path, fresh: Path, intrinsics: Path | None, show: Callable[[str, int, int], None]) -> PhotoFolder:
+    from mast3r_ros.multiview.photos import open_photos
+    from mast3r_ros.multiview.video import frames_of_video
+
+    if not source.is_file():
+        return open_photos(source, intrinsics)
+    frames_of_video(source, fresh / "images", progress=lambda done, total: show("choosing frames", done, total))
+    return open_photos(fresh / "images", intrinsics)
+
+
+def _scale(
+    result: Reconstruction, poses: Path | None, known_length: tuple[str, str, float] | None
+) -> Callable[[Model], Scale | None]:
+    from mast3r_ros.multiview.scale import from_length, from_poses, read_camera_poses
+
+    if poses is not None:
+        known = read_camera_poses(poses, result.photos)
+        return lambda model: from_poses(model, known, f"poses of {poses}")
+    if known_length is not None:
+        return lambda model: from_length(model, result.photos, *known_length)
+    return lambda model: None
+
+
+def _saver(
+    name: str | None, checkpoint: Path | None, device: str | None, show: Callable[[str, int, int], None]
+) -> Callable[[Any, Path], list[str]]:
+    from mast3r_ros.localization.map_noise import save_ready
+
+    chosen = make_matcher(name or "sift", checkpoint=checkpoint, device=device)
+    return lambda keyframes, path: save_ready(keyframes, chosen, path, show)
+
+
+def _tell(facts: dict[str, Any], json: bool) -> None:
+    for name, why in facts["unregistered"].items():
+        warn(f"{name} {why}")
+    for doubt in facts["doubts"]:
+        warn(doubt)
+    if facts["components"] > 1:
+        sizes = ", ".join(str(part["registered"]) for part in facts["parts"])
+        warn(f"the images fall into {facts['components']} parts that share nothing ({sizes} images); each has a map")
+    if facts["scale"] is None:
+        warn(
+            "the scale is unknown: before the map can be used, give it one (mast3r_ros map scale "
+            f"{facts['scene']}/map --known-length A B METRES)"
+        )
+    if json:
+        print_json(facts)
+        return
+    scale = "unknown"
+    if facts["scale_interval"] is not None:
+        low, high = facts["scale_interval"]
+        scale = f"metric, {100 * (low - 1):+.1f} to {100 * (high - 1):+.1f} % ({facts['scale_origin']})"
+    print_facts(
+        f"Scene {facts['scene']}",
+        {
+            "images": facts["images"],
+            "registered": facts["registered"],
+            "components": facts["components"],
+            "points": facts["points"],
+            "scale": scale,
+            "rejected pairs": len(facts["rejected_pairs"]),
+            "time": f"{facts['seconds']:.0f} s, {facts['peak_memory_mib']:.0f} MiB",
+        },
+    )
+    note(f"look at it: mast3r_ros map export {facts['scene']}/map -f png -o map.png")

@@ -1,0 +1,59 @@
+"""A reconstruction: cameras, points and observations of one component, in a frame and a unit of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import Camera
+from mast3r_ros.geometry import se3
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Images that hang together.
+
+    Attributes:
+        cameras: by image number, focal lengths as they were found.
+        world_T_camera: (4, 4) by image number, for the same images.
+        points: (P, 3).
+        error_px: (P,) root mean square reprojection error.
+        point, image: (M,) of each observation.
+        feature: (M,) row of the observation among the image's keypoints.
+        xy: (M, 2) pixels of the image.
+    """
+
+    cameras: Mapping[int, Camera]
+    world_T_camera: Mapping[int, Array]
+    points: Array
+    error_px: Array
+    point: Index
+    image: Index
+    feature: Index
+    xy: Array
+
+    def __len__(self) -> int:
+        return len(self.world_T_camera)
+
+    @property
+    def images(self) -> list[int]:
+        """Numbers of the registered images."""
+        return sorted(self.world_T_camera)
+
+    def moved(self, s: float, R: Array, t: Array) -> Model:
+        """The model after a similarity ``x -> s R x + t``."""
+        poses = {n: se3.make(R @ T[:3, :3], s * R @ T[:3, 3] + t) for n, T in self.world_T_camera.items()}
+        return replace(self, world_T_camera=poses, points=s * self.points @ R.T + t)
+
+    def seen(self, image: int) -> tuple[Array, Array]:
+        """Pixels (K, 2) at which an image sees points, and their depth (K,) along its axis."""
+        rows = np.flatnonzero(self.image == image)
+        depth = se3.apply(se3.inverse(self.world_T_camera[image]), self.points[self.point[rows]])[:, 2]
+        ahead = depth > 0
+        return self.xy[rows[ahead]], depth[ahead]

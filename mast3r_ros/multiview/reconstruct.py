@@ -1,0 +1,156 @@
+"""From a folder of photographs to cameras and points: features once, pairs, one motion for each, models."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mast3r_ros.errors import MatcherError, UserError
+from mast3r_ros.frames import Frame
+from mast3r_ros.matching.base import Matcher, matches_pixels
+from mast3r_ros.multiview import pair_graph
+from mast3r_ros.multiview.colmap_mapper import map_with_pycolmap, pycolmap_installed
+from mast3r_ros.multiview.cycles import contradicted
+from mast3r_ros.multiview.growing import grow_all
+from mast3r_ros.multiview.model import Model
+from mast3r_ros.multiview.photos import Photo, PhotoFolder
+from mast3r_ros.multiview.similar_views import DescribedImages, pairs_to_match, verified_pairs
+from mast3r_ros.multiview.verification import VerifiedPair
+
+#: Told what is being done, and how far it is.
+Stages = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ReconstructSettings:
+    """How images are reconstructed.
+
+    Attributes:
+        neighbours: images that each is matched with, by appearance.
+        mapper: ``own``, or ``pycolmap`` where the extra ``colmap`` is installed.
+    """
+
+    neighbours: int = 12
+    mapper: str = "own"
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What came out.
+
+    Attributes:
+        photos: all usable images; models count them.
+        models: the components, the largest first.
+        unregistered: why an image is in no component, by name.
+        rejected: pairs that were believed at first and then contradicted, by names.
+    """
+
+    photos: list[Photo]
+    models: list[Model]
+    unregistered: dict[str, str]
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+
+
+class ReconstructionError(UserError):
+    """Images of which nothing can be reconstructed."""
+
+
+def reconstruct(
+    source: PhotoFolder,
+    matcher: Matcher,
+    settings: ReconstructSettings = ReconstructSettings(),
+    progress: Stages = lambda stage, done, total: None,
+) -> Reconstruction:
+    """Cameras and points of everything that hangs together.
+
+    Args:
+        matcher: one that matches pixels of images whose depth is not known.
+
+    Raises:
+        ReconstructionError: where fewer than two images are usable, or none of them can be placed; it says why.
+        MatcherError: for a matcher that cannot match pixels, or a mapper that is not installed.
+    """
+    if not matches_pixels(matcher):
+        raise MatcherError(f"the matcher {matcher.name} does not match images without depth: use sift or mast3r")
+    if settings.mapper == "pycolmap" and not pycolmap_installed():
+        raise MatcherError("the mapper pycolmap is not installed: pip install 'mast3r_ros[colmap]', or --mapper own")
+    with tempfile.TemporaryDirectory(prefix="mast3r_ros_") as work:
+        described, photos = DescribedImages(Path(work) / "features"), list[Photo]()
+        for photo, frame in source:
+            described.put(len(photos), matcher.describe(Frame(frame.image, frame.camera, name=photo.name)))
+            photos.append(photo)
+            progress("finding features", len(photos) + len(source.unusable), len(source.files))
+        if len(photos) < 2:
+            raise ReconstructionError(_too_few(source, photos))
+        wanted = pairs_to_match(described, len(photos), matcher, settings.neighbours)
+        found, pixel = verified_pairs(
+            described, photos, wanted, matcher, lambda done, total: progress("matching pairs", done, total)
+        )
+        wrong = contradicted(found)
+        pairs = [pair for pair in found if (pair.i, pair.j) not in wrong]
+        if settings.mapper == "pycolmap":
+            models = map_with_pycolmap(photos, pairs, source.folder, Path(work), lambda d, n: progress("mapping", d, n))
+        else:
+            models = grow_all(photos, pairs, pixel.tolist(), lambda done, total: progress("mapping", done, total))
+    if not models:
+        raise ReconstructionError(_no_model(photos, pairs))
+    unregistered = dict(source.unusable) | _why_unregistered(photos, pairs, models)
+    rejected = [(photos[i].name, photos[j].name) for i, j in sorted(wrong)]
+    return Reconstruction(photos, models, unregistered, rejected)
+
+
+def normalised(model: Model) -> Model:
+    """The model about its first camera, with a median depth of one: what stands in place of a scale nobody knows."""
+    first = model.images[0]
+    depths = np.concatenate([model.seen(n)[1] for n in model.images])
+    s = 1 / float(np.median(depths)) if len(depths) else 1.0
+    R = model.world_T_camera[first][:3, :3].T
+    return model.moved(s, R, -s * R @ model.world_T_camera[first][:3, 3])
+
+
+def _too_few(source: PhotoFolder, photos: list[Photo]) -> str:
+    reasons = "; ".join(f"{name} {why}" for name, why in list(source.unusable.items())[:5])
+    found = f"{source.folder}: {len(photos)} of {len(source.files)} images can be used"
+    return f"{found}, at least 2 different ones are needed" + (f" ({reasons})" if reasons else "")
+
+
+def _no_model(photos: list[Photo], pairs: list[VerifiedPair]) -> str:
+    if not pairs:
+        return (
+            f"none of the {len(photos)} images shows the same as another: photograph the place with more overlap "
+            "(each part in at least three images), or in better light"
+        )
+    turned = sum(pair.only_turned for pair in pairs)
+    if turned > len(pairs) / 2:
+        return (
+            f"the camera turned on the spot: {turned} of {len(pairs)} matched pairs show no parallax, so no distance "
+            "can be told; take a step to the side between images"
+        )
+    return (
+        f"{len(pairs)} pairs of the {len(photos)} images match, and no three of them agree on cameras: take more "
+        "images between them, and give --intrinsics where the camera is calibrated"
+    )
+
+
+def _why_unregistered(photos: list[Photo], pairs: list[VerifiedPair], models: list[Model]) -> dict[str, str]:
+    registered = {n for model in models for n in model.images}
+    groups = pair_graph.components(len(photos), [(pair.i, pair.j) for pair in pairs])
+    why = {}
+    for group in groups:
+        lone = not registered & set(group)
+        for n in sorted(set(group) - registered):
+            mine = [pair for pair in pairs if n in (pair.i, pair.j)]
+            if not mine:
+                why[photos[n].name] = "shows nothing that another image shows"
+            elif all(pair.only_turned for pair in mine):
+                why[photos[n].name] = "was only turned against the images it matches: no parallax"
+            elif lone:
+                why[photos[n].name] = f"matches {len(group) - 1} others that could not be placed either"
+            else:
+                most = max(len(pair) for pair in mine)
+                why[photos[n].name] = f"no pose agrees with its matches ({len(mine)} images, at most {most} matches)"
+    return why

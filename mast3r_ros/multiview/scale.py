@@ -1,0 +1,143 @@
+"""What makes a reconstruction metric: known camera positions, or the known distance of two images.
+
+A scale comes with an interval that should hold the truth in 95 of 100 cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from mast3r_ros.errors import DatasetError
+from mast3r_ros.io.datasets.base import named_values, numbers, pose_of, read_table
+from mast3r_ros.multiview.model import Model
+from mast3r_ros.multiview.photos import Photo
+
+Array = NDArray[np.float64]
+
+#: Resamplings that intervals are told from.
+RESAMPLED = 400
+#: A length that a person measured is believed to within this share.
+MEASURED = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """How a model becomes metric: ``x -> factor R x + t``.
+
+    Attributes:
+        factor: metres for each unit of the model.
+        interval: smallest and largest factor that fits.
+        R, t: (3, 3), (3,) to the frame of the known poses; identity and zero where only a length is known.
+        origin: where it comes from, for people.
+    """
+
+    factor: float
+    interval: tuple[float, float]
+    R: Array
+    t: Array
+    origin: str
+
+    def applied(self, model: Model) -> Model:
+        """The model in metres."""
+        return model.moved(self.factor, self.R, self.t)
+
+
+def from_length(model: Model, photos: Sequence[Photo], first: str, second: str, metres: float) -> Scale | None:
+    """By the distance between the camera centres of two images; None where the model lacks one of them.
+
+    The interval allows for one per cent of error of the length, and for half of one of the reconstruction.
+
+    Raises:
+        DatasetError: for an image that does not exist, or twice the same place.
+    """
+    names = {photo.name: n for n, photo in enumerate(photos)}
+    for name in (first, second):
+        if name not in names:
+            raise DatasetError(f"--known-length: there is no image '{name}' ({', '.join(list(names)[:3])}, ...)")
+    pair = names[first], names[second]
+    if not all(n in model.world_T_camera for n in pair):
+        return None
+    units = float(np.linalg.norm(model.world_T_camera[pair[0]][:3, 3] - model.world_T_camera[pair[1]][:3, 3]))
+    if not units > 0 or not metres > 0:
+        raise DatasetError(f"--known-length {first} {second} {metres:g}: both images are at the same place")
+    factor, unsure = metres / units, MEASURED * 1.5
+    return Scale(
+        factor,
+        (factor * (1 - unsure), factor * (1 + unsure)),
+        np.eye(3),
+        np.zeros(3),
+        f"distance of {first} and {second}, {metres:g} m",
+    )
+
+
+def from_poses(model: Model, known: Mapping[int, Array], origin: str) -> Scale | None:
+    """By known poses (4, 4) of some images; None where fewer than three of the model's are known.
+
+    Rotations turn the model, positions place and scale it. Positions that do not fit the others (by a median of
+    residuals) are left out; the interval comes from resampling.
+    """
+    numbers = [n for n in model.images if n in known]
+    if len(numbers) < 3:
+        return None
+    here = np.array([model.world_T_camera[n][:3, 3] for n in numbers])
+    there = np.array([known[n][:3, 3] for n in numbers])
+    turns = np.array([known[n][:3, :3] @ model.world_T_camera[n][:3, :3].T for n in numbers])
+    R = Rotation.from_matrix(turns).mean().as_matrix()
+    kept = np.ones(len(here), bool)
+    for _ in range(4):
+        s, t = _length_and_place(here[kept] @ R.T, there[kept])
+        off = np.linalg.norm(there - (s * here @ R.T + t), axis=1)
+        kept = off <= max(3 * 1.4826 * float(np.median(off)), 1e-12)
+        if kept.sum() < 3:
+            return None
+    if not s > 0:
+        return None
+    return Scale(s, _resampled(here[kept] @ R.T, there[kept], s), R, t, origin)
+
+
+def read_camera_poses(file: Path, photos: Sequence[Photo]) -> dict[int, Array]:
+    """``map_T_camera`` (4, 4) by image number, of lines "name qw qx qy qz tx ty tz".
+
+    Raises:
+        DatasetError: for a missing or malformed file, or one that knows fewer than three of the images.
+    """
+    names = {photo.name: n for n, photo in enumerate(photos)} | {photo.path.name: n for n, photo in enumerate(photos)}
+    expected, found = "qw qx qy qz tx ty tz", {}
+    for line, words in read_table(file):
+        name, values = named_values(words, 7)
+        w, x, y, z, *translation = numbers(file, line, values, expected)
+        pose = pose_of(file, line, translation, [x, y, z, w], f"name {expected}")
+        if name in names:
+            found[names[name]] = pose
+    if len(found) < 3:
+        raise DatasetError(f"{file}: knows the poses of {len(found)} of the images; a scale needs three")
+    return found
+
+
+def _length_and_place(here: Array, there: Array) -> tuple[float, Array]:
+    """s and t (3,) with ``there ~ s here + t``, least squares."""
+    mean_here, mean_there = here.mean(axis=0), there.mean(axis=0)
+    x, y = here - mean_here, there - mean_there
+    s = float((x * y).sum() / max((x * x).sum(), np.finfo(float).tiny))
+    return s, mean_there - s * mean_here
+
+
+def _resampled(here: Array, there: Array, s: float) -> tuple[float, float]:
+    """95 % interval of the scale between two sets of positions (N, 3) of the same orientation."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(RESAMPLED):
+        rows = random.integers(0, len(here), len(here))
+        if len(np.unique(rows)) < 3:
+            continue
+        found.append(_length_and_place(here[rows], there[rows])[0])
+    # Few positions tell little of their own spread: the interval of the resampling is too narrow by this much.
+    widen = np.sqrt(len(here) / max(len(here) - 3, 1))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(s + (low - s) * widen), float(s + (high - s) * widen)
