@@ -315,8 +315,13 @@ def test_replay_writes_what_the_node_would_have_said(run, files, map_folder, tmp
             "/relocalizer/pose": 3,
             "/relocalizer/path": 1,
             "/relocalizer/ground_truth": 1,
+            "/relocalizer/status": 4,
             "/tf": 3,
         }
+        status = bag.first("/relocalizer/status").status[0]
+        values = {pair.key: pair.value for pair in status.values}
+        assert status.level == 0 and status.message == "localized"
+        assert 0 < float(values["protection_m"]) <= float(values["alert_limit_m"])
         pose = bag.first("/relocalizer/pose")
         robot = walls.map_T_camera(0) @ se3.make(np.eye(3), [0.025, 0, 0]) @ se3.inverse(walls.BASE_T_CAMERA)
         at = pose.pose.pose.position

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 SUPPORT = 8
 #: A surface is fitted to this many landmarks around a point, within this share of the scene's depth; it is a plane
 #: where they lie off it by no more than this share of what they lie apart.
-AROUND, REACH, FLAT = 8, 0.1, 0.3
+AROUND, REACH, FLAT = 8, 0.2, 0.3
 
 
 @dataclass(frozen=True, eq=False)
