@@ -29,7 +29,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(exclude=["test", "test.*"]),
-    package_data={PACKAGE: ["py.typed", "**/*.html", "**/*.css", "**/*.js", "network/weights/*"]},
+    package_data={PACKAGE: ["py.typed", "**/*.html", "**/*.css", "**/*.js", "network/weights/*", "matching/*.json"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

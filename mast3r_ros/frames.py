@@ -232,4 +232,5 @@ def lifted(rays: NDArray[np.floating], depth: NDArray[np.floating]) -> Array:
 
 def valid_depth(depth: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Where a depth image (H, W) in metres holds a measurement: finite and positive."""
-    return np.isfinite(depth) & (depth > 0)
+    valid: NDArray[np.bool_] = np.isfinite(depth) & (depth > 0)
+    return valid

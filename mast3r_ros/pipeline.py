@@ -23,7 +23,6 @@ from mast3r_ros.io.datasets.base import read_expected
 from mast3r_ros.localization import Localizer, PoseEstimate, PosePrior, Tracker
 from mast3r_ros.localization.map_noise import save_ready
 from mast3r_ros.mapping import build
-from mast3r_ros.mapping.cameras import camera_of_size, distinct_cameras
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.mapping.selection import SelectionSettings
@@ -159,12 +158,12 @@ class Relocalizer:
             return image
         name = str(image) if isinstance(image, (str, Path)) else ""
         if isinstance(image, (str, Path)):
-            cameras = [camera] if camera is not None else distinct_cameras(self.map)
+            cameras = [camera] if camera is not None else self.map.cameras
             pixels = read_expected(Path(image), cameras[0] if len(cameras) == 1 else None, self._image_files)
         else:
             pixels = image
         if camera is None:
-            camera = camera_of_size(self.map, pixels.shape[1], pixels.shape[0])
+            camera = self.map.camera_of_size(pixels.shape[1], pixels.shape[0])
         return Frame(pixels, camera, depth=depth, name=name)
 
 

@@ -41,6 +41,14 @@ class MatcherSettings:
         "run here.",
         fixed=True,
     )
+    max_latency_ms: float = setting(
+        250.0,
+        "Time that an image may take with what auto takes, as it was measured (docs/matchers.md); 0: any.",
+        low=0,
+        high=1e6,
+        unit="ms",
+        fixed=True,
+    )
     feature: str = setting(
         "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
     )
@@ -81,7 +89,7 @@ class MatcherSettings:
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`mast3r_ros.matching.registry.create`, whatever the matcher."""
-        names = ("feature", "max_features", "pairing", "checkpoint", "device", "dtype")
+        names = ("max_latency_ms", "feature", "max_features", "pairing", "checkpoint", "device", "dtype")
         return {name: getattr(self, name) for name in names} | {"size": self.network_size}
 
 
@@ -156,6 +164,12 @@ class LocalizerSettings:
         "suits the matcher: 2 for networks, all for sift.",
         low=0,
         high=100,
+    )
+    matches_per_keyframe: int = setting(
+        500,
+        "Matches of one keyframe that a pose is solved from: the most trusted of every part of the image.",
+        low=20,
+        high=100000,
     )
     second_look: int = setting(15, "Keyframes of a second attempt after a rejection; 0: none.", low=0, high=200)
     threshold: float = setting(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mast3r_ros.errors import CheckpointError, UserError
+from mast3r_ros.matching.registry import best_matcher
 from mast3r_ros.network import shipped
 from mast3r_ros.network.checkpoint import inspect_checkpoint
 from mast3r_ros.network.shipped import Measurement, Outcome
@@ -126,8 +127,8 @@ def card() -> str:
     if path is None:
         raise CheckpointError(f"there is no {shipped.WEIGHTS / shipped.NAME}.safetensors: train it, and put it there")
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    better, why = shipped.better_than_sift()
-    parts = [HEAD, *_facts(path), *_recipe(record.get("training", {})), *_cannot(better, why)]
+    taken, why = best_matcher()
+    parts = [HEAD, *_facts(path), *_recipe(record.get("training", {})), *_cannot(taken == "mast3r", why)]
     parts += [line for m in shipped.measurements() for line in _measured(m)]
     return "\n".join(parts) + "\n"
 

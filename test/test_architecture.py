@@ -106,3 +106,40 @@ def test_the_product_never_imports_the_laboratory(graph: dict[str, set[str]]) ->
         if not name.startswith("lab") and name != "cli.main":
             found = sorted(target for target in targets if target.startswith("lab"))
             assert not found, f"{name} imports {found}"
+
+
+def test_functions_and_files_are_not_too_long(repository: Path) -> None:
+    """At most 60 lines for a function and 400 for a file, in product and laboratory alike."""
+    too_long = []
+    for path in modules(repository).values():
+        text = path.read_text()
+        lines = len(text.splitlines())
+        if lines > 400:
+            too_long.append(f"{path}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > 60:
+                    too_long.append(f"{path}:{node.lineno}: {node.name} has {lines} lines")
+    assert not too_long, "\n".join(too_long)
+
+
+def test_everything_public_in_the_product_says_what_it_does(repository: Path) -> None:
+    def undocumented(parent: ast.AST, name: str) -> Iterator[str]:
+        for node in ast.iter_child_nodes(parent):
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name[0] == "_":
+                continue
+            if any(ast.unparse(decorator).endswith(("overload", ".setter")) for decorator in node.decorator_list):
+                continue
+            if not ast.get_docstring(node):
+                yield f"{name}.{node.name}"
+            if isinstance(node, ast.ClassDef):
+                yield from undocumented(node, f"{name}.{node.name}")
+
+    found = []
+    for name, path in modules(repository).items():
+        tree = ast.parse(path.read_text())
+        if not name.startswith("lab"):
+            found += [name] if tree.body and not ast.get_docstring(tree) else []
+            found += undocumented(tree, name)
+    assert not found, f"these have no docstring: {found}"

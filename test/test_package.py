@@ -38,6 +38,8 @@ ROSDEP_KEYS = {
     "pyyaml": "python3-yaml",
     "scipy": "python3-scipy",
 }
+#: Comes with PyTorch's CUDA builds; without it a GPU is used in another way.
+WITH_PYTORCH = {"triton"}
 #: Not needed by what runs on a robot.
 LABORATORY = {"rerun-sdk"}
 #: Not from PyPI: brought by ROS 2 on a robot.
@@ -139,7 +141,7 @@ def test_every_import_is_a_declared_dependency(repository: Path) -> None:
     required, ros = accepted(repository), exec_depends(repository)
     with_nav2 = {"bond", "nav2_msgs"}
     for module, path in imported_modules(*sorted((repository / "mast3r_ros").rglob("*.py"))).items():
-        if module in sys.stdlib_module_names or module in with_nav2 | {"mast3r_ros"}:
+        if module in sys.stdlib_module_names or module in with_nav2 | WITH_PYTORCH | {"mast3r_ros"}:
             continue
         if ROS.match(module):
             assert module in ros, f"{path} imports {module}, which package.xml does not list"

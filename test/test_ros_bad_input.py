@@ -403,7 +403,7 @@ def knows_odometry(live: Live) -> bool:
     """Drive a little; whether the node has heard of it yet. Before that a prior is taken without odometry."""
     live.robot.drive(np.eye(4), live.robot.now())
     threading.Event().wait(0.02)
-    return bool(live.node._processor.transforms.buffer.can_transform("odom", CAMERA_FRAME))
+    return bool(live.node._processor.camera.listener.buffer.can_transform("odom", CAMERA_FRAME))
 
 
 class TestInitialPose:

@@ -74,12 +74,11 @@ class CameraChoice:
         """
         from mast3r_ros.io.codec.image_files import ImageFiles
         from mast3r_ros.io.datasets.base import read_expected
-        from mast3r_ros.mapping.cameras import distinct_cameras
 
         self._image_files = self._image_files or ImageFiles()
         camera = self._camera
         if camera is None and self.given.camera is None:
-            cameras = distinct_cameras(self.keyframe_map)
+            cameras = self.keyframe_map.cameras
             camera = cameras[0] if len(cameras) == 1 else None
         return read_expected(path, camera, self._image_files)
 
@@ -108,17 +107,14 @@ class CameraChoice:
 
     def _from_map(self) -> Camera:
         from mast3r_ros.errors import CalibrationError
-        from mast3r_ros.mapping.cameras import distinct_cameras
 
-        cameras = distinct_cameras(self.keyframe_map)
+        cameras = self.keyframe_map.cameras
         if len(cameras) != 1:
             raise CalibrationError(f"the map has {len(cameras)} cameras, not one: give --camera FILE.yaml or --focal")
         return cameras[0]
 
     def _if_it_fits(self, width: int, height: int) -> Camera | None:
-        from mast3r_ros.mapping.cameras import camera_of_size
-
-        camera = camera_of_size(self.keyframe_map, width, height)
+        camera = self.keyframe_map.camera_of_size(width, height)
         if camera is not None:
             self._say(f"{width}x{height} images: taken with the map's own camera (--camera tells otherwise)")
             return camera

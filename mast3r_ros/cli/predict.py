@@ -117,7 +117,7 @@ def match(
         if matcher in NETWORKS:
             name, matches = _by_network(images, matcher, checkpoint, size, dtype, device)
         else:
-            name, matches = _by_features(images, matcher, feature)
+            name, matches = _by_features(images, matcher, feature, (device, dtype, size or None))
         show("drawing", 1, 2)
         picture = draw_match_picture(images[0], images[1], matches, f"{image1.name}  -  {image2.name}   ({name})")
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mast3r_ros.cli.common import (
-    CheckpointOption,
-    DeviceOption,
-    JsonOption,
-    MatcherOption,
-    make_matcher,
-    note,
-    print_facts,
-    print_json,
-    stages,
-    warn,
-)
+from mast3r_ros.cli.common import note, print_facts, print_json, stages, warn
+from mast3r_ros.cli.options import CheckpointOption, DeviceOption, JsonOption, MatcherOption, MatcherOptions
 
 if TYPE_CHECKING:
     from mast3r_ros.matching.base import Matcher
@@ -104,7 +94,7 @@ def _finder(name: str | None, checkpoint: Path | None, device: str | None) -> Ma
         from mast3r_ros.matching.sift import SiftMatcher
 
         return SiftMatcher(max_features=4000, longest_side=2000)
-    return make_matcher(name, checkpoint=checkpoint, device=device)
+    return MatcherOptions(name, checkpoint=checkpoint, device=device).make()
 
 
 def _photos(source: Path, fresh: Path, intrinsics: Path | None, show: Callable[[str, int, int], None]) -> PhotoFolder:
@@ -135,7 +125,7 @@ def _saver(
 ) -> Callable[[Any, Path], list[str]]:
     from mast3r_ros.localization.map_noise import save_ready
 
-    chosen = make_matcher(name or "sift", checkpoint=checkpoint, device=device)
+    chosen = MatcherOptions(name or "sift", checkpoint=checkpoint, device=device).make()
     return lambda keyframes, path: save_ready(keyframes, chosen, path, show)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mast3r_ros.conformance.features import different, same_array
 from mast3r_ros.conformance.scene import Scene, blank
@@ -141,7 +142,7 @@ def inputs_are_left_alone(matcher: Matcher, scene: Scene) -> Iterator[str]:
             yield f"feature '{name}' of the {words} was written to"
 
 
-def outside(xy: np.ndarray, frame: Frame, name: str) -> Iterator[str]:
+def outside(xy: NDArray[Any], frame: Frame, name: str) -> Iterator[str]:
     """Pixels (N, 2) that are not in a frame's image."""
     away = (xy < -BORDER_PX) | (xy > np.array([frame.width, frame.height]) - 1 + BORDER_PX)
     if away.any():

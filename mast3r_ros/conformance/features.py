@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mast3r_ros.conformance.scene import Scene
 from mast3r_ros.frames import PosedFrame
@@ -108,8 +109,8 @@ def different(first: Features, second: Features) -> list[str]:
     return [n for n in names if n not in first or n not in second or not same_array(first[n], second[n])]
 
 
-def same_array(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two arrays hold the same; NaN equals NaN."""
+def same_array(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether two arrays (any shape) are of one type and shape and hold the same; NaN equals NaN."""
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
     return bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f"))

@@ -18,7 +18,7 @@ from mast3r_ros.settings import SolverSettings
 Array = NDArray[np.float64]
 
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
-MOST_SAMPLED = 800
+MOST_SAMPLED = 400
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
@@ -106,7 +106,7 @@ def ransac_pose(
     ransac = {
         "max_reproj_error": settings.threshold_px,
         "max_iterations": settings.iterations,
-        "min_iterations": min(200, settings.iterations),
+        "min_iterations": min(100, settings.iterations),
         "seed": settings.seed,
     }
     tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
@@ -262,7 +262,7 @@ def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
 
     jacobian = focal_px * _jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
     weighted = (jacobian * robust).reshape(6, -1)
-    axes = np.kron(np.eye(2), R)
+    axes: Array = np.kron(np.eye(2), R).astype(np.float64, copy=False)
     hessian = axes @ (weighted @ jacobian.reshape(6, -1).T) @ axes.T
     kept = np.where(inlier, residual, 0.0)
     gradient = axes @ (weighted @ kept.reshape(-1))

@@ -41,7 +41,7 @@ RADII = 4096
 
 
 def canonical(model: str, D: Array) -> tuple[str, Array]:
-    """Name and coefficients in one form: all-zero coefficients mean no distortion at all.
+    """Name and coefficients (N,) in one form: all-zero coefficients mean no distortion at all.
 
     Raises:
         CalibrationError: for a model ROS does not define or a wrong number of coefficients.
@@ -144,7 +144,7 @@ def _bend(ideal: Array, D: Array) -> Array:
 
 
 def undistort(bent: Array, model: str, D: Array) -> Array:
-    """Inverse of :func:`distort`; NaN where the inverse does not exist or did not converge.
+    """Inverse of :func:`distort`, (N, 2) at z = 1; NaN where the inverse does not exist or did not converge.
 
     Polynomial models fold back outside their calibrated field of view. A pixel out there has no
     ray, so the result is checked by distorting it again instead of being believed.
@@ -186,4 +186,5 @@ def _straighten_fisheye(bent: Array, D: Array) -> Array:
                 break
         angle = np.where((angle >= 0) & (angle < np.pi / 2), angle, np.nan)
         scale = np.where(bent_angle > 1e-12, np.tan(angle) / bent_angle, 1.0)
-    return bent * scale[:, None]
+    ideal: NDArray[np.float64] = bent * scale[:, None]
+    return ideal

@@ -7,6 +7,7 @@ published estimators (DUSt3R, Wang et al., CVPR 2024, section 3.3), half a pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -132,7 +133,7 @@ def pose_and_focal_from_pointmap(
     threshold_px: float = 5.0,
     rounds: int = 10,
 ) -> PointmapPose | None:
-    """The same for an unknown focal length: of 21 tentative ones the first with the most inliers.
+    """:func:`pose_from_pointmap` (H, W, 3) for an unknown focal length: of 21 tried the first with the most inliers.
 
     A coarse start, 10 % apart: in small images many focal lengths explain all pixels to within the threshold.
     """
@@ -161,7 +162,7 @@ def points_from_depth(
 
 
 def lower_median(values: NDArray[np.floating]) -> float:
-    """Median without NaN; of an even number of values the lower of the two in the middle. NaN of nothing."""
+    """Median of values (N,) without NaN; of an even number the lower of the two in the middle. NaN of nothing."""
     kept = values[~np.isnan(values)]
     return float(np.partition(kept, (len(kept) - 1) // 2)[(len(kept) - 1) // 2]) if len(kept) else float("nan")
 
@@ -172,6 +173,6 @@ def _pixels(height: int, width: int) -> Array:
     return np.stack([x, y], axis=-1).astype(np.float64)
 
 
-def _centre(pts3d: NDArray, principal_point: ArrayLike | None) -> Array:
+def _centre(pts3d: NDArray[Any], principal_point: ArrayLike | None) -> Array:
     height, width = pts3d.shape[:2]
     return np.array([width / 2, height / 2]) if principal_point is None else np.asarray(principal_point, np.float64)

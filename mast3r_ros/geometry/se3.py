@@ -39,7 +39,7 @@ def from_quaternion(translation: ArrayLike, xyzw: ArrayLike) -> Array:
 
 
 def from_unit_quaternion(translation: ArrayLike, xyzw: ArrayLike) -> Array:
-    """:func:`from_quaternion` for poses that somebody wrote down, where another norm than 1 means other numbers.
+    """:func:`from_quaternion`, (3,) and (4,), for poses of files: there another norm than 1 means other numbers.
 
     Raises:
         ValueError: if a value is not finite, or the norm is off by more than :data:`NORM_TOLERANCE`.
@@ -58,7 +58,7 @@ def quaternion(T: Array) -> Array:
 
 
 def inverse(T: Array) -> Array:
-    """Inverse motion, exact for rotation matrices."""
+    """Inverse of a rigid motion (4, 4), exact for rotation matrices."""
     return make(T[:3, :3].T, -T[:3, :3].T @ T[:3, 3])
 
 
@@ -86,12 +86,12 @@ def log(T: Array) -> Array:
 
 
 def angle(T: Array) -> float:
-    """Rotation angle in radians, 0 to pi."""
+    """Rotation angle of a (4, 4) in radians, 0 to pi."""
     return float(Rotation.from_matrix(T[:3, :3]).magnitude())
 
 
 def pose_error(estimate: Array, truth: Array) -> tuple[float, float]:
-    """Distance of the two camera centres in metres and angle between the rotations in degrees."""
+    """Distance of two camera centres in metres, and angle between the rotations of the (4, 4) in degrees."""
     between = inverse(truth) @ estimate
     return float(np.linalg.norm(between[:3, 3])), float(np.degrees(angle(between)))
 
@@ -112,7 +112,7 @@ def skew(v: ArrayLike) -> Array:
 
 
 def interpolate(T0: Array, T1: Array, alpha: float) -> Array:
-    """Pose a fraction ``alpha`` of the way from ``T0`` to ``T1``: straight in translation, slerp in rotation."""
+    """Pose (4, 4) a fraction ``alpha`` of the way from ``T0`` to ``T1``: straight in translation, slerp in rotation."""
     step = Rotation.from_matrix(T0[:3, :3].T @ T1[:3, :3]).as_rotvec()
     rotation = T0[:3, :3] @ Rotation.from_rotvec(alpha * step).as_matrix()
     return make(rotation, (1 - alpha) * T0[:3, 3] + alpha * T1[:3, 3])

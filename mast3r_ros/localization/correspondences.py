@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
+from mast3r_ros.localization.cells import cells_of
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches
 
@@ -59,11 +60,37 @@ class Correspondences:
         return ": ".join([f"{len(self.xy)} matches with {len(self.ids)} keyframes", *notes])
 
 
-class QueryMatches:
-    """What one query was matched with so far: each keyframe is matched once, however many attempts use it."""
+def most_trusted(matches: Matches, count: int, width: int, height: int) -> Matches:
+    """At most ``count`` of the matches, in their order: the most trusted of every cell of the query image.
 
-    def __init__(self, keyframe_map: KeyframeMap, matcher: Matcher, query: Features) -> None:
+    All cells give equally many where they have them: what lies together shares the error of one piece of a surface.
+
+    Args:
+        width, height: of the query image, pixels.
+    """
+    if len(matches) <= count:
+        return matches
+    cell = cells_of(matches.query_xy, width, height)
+    order = np.argsort(cell - matches.weights, kind="stable")  # weights are in (0, 1]: by cell, then by trust
+    cell = cell[order]
+    rank = np.arange(len(order)) - np.searchsorted(cell, cell)
+    kept = order[np.argsort(rank, kind="stable")[:count]]
+    return matches[np.sort(kept)]
+
+
+class QueryMatches:
+    """What one query was matched with so far: each keyframe is matched once, however many attempts use it.
+
+    Args:
+        most: matches that are kept of each keyframe.
+        image_size: width and height of the query image, pixels.
+    """
+
+    def __init__(
+        self, keyframe_map: KeyframeMap, matcher: Matcher, query: Features, most: int, image_size: tuple[int, int]
+    ) -> None:
         self._map, self._matcher, self._query = keyframe_map, matcher, query
+        self._most, self._image_size = most, image_size
         self._known: dict[str, Matches] = {}
 
     def with_keyframes(self, ids: Sequence[str]) -> Correspondences:
@@ -71,5 +98,6 @@ class QueryMatches:
         fresh = [id for id in ids if id not in self._known]
         if fresh:
             found = self._matcher.match(self._query, [self._map.features(self._matcher, id) for id in fresh])
-            self._known.update(zip(fresh, found, strict=True))
+            kept = [most_trusted(matches, self._most, *self._image_size) for matches in found]
+            self._known.update(zip(fresh, kept, strict=True))
         return Correspondences.of(self._map, {id: self._known[id] for id in ids})

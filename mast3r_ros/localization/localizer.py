@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame
-from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import MINIMUM, AbsolutePose, ransac_pose, refine_pose
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.correspondences import Correspondences, QueryMatches
@@ -22,9 +21,9 @@ from mast3r_ros.localization.stretch import StretchCheck
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION
 from mast3r_ros.localization.verification import Verdict, balanced_weights, verify
-from mast3r_ros.mapping.cameras import camera_of_size
+from mast3r_ros.localization.visibility import MapLandmarks
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track, landmarks
+from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track
 from mast3r_ros.settings import LocalizerSettings, SolverSettings
 
 Array = NDArray[np.float64]
@@ -73,6 +72,7 @@ class Localizer:
         self.settings = settings
         self._focals = FocalMemory()
         self._stretch = StretchCheck()
+        self._map_landmarks = MapLandmarks(keyframe_map, matcher)
         self._described: tuple[Frame, Features] | None = None
 
     def localize(self, frame: Frame, prior: PosePrior | None = None, *, exclude: Collection[str] = ()) -> PoseEstimate:
@@ -106,7 +106,8 @@ class Localizer:
         with clock.stage("describe"):
             features = self._describe(frame)
         self._described = frame, features
-        matches = QueryMatches(self.map, self.matcher, features)
+        most, image_size = self.settings.matches_per_keyframe, (frame.width, frame.height)
+        matches = QueryMatches(self.map, self.matcher, features, most, image_size)
         query = _Query(frame, features, matches, prior, exclude, clock)
         enough = self._enough_on_track(prior)
         if prior is not None and enough:
@@ -280,7 +281,7 @@ class Localizer:
 
         A free focal length bends to everything, to distortion too: it was 13 % off, and poses decimetres.
         """
-        camera = camera_of_size(self.map, frame.width, frame.height)
+        camera = self.map.camera_of_size(frame.width, frame.height)
         if camera is None:
             return frame, solved
         own = replace(frame, camera=camera)
@@ -294,11 +295,7 @@ class Localizer:
         """Map points (M, 3) that the matcher knows from the keyframes which support the pose most."""
         counts = inliers_by_keyframe(support)
         best = [int(k) for k in np.argsort(-counts, kind="stable")[:WITNESSES] if counts[k] >= SUPPORT]
-        known = [
-            se3.apply(self.map[id].map_T_camera, landmarks(self.matcher, self.map.features(self.matcher, id)))
-            for id in (found.ids[k] for k in best)
-        ]
-        return np.concatenate(known) if known else np.zeros((0, 3))
+        return self._map_landmarks.of(found.ids[k] for k in best)
 
     def _scale_sigma(self, found: Correspondences, support: Support) -> float:
         """Standard deviation (m) of a scale that nothing confirms: it moves the camera to and from a keyframe."""

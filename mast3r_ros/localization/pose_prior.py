@@ -24,7 +24,7 @@ class PosePrior:
     rotation_sigma_rad: float = 0.5
 
     def agrees(self, map_T_camera: NDArray[np.float64], slack_m: float = 0.0, slack_rad: float = 0.0) -> bool:
-        """Whether a pose is within three standard deviations of what was believed, and some slack."""
+        """Whether a pose (4, 4) is within three standard deviations of what was believed, and some slack (m, rad)."""
         metres, degrees = se3.pose_error(map_T_camera, self.map_T_camera)
         near = metres <= slack_m + 3 * self.position_sigma_m
         return near and bool(np.radians(degrees) <= slack_rad + 3 * self.rotation_sigma_rad)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, f
+from scipy.special import chdtri, fdtri
 
 from mast3r_ros.settings import OLD_SIGMAS, LocalizerSettings
 
@@ -113,10 +113,10 @@ def _bound(covariance: NDArray[np.float64], risk: float, tail: float) -> float:
     if not np.isfinite(total) or total == 0:
         return 0.0 if total == 0 else math.inf
     freedom = total**2 / float((variances**2).sum())
-    return float(np.sqrt(_calibrated(tail) * total * f.ppf(1 - risk, freedom, tail)))
+    return float(np.sqrt(_calibrated(tail) * total * fdtri(freedom, tail, 1 - risk)))
 
 
 @lru_cache(maxsize=64)
 def _calibrated(tail: float) -> float:
     """What the square of a covariance calibrated at CALIBRATED_AT as a normal one is to the t distribution's."""
-    return float(chi2.ppf(CALIBRATED_AT, 6) / (6 * f.ppf(CALIBRATED_AT, 6, tail)))
+    return float(chdtri(6, 1 - CALIBRATED_AT) / (6 * fdtri(6, tail, CALIBRATED_AT)))

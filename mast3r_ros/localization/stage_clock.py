@@ -8,11 +8,15 @@ from contextlib import contextmanager
 
 
 class StageClock:
-    """Milliseconds by stage."""
+    """Milliseconds by stage.
+
+    Attributes:
+        ms: of the stages so far.
+    """
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._stages: dict[str, float] = {}
+        self.ms: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -21,8 +25,8 @@ class StageClock:
         try:
             yield
         finally:
-            self._stages[name] = self._stages.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
+            self.ms[name] = self.ms.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
 
     def finished(self) -> dict[str, float]:
         """All stages and their total since the clock was made."""
-        return {**self._stages, "total": 1e3 * (time.perf_counter() - self._start)}
+        return {**self.ms, "total": 1e3 * (time.perf_counter() - self._start)}

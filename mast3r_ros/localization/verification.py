@@ -209,4 +209,5 @@ def balanced_weights(support: Support, weights: Array, width: int, height: int) 
     """
     group = support.keyframe * CELLS + cells_of(support.query_xy, width, height)
     count = np.bincount(group[support.pose.inlier], minlength=int(group.max()) + 1)
-    return weights / np.maximum(count[group], 1)
+    balanced: Array = weights / np.maximum(count[group], 1)
+    return balanced

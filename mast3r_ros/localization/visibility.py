@@ -6,12 +6,18 @@ stands around it: most places of the image where the map knows something then sh
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.cells import CELLS, cells_of
+from mast3r_ros.mapping.keyframe import Keyframe
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching.base import Matcher, landmarks
 
 Array = NDArray[np.float64]
 
@@ -19,6 +25,31 @@ Array = NDArray[np.float64]
 LANDMARKS = 3
 #: With fewer such cells there is too little to judge by.
 FEWEST_CELLS = 6
+#: Keyframes whose landmarks are kept, the last ones asked for.
+REMEMBERED = 300
+
+
+class MapLandmarks:
+    """Points of keyframes that the matcher would look for elsewhere; those asked for last are kept."""
+
+    def __init__(self, keyframe_map: KeyframeMap, matcher: Matcher) -> None:
+        self._map, self._matcher = keyframe_map, matcher
+        self._known: OrderedDict[str, tuple[Keyframe, Array]] = OrderedDict()
+
+    def of(self, ids: Iterable[str]) -> Array:
+        """Landmarks (M, 3) of these keyframes, metres."""
+        found = [self._of(self._map[id]) for id in ids]
+        return np.concatenate(found) if found else np.zeros((0, 3))
+
+    def _of(self, keyframe: Keyframe) -> Array:
+        known = self._known.pop(keyframe.id, None)
+        if known is None or known[0] is not keyframe:  # its depth may have been replaced
+            features = self._map.features(self._matcher, keyframe.id)
+            known = keyframe, se3.apply(keyframe.map_T_camera, landmarks(self._matcher, features))
+        self._known[keyframe.id] = known
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return known[1]
 
 
 def explained(found_xy: Array, camera_T_map: Array, focal_px: float, frame: Frame, landmarks: Array) -> float:

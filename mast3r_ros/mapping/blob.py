@@ -7,6 +7,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -168,7 +169,7 @@ def decode_depth(blob: Blob, camera: Camera) -> NDArray[np.float32]:
     return millimetres.astype(np.float32) / np.float32(1000)
 
 
-def _decode(blob: Blob, camera: Camera, flags: int) -> NDArray:
+def _decode(blob: Blob, camera: Camera, flags: int) -> NDArray[Any]:
     data = blob.read()
     try:  # the header first: a small file can claim an enormous image
         width, height = Image.open(io.BytesIO(data)).size

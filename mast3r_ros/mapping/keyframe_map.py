@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,9 @@ from mast3r_ros.mapping.blob import (
 )
 from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
-from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
+from mast3r_ros.mapping.views import Views
 from mast3r_ros.matching.base import Features, Matcher
 
 #: Called with (done, total).
@@ -66,8 +67,8 @@ class KeyframeMap:
         self.pose_noise: PoseNoise | None = None
         self._image_format = image_format
         self._entries: dict[str, Entry] = {}
-        self._cameras: dict[tuple, Camera] = {}
-        self._views: _Views | None = None  # when needed
+        self._cameras: dict[tuple[Any, ...], Camera] = {}
+        self._views: Views | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
@@ -102,6 +103,17 @@ class KeyframeMap:
         """The same; where no depth is known, what the spacing of the keyframes suggests."""
         depths = self._seen_views().depths
         return float(np.median(depths)) if len(depths) else 1.0
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Every calibration of the keyframes, once."""
+        return self._seen_views().cameras
+
+    def camera_of_size(self, width: int, height: int) -> Camera | None:
+        """The map's camera, where it has only one and that takes images of this size; else None."""
+        cameras = self.cameras
+        fits = len(cameras) == 1 and (cameras[0].width, cameras[0].height) == (width, height)
+        return cameras[0] if fits else None
 
     def typical_depth(self, ids: Collection[str]) -> float:
         """Median of how far away what some keyframes see is, metres, each by its own depth; NaN where none is known."""
@@ -217,15 +229,16 @@ class KeyframeMap:
         return self._index(matcher).search(matcher.local_descriptors(query_features), k, exclude)
 
     def retrieve_near(self, map_T_camera: NDArray[np.float64], k: int) -> list[str]:
-        """Ids of at most ``k`` keyframes that plausibly see what a camera at that pose sees, best first."""
-        ids, scores = self._overlaps(map_T_camera)
+        """Ids of at most ``k`` keyframes that plausibly see what a camera at that pose (4, 4) sees, best first."""
+        views = self._seen_views()
+        scores = views.overlaps(map_T_camera)
         best = np.argsort(-scores, kind="stable")[: max(0, k)]
-        return [ids[i] for i in best if scores[i] > 0]
+        return [views.ids[i] for i in best if scores[i] > 0]
 
     def overlaps(self, map_T_camera: NDArray[np.float64]) -> dict[str, float]:
-        """Plausible overlap of every keyframe's view with that of a camera, see :func:`overlap.view_overlap`."""
-        ids, scores = self._overlaps(map_T_camera)
-        return dict(zip(ids, scores.tolist(), strict=True))
+        """Plausible overlap of every keyframe's view with that of a camera (4, 4), see :func:`overlap.view_overlap`."""
+        views = self._seen_views()
+        return dict(zip(views.ids, views.overlaps(map_T_camera).tolist(), strict=True))
 
     def similarities(self, matcher: Matcher, query_features: Features) -> dict[str, float]:
         """Cosine similarity of every keyframe with a query; combine with :meth:`overlaps` as needed."""
@@ -268,7 +281,7 @@ class KeyframeMap:
             with self._lock:
                 for id, entry in entries.items():
                     if self._entries[id] is entry:  # else it got other pixels meanwhile
-                        self._entries[id] = _stored(entry, folder)
+                        self._entries[id] = entry.stored(folder)
                 self.path = self._cache.folder = folder
 
     def _write_caches(self, fresh: Path, entries: dict[str, Entry]) -> None:
@@ -282,14 +295,10 @@ class KeyframeMap:
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
-    def _overlaps(self, map_T_camera: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
-        views = self._seen_views()
-        return views.ids, view_overlap(np.asarray(map_T_camera, dtype=np.float64), views.poses, views.depths)
-
-    def _seen_views(self) -> _Views:
+    def _seen_views(self) -> Views:
         with self._lock:
             if self._views is None:
-                self._views = _Views.of(self._entries.values())
+                self._views = Views.of(self._entries.values())
             return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
@@ -336,34 +345,7 @@ class KeyframeMap:
         return self._cameras.setdefault(_camera_key(camera), camera)
 
 
-@dataclass(frozen=True, eq=False)
-class _Views:
-    """Where keyframes stand and how far they see.
-
-    Attributes:
-        poses: (N, 4, 4) map_T_camera.
-        depths: (N,) typical distance of what each sees, metres: its own, else the map's, else told by their spacing.
-        scene_depth_m: the map's; NaN where no depth is known.
-    """
-
-    ids: list[str]
-    poses: NDArray[np.float64]
-    depths: NDArray[np.float64]
-    scene_depth_m: float
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> _Views:
-        """The views of a map."""
-        entries = list(entries)
-        poses = np.array([entry.keyframe.map_T_camera for entry in entries]).reshape(-1, 4, 4)
-        depths = np.array([entry.depth_median_m for entry in entries])
-        known = depths[np.isfinite(depths)]
-        scene = float(np.median(known)) if len(known) else float("nan")
-        depths = np.where(np.isfinite(depths), depths, scene if len(known) else assumed_depth(poses))
-        return cls([entry.keyframe.id for entry in entries], poses, depths, scene)
-
-
-def _camera_key(camera: Camera) -> tuple:
+def _camera_key(camera: Camera) -> tuple[Any, ...]:
     return camera.width, camera.height, camera.model, camera.K.tobytes(), camera.D.tobytes()
 
 
@@ -392,12 +374,3 @@ def _rigid(pose: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
         raise MapError(f"frame {name}: its pose is not a rigid motion (the rotation is not orthogonal)")
     return se3.orthonormalised(pose)
-
-
-def _stored(entry: Entry, folder: Path) -> Entry:
-    """The same entry after a save: pixels in the folder, not in memory."""
-    id = entry.keyframe.id
-    image = replace(entry.image, data=None, path=folder / "images" / f"{id}.{entry.image.suffix}")
-    depth = entry.depth and replace(entry.depth, data=None, path=folder / "depth" / f"{id}.{entry.depth.suffix}")
-    points = entry.points and replace(entry.points, data=None, path=folder / "points" / f"{id}.safetensors")
-    return replace(entry, image=image, depth=depth, points=points)

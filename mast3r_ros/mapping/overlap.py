@@ -63,4 +63,5 @@ def assumed_depth(map_T_keyframes: NDArray[np.float64]) -> float:
 def _angles(vectors: NDArray[np.float64], units: NDArray[np.float64]) -> NDArray[np.float64]:
     """Angles (N,) in radians between vectors (N, 3) and unit vectors (N, 3) or (3,)."""
     cosine = (vectors * units).sum(axis=-1) / np.maximum(np.linalg.norm(vectors, axis=-1), np.finfo(float).tiny)
-    return np.arccos(np.clip(cosine, -1, 1))
+    angles: NDArray[np.float64] = np.arccos(np.clip(cosine, -1, 1))
+    return angles

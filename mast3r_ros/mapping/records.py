@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mast3r_ros.errors import CalibrationError, MapError
 from mast3r_ros.frames import Camera
@@ -48,6 +49,14 @@ class Entry:
         """Changes whenever the pixels or the depth change: caches are filed under it."""
         surface = self.depth or self.points
         return f"{self.image.sha256[:20]}-{surface.sha256[:20] if surface else 'none'}"
+
+    def stored(self, folder: Path) -> Entry:
+        """The same after its map was saved to a folder: pixels there, not in memory."""
+        id = self.keyframe.id
+        image = replace(self.image, data=None, path=folder / "images" / f"{id}.{self.image.suffix}")
+        depth = self.depth and replace(self.depth, data=None, path=folder / "depth" / f"{id}.{self.depth.suffix}")
+        points = self.points and replace(self.points, data=None, path=folder / "points" / f"{id}.safetensors")
+        return replace(self, image=image, depth=depth, points=points)
 
 
 def valid_id(text: str) -> bool:
@@ -145,7 +154,7 @@ def camera_from_dict(record: Any) -> Camera:
         raise ValueError(str(error)) from error
 
 
-def _pose(record: dict[str, Any]) -> np.ndarray:
+def _pose(record: dict[str, Any]) -> NDArray[Any]:
     translation = _floats(_member(record, "translation", list), 3, "translation")
     rotation = _floats(_member(record, "rotation_xyzw", list), 4, "rotation_xyzw")
     norm = float(np.linalg.norm(rotation))
@@ -170,7 +179,7 @@ def _member(record: Any, name: str, kind: type) -> Any:
     return value
 
 
-def _floats(values: list[Any], count: int | None, name: str) -> np.ndarray:
+def _floats(values: list[Any], count: int | None, name: str) -> NDArray[Any]:
     if (count is not None and len(values) != count) or not all(type(v) in (int, float) for v in values):
         raise ValueError(f"lacks a valid '{name}': {count or 'only'} numbers are needed")
     array = np.array(values, dtype=np.float64)

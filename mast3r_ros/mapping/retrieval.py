@@ -155,7 +155,8 @@ def _sampled(descriptors: Array, count: int) -> Array:
     """At most ``count`` rows, evenly spread."""
     if len(descriptors) <= count:
         return descriptors
-    return descriptors[np.linspace(0, len(descriptors) - 1, count).astype(int)]
+    chosen: NDArray[np.float32] = descriptors[np.linspace(0, len(descriptors) - 1, count).astype(int)]
+    return chosen
 
 
 def _searcher(vectors: Array) -> Search:

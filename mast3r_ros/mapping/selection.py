@@ -130,7 +130,8 @@ class KeyframeSelector:
         moved = np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1)
         cosine = (np.einsum("nij,ij->n", poses[:, :3, :3], pose[:3, :3]) - 1) / 2  # trace of the rotation between
         turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-        return (moved < factor * reach) & (turned < factor * self.settings.angle_deg)
+        near: NDArray[np.bool_] = (moved < factor * reach) & (turned < factor * self.settings.angle_deg)
+        return near
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-Tensors = dict[str, NDArray]
+Tensors = dict[str, NDArray[Any]]
 
 
-def pack(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a file that :func:`read` understands."""
+def pack(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a file that :func:`read` understands; arrays of any shape and numeric type."""
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     return save(arrays, metadata={**metadata, "crc32": _checksum(arrays, metadata)})
 
@@ -43,7 +44,7 @@ def read(path: Path) -> tuple[Tensors, dict[str, str]]:
     return tensors, metadata
 
 
-def _checksum(tensors: Mapping[str, NDArray], metadata: Mapping[str, str]) -> str:
+def _checksum(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
     value = zlib.crc32(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         array = tensors[name]

@@ -111,4 +111,5 @@ def _parallax(points: Array, centre: Array) -> Array:
     """Angle (N,) in degrees at which points (N, 3) see the origin and another camera centre (3,)."""
     other = points - centre
     cosine = (points * other).sum(axis=1) / (np.linalg.norm(points, axis=1) * np.linalg.norm(other, axis=1))
-    return np.nan_to_num(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    degrees: NDArray[np.float64] = np.nan_to_num(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return degrees

@@ -64,7 +64,8 @@ class Vocabulary:
         if length < 1e-9:
             # In a map of one image, of which the words are means, residuals cancel: it can still be found.
             return np.full(self.size, self.size**-0.5, np.float32)
-        return vector.reshape(-1) / length
+        unit: Array = vector.reshape(-1) / length
+        return unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +101,18 @@ class Compression:
 def _cluster(points: Array, count: int) -> Array:
     """K-means with a fixed seed: (N, d) -> (count, d)."""
     points = np.ascontiguousarray(points, dtype=np.float32)
+    centres: Array
     if count == 1:
-        return points.mean(axis=0, keepdims=True)
+        centres = points.mean(axis=0, keepdims=True)
+        return centres
     try:
         import faiss
     except ImportError:
         from scipy.cluster.vq import kmeans2
 
-        return kmeans2(points, count, iter=20, minit="++", seed=SEED)[0].astype(np.float32)
+        centres = kmeans2(points, count, iter=20, minit="++", seed=SEED)[0].astype(np.float32)
+        return centres
     kmeans = faiss.Kmeans(points.shape[1], count, niter=20, seed=SEED, min_points_per_centroid=1)
     kmeans.train(points)
-    return kmeans.centroids
+    centres = kmeans.centroids
+    return centres

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,10 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.geometry.scale import MetricScale
 
 #: What a matcher knows of one frame, as named arrays: this is what the map caches (safetensors).
-Features = Mapping[str, NDArray]
+Features = Mapping[str, NDArray[Any]]
 
 
-class KeyframeFeatures(dict[str, NDArray]):
+class KeyframeFeatures(dict[str, NDArray[Any]]):
     """Features of a keyframe for as long as a map keeps them in memory.
 
     Attributes:
@@ -27,7 +27,7 @@ class KeyframeFeatures(dict[str, NDArray]):
         super().__init__(features)
         self.key = key
 
-    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, NDArray]]]:
+    def __reduce__(self) -> tuple[type[dict[str, NDArray[Any]]], tuple[dict[str, NDArray[Any]]]]:
         """In another process they are nobody's."""
         return dict, (dict(self),)
 
@@ -57,7 +57,7 @@ class Matches:
     def __len__(self) -> int:
         return len(self.query_xy)
 
-    def __getitem__(self, rows: NDArray) -> Matches:
+    def __getitem__(self, rows: NDArray[Any]) -> Matches:
         return replace(
             self,
             query_xy=self.query_xy[rows],

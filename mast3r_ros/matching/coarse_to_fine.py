@@ -8,6 +8,7 @@ sizes are (height, width).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +47,13 @@ class WindowPairs:
     def __len__(self) -> int:
         return len(self.a)
 
-    def __getitem__(self, rows: NDArray) -> WindowPairs:
+    def __getitem__(self, rows: NDArray[Any]) -> WindowPairs:
         return WindowPairs(self.a[rows], self.b[rows], self.weights[rows])
 
 
 def select_window_pairs(
-    points_a: NDArray,
-    points_b: NDArray,
+    points_a: NDArray[Any],
+    points_b: NDArray[Any],
     size_a: Size,
     size_b: Size,
     resolution_a: Size,
@@ -105,7 +106,7 @@ def _starts(total: int, window: int, overlap: float) -> NDArray[np.int64]:
     return np.linspace(0, last, count).round().astype(np.int64)
 
 
-def fit_windows(windows: NDArray, image_size: Size, resolution: Size | None) -> Windows:
+def fit_windows(windows: NDArray[Any], image_size: Size, resolution: Size | None) -> Windows:
     """Give windows one size around their centres, and push them into the image.
 
     Args:
@@ -152,8 +153,8 @@ def _pushed(low: Array, high: Array, total: int) -> tuple[Array, Array]:
 
 
 def candidate_pairs(
-    points_a: NDArray,
-    points_b: NDArray,
+    points_a: NDArray[Any],
+    points_b: NDArray[Any],
     windows_a: Windows,
     windows_b: Windows,
     size_a: Size,
@@ -161,7 +162,7 @@ def candidate_pairs(
     resolution_a: Size,
     resolution_b: Size,
 ) -> WindowPairs:
-    """Every window of either image with its counterpart around the matched points, weighted per match."""
+    """Every window of either image with its counterpart around the matched points (M, 2), weighted per match."""
     from_a = _counterparts(points_a, points_b, windows_a, size_b, resolution_b)
     from_b = _counterparts(points_b, points_a, windows_b, size_a, resolution_a)
     return WindowPairs(
@@ -171,7 +172,9 @@ def candidate_pairs(
     )
 
 
-def _counterparts(own: NDArray, other: NDArray, windows: Windows, other_size: Size, resolution: Size) -> WindowPairs:
+def _counterparts(
+    own: NDArray[Any], other: NDArray[Any], windows: Windows, other_size: Size, resolution: Size
+) -> WindowPairs:
     """Windows that hold enough points, with a window of the other image centred on the points' partners."""
     own, other = (np.asarray(points, dtype=np.float32).reshape(-1, 2) for points in (own, other))
     left, top, right, bottom = windows.T[:, :, None]
@@ -186,11 +189,12 @@ def _counterparts(own: NDArray, other: NDArray, windows: Windows, other_size: Si
     return WindowPairs(windows, partners, weights)
 
 
-def _closeness(points: NDArray, windows: Windows) -> NDArray:
+def _closeness(points: NDArray[Any], windows: Windows) -> NDArray[np.float64]:
     """(M, N) Gaussian of the distance to the window's centre in units of its size."""
     centre, extent = (windows[:, :2] + windows[:, 2:]) / 2, windows[:, 2:] - windows[:, :2]
     offset = (centre[:, None] - points) / extent[:, None]
-    return np.exp(-2 * (offset**2).sum(axis=-1))
+    closeness: NDArray[np.float64] = np.exp(-2 * (offset**2).sum(axis=-1))
+    return closeness
 
 
 def greedy_cover(weights: NDArray[np.float32], share: float = COVERED) -> NDArray[np.int64]:
@@ -230,8 +234,8 @@ class RecentredView:
     original_T_view: Array
 
 
-def recentred_view(K: NDArray, window: NDArray) -> RecentredView:
-    """The turned camera for a window, whose outer corner (the one farther from the principal point) stays put."""
+def recentred_view(K: NDArray[Any], window: NDArray[Any]) -> RecentredView:
+    """The turned camera for a window (4,) of a camera K (3, 3): its corner farthest from the principal point stays."""
     left, top, right, bottom = np.round(np.asarray(window, dtype=np.float64))
     width, height = right - left, bottom - top
     turned = np.array(K, dtype=np.float64)
@@ -245,14 +249,15 @@ def recentred_view(K: NDArray, window: NDArray) -> RecentredView:
     return RecentredView((int(height), int(width)), turned, R, H / H[2, 2])
 
 
-def _towards(K: NDArray, pixel: Array) -> Array:
+def _towards(K: NDArray[Any], pixel: Array) -> Array:
     """The rotation that takes the optical axis to a pixel's ray without rolling."""
     x, y, z = np.linalg.inv(K) @ [*pixel, 1.0]
     around, tilt = np.arctan2(y / z, x / z), np.arctan(np.hypot(x / z, y / z))
-    return Rotation.from_euler("ZYZ", [around, tilt, -around]).as_matrix()
+    rotation: Array = Rotation.from_euler("ZYZ", [around, tilt, -around]).as_matrix()
+    return rotation
 
 
-def warp(image: NDArray, view: RecentredView, nearest: bool = False) -> NDArray:
+def warp(image: NDArray[Any], view: RecentredView, nearest: bool = False) -> NDArray[Any]:
     """What the turned camera sees; black (or 0) outside of the original.
 
     Args:
@@ -268,7 +273,7 @@ def warp(image: NDArray, view: RecentredView, nearest: bool = False) -> NDArray:
     return _warped(Image.fromarray(image), view, nearest)
 
 
-def _warped(image: Image.Image, view: RecentredView, nearest: bool) -> NDArray:
+def _warped(image: Image.Image, view: RecentredView, nearest: bool) -> NDArray[Any]:
     kernel = FILTERS.NEAREST if nearest else FILTERS.BICUBIC
     height, width = view.size
     coefficients = view.original_T_view.ravel()[:8].tolist()

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +19,18 @@ from mast3r_ros.matching.base import Features, KeyframeFeatures
 TOKENS = "tokens"
 
 
-class EncodedFeatures(Mapping[str, NDArray]):
+class EncodedFeatures(Mapping[str, NDArray[Any]]):
     """Features of a frame that has just been encoded: its tokens are copied to the host when somebody reads them.
 
     Attributes:
         on_device: (N, C) float16, on the GPU.
     """
 
-    def __init__(self, on_device: Tensor, others: Mapping[str, NDArray]) -> None:
+    def __init__(self, on_device: Tensor, others: Mapping[str, NDArray[Any]]) -> None:
         self.on_device = on_device
-        self._arrays: dict[str, NDArray] = dict(others)
+        self._arrays: dict[str, NDArray[Any]] = dict(others)
 
-    def __getitem__(self, name: str) -> NDArray:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         if name == TOKENS and name not in self._arrays:
             self._arrays[name] = self.on_device.cpu().numpy()
         return self._arrays[name]
@@ -40,7 +41,7 @@ class EncodedFeatures(Mapping[str, NDArray]):
     def __len__(self) -> int:
         return len(self._arrays.keys() | {TOKENS})
 
-    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, NDArray]]]:
+    def __reduce__(self) -> tuple[type[dict[str, NDArray[Any]]], tuple[dict[str, NDArray[Any]]]]:
         """Another process gets arrays."""
         return dict, (dict(self),)
 
@@ -119,7 +120,7 @@ class DeviceTokens:
             self._drop(next(iter(self._kept)))
         return entry
 
-    def _moved(self, array: NDArray) -> Tensor:
+    def _moved(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array)
         with torch.cuda.stream(self._copies):
             # Converted over there: on the host that takes longer than the copy, which nobody waits for if it is pinned.
@@ -129,7 +130,7 @@ class DeviceTokens:
         self._used -= self._kept.pop(key)[1].nbytes
 
 
-def _pinned(array: NDArray) -> NDArray:
+def _pinned(array: NDArray[Any]) -> NDArray[Any]:
     """The array in memory that a GPU reads by itself."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return array if tensor.is_pinned() else tensor.pin_memory().numpy()

@@ -7,6 +7,7 @@ matches on a grid, so its pose is that keyframe's; anything else gets no matches
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,7 +73,7 @@ class FakeMatcher:
         return matched
 
 
-def _standardised(thumbnail: NDArray) -> NDArray[np.float32]:
+def _standardised(thumbnail: NDArray[Any]) -> NDArray[np.float32]:
     """Zero mean, unit length; a flat image becomes zero and matches nothing."""
     flat = thumbnail.reshape(-1).astype(np.float32)
     flat = flat - flat.mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def refined(
     return replace(found, xy1=view1.from_rectified(xy1), xy2=view2.from_rectified(xy2), conf=conf)
 
 
-def _size(image: NDArray) -> Size:
+def _size(image: NDArray[Any]) -> Size:
     return int(image.shape[0]), int(image.shape[1])
 
 
@@ -59,12 +60,12 @@ def _larger(size: Size, view: NetworkView) -> bool:
 
 
 def _matched_windows(
-    images: tuple[NDArray, NDArray], windows: WindowPairs, match_crops: MatchCrops
-) -> tuple[NDArray, NDArray, NDArray[np.float32]]:
+    images: tuple[NDArray[Any], NDArray[Any]], windows: WindowPairs, match_crops: MatchCrops
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
     """Pixels (N, 2) of both images and their confidence, over all pairs of windows, each pair of pixels once."""
-    xy1: list[NDArray] = [np.zeros((0, 2), np.int64)]
-    xy2: list[NDArray] = [np.zeros((0, 2), np.int64)]
-    conf: list[NDArray] = [np.zeros(0, np.float32)]
+    xy1: list[NDArray[Any]] = [np.zeros((0, 2), np.int64)]
+    xy2: list[NDArray[Any]] = [np.zeros((0, 2), np.int64)]
+    conf: list[NDArray[Any]] = [np.zeros(0, np.float32)]
     for start in range(0, len(windows), WINDOWS_AT_ONCE):
         some = windows[np.arange(start, min(start + WINDOWS_AT_ONCE, len(windows)))]
         for a, b, found in zip(some.a, some.b, match_crops(_crops(images[0], some.a), _crops(images[1], some.b))):
@@ -76,12 +77,12 @@ def _matched_windows(
     return together[first, :2], together[first, 2:], np.concatenate(conf)[first]
 
 
-def _crops(image: NDArray, windows: NDArray) -> Tensor:
+def _crops(image: NDArray[Any], windows: NDArray[Any]) -> Tensor:
     """(M, 3, h, w) in [-1, 1] of windows (M, 4) of one size."""
     return torch.cat([preprocessing.normalised(image[top:bottom, left:right]) for left, top, right, bottom in windows])
 
 
-def sampled(depth: NDArray[np.float32], xy: NDArray) -> NDArray[np.float64]:
+def sampled(depth: NDArray[np.float32], xy: NDArray[Any]) -> NDArray[np.float64]:
     """Depth (N,) at whole or fractional pixels (N, 2), bilinear; NaN where one of its neighbours is unknown."""
     height, width = depth.shape
     x, y = np.clip(np.asarray(xy, np.float64), 0, [width - 1, height - 1]).T

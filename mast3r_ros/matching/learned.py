@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -167,15 +167,17 @@ class NetworkMatcher(ABC):
         others = {**view.to_features(), **self._described_besides(frame)}
         return EncodedFeatures(half, others) if half.is_cuda else {TOKENS: half.numpy(), **others}
 
-    def _described_besides(self, frame: Frame) -> dict[str, NDArray]:
+    def _described_besides(self, frame: Frame) -> dict[str, NDArray[Any]]:
         """What else is kept of a frame."""
         return {}
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """Encoder tokens averaged over squares of 2 x 2 (32 x 32 pixels), (N / 4, C) of unit length. No training."""
         rows, columns = (int(side) // self.network.config.patch_size for side in features["size"])
-        on_device = isinstance(features, EncodedFeatures)
-        tokens = features.on_device if on_device else torch.from_numpy(np.asarray(features[TOKENS]))
+        if isinstance(features, EncodedFeatures):
+            tokens = features.on_device
+        else:
+            tokens = torch.from_numpy(np.asarray(features[TOKENS]))
         encoded = tokens[:, : self.network.config.enc_embed_dim].float().T.reshape(1, -1, rows, columns)
         pooled = F.avg_pool2d(encoded, POOLED, ceil_mode=True)[0].flatten(1).T
         return np.ascontiguousarray(F.normalize(pooled, dim=1).cpu().numpy())
@@ -232,7 +234,7 @@ class NetworkMatcher(ABC):
         by_row = {row: found for rows, batch in zip(batches, done) for row, found in zip(rows, batch, strict=True)}
         return [by_row[row] for row in range(len(references))]
 
-    def _alone(self) -> AbstractContextManager:
+    def _alone(self) -> AbstractContextManager[Any]:
         """Held from decoding to the end of what is read from it: graphs write to the same memory every time."""
         return self.stages.graphs.lock if isinstance(self.stages, CapturedNetwork) else nullcontext()
 

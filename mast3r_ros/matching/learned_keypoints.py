@@ -207,7 +207,8 @@ def _shows_something(image: NDArray[np.uint8], xy: NDArray[np.float32]) -> NDArr
     square = np.ones((SQUARE, SQUARE), np.uint8)
     contrast = (cv2.dilate(image, square) - cv2.erode(image, square)).max(axis=2)
     column, row = np.rint(xy).astype(int).T
-    return contrast[row.clip(0, image.shape[0] - 1), column.clip(0, image.shape[1] - 1)] >= LEAST_CONTRAST
+    there: NDArray[np.uint8] = contrast[row.clip(0, image.shape[0] - 1), column.clip(0, image.shape[1] - 1)]
+    return np.asarray(there >= LEAST_CONTRAST)
 
 
 def _keypoints(features: Features) -> Keypoints:

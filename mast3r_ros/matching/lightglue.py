@@ -27,7 +27,7 @@ class Keypoints(NamedTuple):
     """Pixels (N, 2), descriptors (N, D), and width and height (2,) of the image."""
 
     xy: NDArray[np.float32]
-    descriptors: NDArray
+    descriptors: NDArray[Any]
     size: NDArray[np.float32]
 
     @property
@@ -94,7 +94,7 @@ class LightGlue:
         return everywhere, there[:, None, :, None].to(self.device)
 
 
-def _filled(array: NDArray, length: int) -> Tensor:
+def _filled(array: NDArray[Any], length: int) -> Tensor:
     """Rows of zeros appended to (N, D)."""
     return torch.nn.functional.pad(torch.from_numpy(array), (0, 0, 0, length - len(array)))
 

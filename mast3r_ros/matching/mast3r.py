@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class Mast3rMatcher(NetworkMatcher):
         """As for all networks; features for coarse-to-fine matching hold more."""
         return super().signature + ("-fine" if self.coarse_to_fine else "")
 
-    def _described_besides(self, frame: Frame) -> dict[str, NDArray]:
+    def _described_besides(self, frame: Frame) -> dict[str, NDArray[Any]]:
         """With ``coarse_to_fine`` the rectified ``image`` (H, W, 3)."""
         return {"image": rectified(frame)} if self.coarse_to_fine else {}
 

@@ -6,6 +6,7 @@ Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", IJCV 2004, se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def mutual_nearest(
-    query: NDArray, references: Sequence[NDArray], ratio: float, device: torch.device | None = None
+    query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float, device: torch.device | None = None
 ) -> list[Pairs]:
     """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
 
@@ -85,7 +86,8 @@ def _squared_lengths(descriptors: torch.Tensor) -> torch.Tensor:
 
 def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """(N, D) to (N, C, D) -> Euclidean distances (N, C)."""
-    return (query[:, None] - candidates).norm(dim=2)
+    distances: torch.Tensor = (query[:, None] - candidates).norm(dim=2)
+    return distances
 
 
 def mutual_hamming(query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float) -> list[Pairs]:

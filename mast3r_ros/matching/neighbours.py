@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import faiss
 import torch
 from torch import Tensor
+
+from mast3r_ros.matching.gpu.kernel_use import with_kernels
+from mast3r_ros.matching.gpu.search import nearest_by_kernels
 
 #: Rows and columns of a tile of similarities. On a CPU large ones (24 MiB) pay, because threads meet after each one.
 #: Measured inside the pipeline, two cores, 3072 rows: 0.27 s with 2048 x 512, 0.16 s with this.
@@ -13,7 +18,8 @@ CPU_TILE = (3072, 2048)
 FEW_ROWS = 1024
 #: Columns among which a row's best is looked up, once it is known which of these pieces holds it.
 PIECE = 2048
-GPU_TILE = (4096, 16384)
+#: Rows of a GPU's tile where no kernel runs, and similarities of all pairs together: 128 MiB.
+GPU_ROWS, GPU_TILE = 4096, 2**25
 
 METRICS = ("dot", "l2")
 
@@ -33,9 +39,8 @@ def nearest(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
     if metric not in METRICS:
         raise ValueError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
     if queries.is_cuda:
-        rows, columns = GPU_TILE
-        blocks = queries.split(rows, dim=1)
-        return torch.cat([_running_best(block, database, metric, columns) for block in blocks], dim=1)
+        fused = partial(nearest_by_kernels, queries, database, metric)
+        return with_kernels(queries.device, fused, partial(tile_by_tile, queries, database, metric))
     # One pair after the other, so that a tile fits into the cache; fewer rows make it wider, as far as FEW_ROWS.
     rows = min(CPU_TILE[0], max(1, queries.shape[1]))
     wide = min(max(rows, FEW_ROWS) * CPU_TILE[1] // rows, database.shape[1])
@@ -58,6 +63,14 @@ def roughly_nearest(queries: Tensor, database: Tensor) -> Tensor:
     """
     found = [faiss.knn(q.contiguous().numpy(), d.contiguous().numpy(), 1)[1][:, 0] for q, d in zip(queries, database)]
     return torch.stack([torch.from_numpy(index) for index in found])
+
+
+@torch.no_grad()
+def tile_by_tile(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
+    """As :func:`nearest`, on a GPU without kernels: nothing is waited for, and memory is bounded."""
+    blocks = queries.split(GPU_ROWS, dim=1)
+    columns = max(GPU_TILE // max(len(queries) * min(GPU_ROWS, queries.shape[1]), 1), 1)
+    return torch.cat([_running_best(block, database, metric, columns) for block in blocks], dim=1)
 
 
 def _running_best(queries: Tensor, database: Tensor, metric: str, columns: int) -> Tensor:

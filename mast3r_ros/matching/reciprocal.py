@@ -7,7 +7,7 @@ Descriptor maps are (H, W, D) float32, numpy or torch on any device; results are
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from mast3r_ros.matching.neighbours import nearest
 from mast3r_ros.matching.searched import Searched
 
-ArrayLike = TypeVar("ArrayLike", Tensor, NDArray)
+ArrayLike = TypeVar("ArrayLike", Tensor, NDArray[Any])
 
 #: Walks that have not arrived after this many round trips are given up.
 MAX_ROUNDS = 10
@@ -244,7 +244,7 @@ def _linear(xy: Tensor, desc: Tensor) -> Tensor:
     return xy[:, 1] * desc.shape[1] + xy[:, 0]
 
 
-def _tensor(array: Tensor | NDArray) -> Tensor:
+def _tensor(array: Tensor | NDArray[Any]) -> Tensor:
     return array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
 
 

@@ -9,9 +9,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mast3r_ros.errors import MatcherError, UserError
+from mast3r_ros.matching import measured, pretrained
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.matching.hardware import device_named
 from mast3r_ros.network.checkpoint import read_config
-from mast3r_ros.network.shipped import better_than_sift, shipped_checkpoint
+from mast3r_ros.network.shipped import shipped_checkpoint, weights_digest
 from mast3r_ros.settings import MatcherSettings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,7 @@ def factory_of(name: str) -> Factory:
         return _FACTORIES[name]
     point = _entry_point(name)
     try:
-        factory = point.load()
+        factory: Factory = point.load()
     except Exception as error:  # whatever a stranger's import raises
         raise MatcherError(
             f"matcher '{name}' of {provider(name)} cannot be loaded from {point.value} "
@@ -91,7 +93,8 @@ def create(name: str, **options: Any) -> Matcher:
         CheckpointError: for a checkpoint that cannot be used.
     """
     if name == "auto":
-        name, why = best_matcher(options.get("checkpoint") or "")
+        wanted = {key: options[key] for key in ("device", "max_latency_ms") if key in options}
+        name, why = best_matcher(options.get("checkpoint") or "", **wanted)
         options = matcher_options(name, options)
         logger.info("matcher auto takes %s: %s", name, why)
     factory = factory_of(name)
@@ -119,23 +122,37 @@ def from_settings(settings: MatcherSettings) -> Matcher:
     return create(settings.matcher, **matcher_options(settings.matcher, settings.options()))
 
 
-def best_matcher(checkpoint: Any = "") -> tuple[str, str]:
+def best_matcher(
+    checkpoint: Any = "", device: str = "auto", max_latency_ms: float = MatcherSettings.max_latency_ms
+) -> tuple[str, str]:
     """Name of the best matcher that can run here, and why.
 
-    A checkpoint that is given is taken. The network of the package is taken where it measured better than sift on
-    real images, see :func:`mast3r_ros.network.shipped.better_than_sift`.
+    A checkpoint that is given is taken. Else measurements decide, see :func:`mast3r_ros.matching.measured.choose`.
 
     Raises:
         CheckpointError: for a checkpoint that cannot be used.
+        MatcherError: for a device that is not there.
     """
-    if not checkpoint:
-        if shipped_checkpoint() is None:
-            return "sift", "no checkpoint of a network is given"
-        better, why = better_than_sift()
-        return ("mast3r" if better else "sift"), why
-    if read_config(checkpoint).has_descriptors:
-        return "mast3r", f"{checkpoint} is a MASt3R network"
-    return "dust3r", f"{checkpoint} is a DUSt3R network, without descriptors"
+    if checkpoint:
+        if read_config(checkpoint).has_descriptors:
+            return "mast3r", f"{checkpoint} is a MASt3R network"
+        return "dust3r", f"{checkpoint} is a DUSt3R network, without descriptors"
+    try:
+        table = measured.read_table()
+    except MatcherError as error:
+        return measured.FALLBACK, str(error)
+    return measured.choose(table, usable_here(), device_named(device).type, max_latency_ms)
+
+
+def usable_here() -> dict[str, str]:
+    """Own matchers that need nothing which is missing here, with the digest of their weights."""
+    usable = {"sift": ""}
+    if shipped_checkpoint() is not None:
+        usable["mast3r"] = weights_digest()
+    for name, weights in (("aliked", pretrained.ALIKED), ("xfeat", pretrained.XFEAT)):
+        if pretrained.is_installed(weights):
+            usable[name] = weights.sha256
+    return usable
 
 
 def matcher_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Lowe, IJCV 2004; RootSIFT: Arandjelovic and Zisserman, CVPR 2012; ORB: Rublee et
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,7 +62,8 @@ class SiftMatcher(KeypointMatcher):
         return f"{self.feature}-{self.max_features}-{VERSION[self.feature]}{side}"
 
     def _seen(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        grey: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        return grey
 
     def _detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Descriptors are bytes."""
@@ -79,11 +81,11 @@ class SiftMatcher(KeypointMatcher):
             return cv2.ORB_create(self.max_features, scaleFactor=1.2, nlevels=8, fastThreshold=7)
         return cv2.SIFT_create(self.max_features, contrastThreshold=CONTRAST)
 
-    def _as_bytes(self, descriptors: NDArray) -> NDArray[np.uint8]:
+    def _as_bytes(self, descriptors: NDArray[Any]) -> NDArray[np.uint8]:
         if self.feature == "orb":
-            return descriptors
+            return np.asarray(descriptors)
         root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-        return np.minimum(root * QUANTUM + 0.5, 255).astype(np.uint8)
+        return np.asarray(np.minimum(root * QUANTUM + 0.5, 255), dtype=np.uint8)
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """(N, 128) RootSIFT of unit length, or (N, 256) ORB bits as +-1 scaled to unit length."""

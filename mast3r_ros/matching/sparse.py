@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -52,11 +52,11 @@ class KeypointMatcher(ABC):
         return image
 
     @abstractmethod
-    def _detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray]:
+    def _detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Keypoints (N, 2) in pixels of the given image, the strongest first, and their descriptors (N, D)."""
 
     @abstractmethod
-    def _nothing(self) -> NDArray:
+    def _nothing(self) -> NDArray[Any]:
         """Descriptors (0, D) of an image without keypoints."""
 
     @abstractmethod

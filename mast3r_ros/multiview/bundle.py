@@ -49,7 +49,8 @@ class Bundle:
     def in_cameras(self) -> Array:
         """(M, 3) observed points in the frames of the cameras that see them."""
         T = self.poses[self.image]
-        return np.einsum("mij,mj->mi", T[:, :3, :3], self.points[self.point]) + T[:, :3, 3]
+        seen: NDArray[np.float64] = np.einsum("mij,mj->mi", T[:, :3, :3], self.points[self.point]) + T[:, :3, 3]
+        return seen
 
     def residuals(self) -> Array:
         """(M, 2) pixels between projection and observation; 1e6 behind the camera."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
@@ -119,7 +120,7 @@ def _model(found: pycolmap.Reconstruction, photos: Sequence[Photo]) -> Model:
     number = {photo.name: n for n, photo in enumerate(photos)}
     place = {id: row for row, id in enumerate(found.point3D_ids())}
     cameras: dict[int, Camera] = {}
-    poses: dict[int, np.ndarray] = {}
+    poses: dict[int, NDArray[np.float64]] = {}
     observed: list[tuple[int, int, int]] = []
     for image_id in found.reg_image_ids():
         image = found.image(image_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ def contradicted(pairs: Sequence[VerifiedPair]) -> set[tuple[int, int]]:
         for k in neighbours[i] & neighbours[j]:
             triangle = tuple(sorted((i, j, k)))
             if triangle not in errors:
-                errors[triangle] = _error(rotations, *triangle)  # type: ignore[index,arg-type]
+                errors[triangle] = _error(rotations, *triangle)  # type: ignore[index]
     confirmed = {edge for triangle, off in errors.items() if off < CLOSED_DEG for edge in _edges(triangle, rotations)}
     broken: set[tuple[int, int]] = set()
     for triangle, off in errors.items():
@@ -43,7 +44,7 @@ def contradicted(pairs: Sequence[VerifiedPair]) -> set[tuple[int, int]]:
     return broken
 
 
-def _edges(triangle: tuple[int, int, int], rotations: dict[tuple[int, int], NDArray]) -> list[tuple[int, int]]:
+def _edges(triangle: tuple[int, int, int], rotations: dict[tuple[int, int], NDArray[Any]]) -> list[tuple[int, int]]:
     return [(a, b) if (a, b) in rotations else (b, a) for a, b in combinations(triangle, 2)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,7 +177,7 @@ class _Edge:
         ]
 
 
-def _on(device: torch.device, values: NDArray) -> Tensor:
+def _on(device: torch.device, values: NDArray[Any]) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float32), device=device)
 
 
@@ -202,8 +203,9 @@ def _unpacked(t: Tensor) -> Tensor:
     return t.sign() * t.abs().expm1()
 
 
-def _packed(t: NDArray) -> NDArray[np.float64]:
-    return np.sign(t) * np.log1p(np.abs(t))
+def _packed(t: NDArray[Any]) -> NDArray[np.float64]:
+    packed: NDArray[np.float64] = np.sign(t) * np.log1p(np.abs(t))
+    return packed
 
 
 def _packed_pose(pose: NDArray[np.float64]) -> NDArray[np.float64]:

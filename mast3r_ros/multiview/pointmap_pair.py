@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 #: How a confidence, at least 1, becomes a weight.
-TRANSFORMS: dict[str, Callable[[NDArray], NDArray]] = {
+TRANSFORMS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "log": np.log,
     "sqrt": np.sqrt,
     "minus_one": lambda confidence: confidence - 1,

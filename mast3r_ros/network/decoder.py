@@ -25,7 +25,8 @@ class DecoderBlock(nn.Module):
         """(B, N, C) of this image, (B, M, C) of the other -> (B, N, C)."""
         x = x + self.attn(self.norm1(x), rope)
         x = x + self.cross_attn(self.norm2(x), self.norm_y(other), rope, other_rope)
-        return x + self.mlp(self.norm3(x))
+        out: Tensor = x + self.mlp(self.norm3(x))
+        return out
 
 
 def decode_in_lock_step(

@@ -23,7 +23,8 @@ class ResidualConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 256, h, w) -> (B, 256, h, w)."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        out: Tensor = x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return out
 
 
 class FusionBlock(nn.Module):
@@ -39,7 +40,8 @@ class FusionBlock(nn.Module):
         """(B, 256, h, w) -> (B, 256, 2h, 2w)."""
         if finer is not None:
             path = path + self.resConfUnit1(finer)
-        return self.out_conv(upsample(self.resConfUnit2(path)))
+        out: Tensor = self.out_conv(upsample(self.resConfUnit2(path)))
+        return out
 
 
 class Scratch(nn.Module):
@@ -64,7 +66,8 @@ class Scratch(nn.Module):
         path = self.refinenet4(layer4)[..., :rows, :columns]
         path = self.refinenet3(path, layer3)
         path = self.refinenet2(path, layer2)
-        return self.refinenet1(path, layer1)
+        out: Tensor = self.refinenet1(path, layer1)
+        return out
 
 
 class Dpt(nn.Module):
@@ -94,9 +97,10 @@ class Dpt(nn.Module):
         """Four token tensors (B, h * w, C_k) of a grid (h, w) -> (B, out_channels, 16h, 16w)."""
         maps = [tokens.transpose(1, 2).unflatten(-1, grid) for tokens in layers]
         maps = [reassemble(x) for reassemble, x in zip(self.act_postprocess, maps)]
-        return self.head(self.scratch(maps))
+        out: Tensor = self.head(self.scratch(maps))
+        return out
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Twice the resolution, bilinear between corner-aligned samples."""
+    """(B, C, h, w) -> (B, C, 2 h, 2 w), bilinear between corner-aligned samples."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)

@@ -17,7 +17,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, C), tokens in row-major order."""
-        return self.proj(images).flatten(2).transpose(1, 2)
+        out: Tensor = self.proj(images).flatten(2).transpose(1, 2)
+        return out
 
 
 class EncoderBlock(nn.Module):
@@ -33,4 +34,5 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor, rope: Rotation) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
         x = x + self.attn(self.norm1(x), rope)
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out

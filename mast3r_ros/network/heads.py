@@ -64,7 +64,7 @@ class Head(nn.Module, ABC):
         return self.raw_points(layers, size), None
 
     def points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Pointmap:
-        """The view's pointmap."""
+        """The view's pointmap (B, H, W, 3), and its confidence."""
         raw = self.raw_points(layers, size).float().movedim(1, -1)
         conf = postprocess.confidence(raw[..., 3], self.config.conf)
         return Pointmap(postprocess.points(raw[..., :3], self.config.depth), conf)
@@ -109,7 +109,8 @@ class DptHead(Head):
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
-        return self.dpt(self._typed(self.dpt, *(layers[hook] for hook in self.hooks)), self._grid(size))
+        out: Tensor = self.dpt(self._typed(self.dpt, *(layers[hook] for hook in self.hooks)), self._grid(size))
+        return out
 
 
 class DescriptorHead(Head):
@@ -135,11 +136,11 @@ class DescriptorHead(Head):
         """What may run in the type of encoder and decoders, as descriptors are robust to it."""
 
     def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Points and descriptors before activation."""
+        """Points (B, 4, H, W) and descriptors (B, D[+1], H, W) before activation."""
         return self.raw_points(layers, size), self.raw_descriptors(layers, size)
 
     def descriptors(self, layers: Sequence[Tensor], size: tuple[int, int], unit: bool = True) -> Descriptors:
-        """The view's descriptors; without a confidence of their own the points' confidence is computed for them.
+        """The view's descriptors (B, H, W, D); without a confidence of their own the points' is computed for them.
 
         Args:
             unit: False leaves them as they come, of any length and type, for who looks at few of them.
@@ -194,7 +195,8 @@ class HalfResolutionPoints(nn.Module):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, dim) -> (B, 4, H, W)."""
-        return self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
+        out: Tensor = self.head(unpatch(self.mlp(tokens), grid, self.half_patch))
+        return out
 
 
 class CatConvHead(MlpDescriptorHead):
@@ -207,7 +209,8 @@ class CatConvHead(MlpDescriptorHead):
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
         tokens = torch.cat(self._typed(self.head_pts3d, layers[0], layers[-1]), dim=-1)
-        return self.head_pts3d(tokens, self._grid(size))
+        out: Tensor = self.head_pts3d(tokens, self._grid(size))
+        return out
 
 
 class CatSkipHead(DescriptorHead):
@@ -229,7 +232,7 @@ class CatSkipHead(DescriptorHead):
         self.to_descriptors = nn.Conv2d(self.width, (config.desc_dim + 1) * DETAIL_STRIDE**2, 1)
 
     def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """Points and descriptors before activation, from one pass."""
+        """Points (B, 4, H, W) and descriptors (B, D[+1], H, W) before activation, from one pass."""
         shared = self._shared(layers, size)
         return (
             F.pixel_shuffle(self.to_points(shared), DETAIL_STRIDE),

@@ -27,7 +27,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., out_dim)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class SelfAttention(nn.Module):
@@ -43,7 +44,8 @@ class SelfAttention(nn.Module):
         """(B, N, C) -> (B, N, C)."""
         qk, v = _heads(self.qkv(x), 3 * self.num_heads).split((2 * self.num_heads, self.num_heads), dim=1)
         q, k = rotate(qk, rope).chunk(2, dim=1)
-        return self.proj(_attend(q, k, v))
+        out: Tensor = self.proj(_attend(q, k, v))
+        return out
 
 
 class CrossAttention(nn.Module):
@@ -61,12 +63,14 @@ class CrossAttention(nn.Module):
         """(B, N, C), memory (B, M, C) -> (B, N, C)."""
         q = rotate(_heads(self.projq(x), self.num_heads), rope)
         k = rotate(_heads(self.projk(memory), self.num_heads), memory_rope)
-        return self.proj(_attend(q, k, _heads(self.projv(memory), self.num_heads)))
+        out: Tensor = self.proj(_attend(q, k, _heads(self.projv(memory), self.num_heads)))
+        return out
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
     """(B, N, C) -> (B, heads, N, C / heads)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    out: Tensor = x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return out
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -128,11 +128,11 @@ class PointmapNetwork(nn.Module):
         return [tokens1.features, *layers1], [tokens2.features, *layers2]
 
     def points(self, view: int, layers: Sequence[Tensor], tokens: Tokens) -> Pointmap:
-        """Pointmap of view 1 or 2, both in camera 1's frame, laid out as the image arrays are."""
+        """Pointmap (B, H, W, 3) of view 1 or 2, both in camera 1's frame, laid out as the image arrays are."""
         return _by_orientation(self.head(view).points, layers, tokens)
 
     def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens, unit: bool = True) -> Descriptors:
-        """Descriptors of view 1 or 2.
+        """Descriptors (B, H, W, D) of view 1 or 2.
 
         Args:
             unit: False leaves them as the head gives them, see :meth:`DescriptorHead.descriptors`.
@@ -157,7 +157,7 @@ class PointmapNetwork(nn.Module):
         true_shape1: Tensor | None = None,
         true_shape2: Tensor | None = None,
     ) -> tuple[ViewPrediction, ViewPrediction]:
-        """Everything there is to know of a batch of pairs; see :meth:`encode` for the arguments.
+        """All predictions for a batch of pairs, (B, 3, H, W) each; see :meth:`encode` for the arguments.
 
         Heads run in the type of their weights, outside of autocast, as in the reference.
         """

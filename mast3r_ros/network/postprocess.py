@@ -14,7 +14,8 @@ def points(raw: Tensor, activation: Activation) -> Tensor:
         return raw
     distance = raw.norm(dim=-1, keepdim=True)
     direction = raw / distance.clamp_min(1e-8)
-    return direction * (torch.expm1(distance) if activation.kind == "exp" else distance.square())
+    out: Tensor = direction * (torch.expm1(distance) if activation.kind == "exp" else distance.square())
+    return out
 
 
 def confidence(raw: Tensor, activation: Activation) -> Tensor:
@@ -27,4 +28,5 @@ def confidence(raw: Tensor, activation: Activation) -> Tensor:
 
 def descriptors(raw: Tensor) -> Tensor:
     """Raw (B, H, W, D) -> unit length."""
-    return raw / raw.norm(dim=-1, keepdim=True)
+    out: Tensor = raw / raw.norm(dim=-1, keepdim=True)
+    return out

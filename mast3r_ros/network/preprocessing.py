@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class NetworkImage:
         image = (self.tensor[0].permute(1, 2, 0) + 1) * 127.5
         return image.round().clamp(0, 255).byte().cpu().numpy()
 
-    def to_original(self, xy: NDArray) -> NDArray[np.float64]:
+    def to_original(self, xy: NDArray[Any]) -> NDArray[np.float64]:
         """Pixels (N, 2) of the network image -> pixels of the original, centres at integers in both."""
         return moved_pixels(self.original_T_input, xy)
 
@@ -195,6 +196,7 @@ def _translation(x: float, y: float) -> NDArray[np.float64]:
     return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
 
 
-def moved_pixels(T: NDArray, xy: NDArray) -> NDArray[np.float64]:
+def moved_pixels(T: NDArray[Any], xy: NDArray[Any]) -> NDArray[np.float64]:
     """Apply an affine (3, 3) on corner-origin coordinates to pixels (N, 2) whose centres are integers."""
-    return (np.asarray(xy, dtype=np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5
+    moved: NDArray[np.float64] = (np.asarray(xy, dtype=np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5
+    return moved

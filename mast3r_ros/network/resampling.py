@@ -43,7 +43,8 @@ def _along_rows(image: Tensor, length: int, kernel: str) -> Tensor:
         return image
     high, low = (image @ part.T for part in _weights(image.shape[2], length, kernel, image.device))
     total = high.int() * 2 ** (PLACES // 2) + low.int()
-    return ((total + 2 ** (PLACES - 1)) >> PLACES).clamp(0, 255).float()
+    rounded: Tensor = (total + 2 ** (PLACES - 1)) >> PLACES
+    return rounded.clamp(0, 255).float()
 
 
 @lru_cache(maxsize=LENGTHS)

@@ -103,24 +103,3 @@ def save_measurements(found: Sequence[Measurement]) -> None:
     """Replace what was measured."""
     text = json.dumps([asdict(measurement) for measurement in found], indent=2, ensure_ascii=False)
     (WEIGHTS / "measured.json").write_text(text + "\n", encoding="utf-8")
-
-
-def better_than_sift() -> tuple[bool, str]:
-    """Whether the shipped network measured better than sift, and the figures that say so.
-
-    Generated images prove nothing about a robot's: there must be real ones, and on every real data set the network
-    must find more good poses than sift and accept no larger share of wrong ones.
-    """
-    try:
-        real = [measurement for measurement in measurements() if measurement.real]
-    except CheckpointError as error:
-        return False, str(error)
-    if not real:
-        return False, "the network of the package was not measured on real images"
-    for m in real:
-        figures = f"{m.mast3r.success:.0%} of {m.mast3r.queries} poses {m.limit} on {m.name}, sift {m.sift.success:.0%}"
-        worse = m.mast3r.wrong * m.sift.queries > m.sift.wrong * m.mast3r.queries
-        if m.mast3r.success <= m.sift.success or worse:
-            wrong = f" ({m.mast3r.wrong} and {m.sift.wrong} wrong)" if worse else ""
-            return False, f"the network of the package finds {figures}{wrong}"
-    return True, f"the network of the package finds {figures}"

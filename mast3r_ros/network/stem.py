@@ -25,7 +25,8 @@ class ResidualConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, h, w) -> (B, dim, h, w)."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        out: Tensor = x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return out
 
 
 class ConvStem(nn.Module):

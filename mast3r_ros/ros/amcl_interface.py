@@ -6,21 +6,18 @@ The names are AMCL's: the topic ``initialpose`` and the services ``set_initial_p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.node import Node
 from rclpy.service import Service
 from std_srvs.srv import Empty
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.ros import priors
-from mast3r_ros.ros.attempts import Attempts, Outcome
-from mast3r_ros.ros.complaints import Complaints
+from mast3r_ros.ros.attempts import Outcome
 from mast3r_ros.ros.frame_processor import FrameProcessor
-from mast3r_ros.settings import Settings
+from mast3r_ros.ros.node_context import NodeContext
 
 try:
     from nav2_msgs.srv import SetInitialPose
@@ -35,20 +32,12 @@ class AmclInterface:
         beside_amcl: AMCL itself offers the services, and one name must not have two servers.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        settings: Callable[[], Settings],
-        processor: FrameProcessor,
-        attempts: Attempts,
-        complaints: Complaints,
-        beside_amcl: bool,
-    ) -> None:
-        self._node = node
-        self._settings = settings
+    def __init__(self, context: NodeContext, processor: FrameProcessor, beside_amcl: bool) -> None:
+        self._node = context.node
+        self._settings = context.settings
+        self._attempts = context.attempts
+        self._complaints = context.complaints
         self._processor = processor
-        self._attempts = attempts
-        self._complaints = complaints
         self._demanded: Future[Outcome] | None = None
         self._services: list[Service] = [] if beside_amcl else self._offer()
 

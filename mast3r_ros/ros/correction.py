@@ -52,8 +52,8 @@ class CorrectionBroadcaster:
             self._map_T_odom, self._last_ns = None, 0
 
     def place(self, base_frame: str, map_T_base: Array, stamp_ns: int) -> None:
-        """map -> base where there is no odometry. Not post-dated and never repeated: a moving robot's pose is
-        known only at the time of the image."""
+        """map -> base (4, 4) where there is no odometry. Not post-dated and never repeated: a moving robot's pose
+        is known only at the time of the image."""
         self._broadcaster.send(self._global_frame, base_frame, map_T_base, stamp_ns)
 
     def destroy(self) -> None:

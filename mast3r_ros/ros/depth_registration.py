@@ -37,7 +37,9 @@ class DepthRegistration:
         """A camera_info of the depth camera has come."""
         self._info = message
 
-    def registered(self, depth: Depth, header: Header, image: Header, camera: Camera | None, shape: tuple) -> Depth:
+    def registered(
+        self, depth: Depth, header: Header, image: Header, camera: Camera | None, shape: tuple[int, ...]
+    ) -> Depth:
         """Depth (H, W) of one message -> depth of the colour camera, metres, 0 where nothing was measured.
 
         Args:

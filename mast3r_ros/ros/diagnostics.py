@@ -103,6 +103,24 @@ class Statistics:
         with self._lock:
             return self._refusal
 
+    def health(self, state: str) -> tuple[bytes, str]:
+        """Level of a node in that lifecycle state, and one sentence."""
+        if state != "active":
+            return DiagnosticStatus.WARN, state
+        acceptance = self.acceptance
+        if acceptance is None:
+            return DiagnosticStatus.WARN, "active, no image was looked at yet"
+        if not self.rate_hz:
+            return DiagnosticStatus.ERROR, "active, but no usable images come"
+        level = DiagnosticStatus.OK if acceptance >= 0.5 else DiagnosticStatus.WARN
+        message = f"active, {100 * acceptance:.0f} % of the last frames localized"
+        track, detail = self.track
+        if track is Track.LOST:
+            return DiagnosticStatus.ERROR, f"{message}; the track is lost, map -> odom is withdrawn: {detail}"
+        if track is Track.TENTATIVE:
+            return DiagnosticStatus.WARN, f"{message}; map -> odom waits: {detail}"
+        return level, message
+
     def values(self) -> dict[str, str]:
         """Everything as texts, for a DiagnosticStatus."""
         counts, age = self.counts(), self.pose_age_s

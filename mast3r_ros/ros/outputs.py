@@ -23,7 +23,7 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.localization.cloud import localized_cloud
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import Localizer
-from mast3r_ros.mapping.export import map_cloud
+from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.pictures.matches import draw_matches
 from mast3r_ros.ros import attempt_status, conversions, qos
@@ -72,7 +72,7 @@ class Outputs:
                 self._node.destroy_lifecycle_publisher(topic)
 
     def pose(self, map_T_body: Array, covariance: Array, stamp_ns: int) -> None:
-        """An accepted pose: ~/pose, and appended to ~/path."""
+        """An accepted pose (4, 4) with its covariance (6, 6): ~/pose, and appended to ~/path."""
         message = conversions.to_pose_with_covariance(map_T_body, covariance, self._frame_id, stamp_ns)
         self._pose_topic.publish(message)
         self._path.append(PoseStamped(header=message.header, pose=message.pose.pose))
@@ -90,7 +90,7 @@ class Outputs:
         self._path.clear()
 
     def seed(self, map_T_base: Array, covariance: Array, stamp_ns: int) -> None:
-        """A pose for AMCL to start from."""
+        """A pose (4, 4) with its covariance (6, 6) for AMCL to start from."""
         assert self._seed_topic is not None
         self._seed_topic.publish(conversions.to_pose_with_covariance(map_T_base, covariance, self._frame_id, stamp_ns))
 

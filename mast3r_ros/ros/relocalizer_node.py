@@ -13,7 +13,7 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.msg import Transition
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -25,9 +25,7 @@ from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Empty, Trigger
 
-from mast3r_ros.errors import MapError, UserError, as_run_here
-from mast3r_ros.localization.estimate import Track
-from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.errors import UserError, as_run_here
 from mast3r_ros.matching import Matcher, from_settings
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros import bond, conversions, diagnostics, priors, qos
@@ -39,6 +37,8 @@ from mast3r_ros.ros.depth_registration import DepthRegistration
 from mast3r_ros.ros.frame_processor import FrameProcessor
 from mast3r_ros.ros.intake import Arrival, Intake
 from mast3r_ros.ros.lifecycle import Lifecycle
+from mast3r_ros.ros.map_loading import load_relocalizer
+from mast3r_ros.ros.node_context import NodeContext
 from mast3r_ros.ros.outputs import Outputs
 from mast3r_ros.ros.parameters import ParameterError, Parameters
 from mast3r_ros.ros.tf import TransformListener
@@ -46,10 +46,6 @@ from mast3r_ros.ros.worker import LatestWorker
 from mast3r_ros.settings import NodeSettings, Settings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-
-class Stopping(UserError):
-    """The node is being shut down while it loads."""
 
 
 class RelocalizerNode(LifecycleNodeMixin, Node):
@@ -161,51 +157,16 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         self._settings.freeze(True)
         self._outputs = Outputs(self, p.global_frame_id, p.path_length, p.feed == "amcl")
         self._correction = CorrectionBroadcaster(self, p.global_frame_id, p.odom_frame_id)
-        self._processor = FrameProcessor(
-            *(self, relocalizer, self._settings.snapshot, self._intake, self._outputs, self._correction),
-            *(self._attempts, self._statistics, self._complaints),
-        )
-        amcl = (self, self._settings.snapshot, self._processor, self._attempts, self._complaints)
-        self._amcl = AmclInterface(*amcl, beside_amcl=p.feed == "amcl")
+        context = NodeContext(self, self._settings.snapshot, self._attempts, self._statistics, self._complaints)
+        self._processor = FrameProcessor(context, relocalizer, self._intake, self._outputs, self._correction)
+        self._amcl = AmclInterface(context, self._processor, beside_amcl=p.feed == "amcl")
         self._worker = LatestWorker(self._processor.process, self._say_failure, "localization")
         if p.set_initial_pose:
             self._processor.set_prior(priors.from_settings(p.initial_pose))
 
     def _load(self, settings: Settings, matcher: Matcher) -> Relocalizer:
-        """Read a map and prepare it for the matcher.
-
-        Raises:
-            MapError: if there is no usable map.
-        """
-        p = settings.node
-        if not p.map:
-            raise MapError("parameter map is empty: give the folder of a map (`mast3r_ros map build` makes one)")
-        started = time.monotonic()
-        keyframe_map = KeyframeMap.load(p.map)
-        if not len(keyframe_map):
-            raise MapError(f"the map {p.map} has no keyframes: build it again from a recording with poses")
-        relocalizer = Relocalizer(keyframe_map, matcher, settings, self._progress(started))
-        took = time.monotonic() - started
-        self.get_logger().info(
-            f"map {p.map}: {len(keyframe_map)} keyframes, matcher {matcher.name} ({matcher.signature}), {took:.1f} s"
-        )
-        for sentence in settings.deprecated:
-            self.get_logger().warning(sentence)
-        return relocalizer
-
-    def _progress(self, started: float) -> Callable[[int, int], None]:
-        """Says every ten seconds how far the preparation of a map is, and ends it when the node is stopping."""
-        said_at = started
-
-        def progress(done: int, total: int) -> None:
-            nonlocal said_at
-            if self._stopping:
-                raise Stopping("the node is shutting down")
-            if time.monotonic() - said_at > 10:
-                said_at = time.monotonic()
-                self.get_logger().info(f"preparing keyframe {done} of {total}")
-
-        return progress
+        """Read the map that the settings name. Raises MapError."""
+        return load_relocalizer(settings, matcher, self.get_logger(), lambda: self._stopping)
 
     def _activate(self) -> None:
         assert self._processor is not None and self._worker is not None
@@ -213,7 +174,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         p = self._settings.snapshot().node
         self._worker.start()
         transforms = TransformListener(self, lambda why: self._complaints.say("bad_tf", why))
-        self._processor.transforms = transforms
+        self._processor.camera.listener = transforms
         image_type = CompressedImage if p.image_transport == "compressed" else Image
         self._subscribe(image_type, "image", self._take_image, qos.newest())
         self._subscribe(CameraInfo, "camera_info", self._intake.take_info, qos.newest())
@@ -255,7 +216,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         if self._worker is not None and not self._worker.stop():
             self.get_logger().error("the frame in work does not end; its result will be ignored")
         if self._processor is not None:
-            self._processor.transforms = None
+            self._processor.camera.listener = None
         if self._correction is not None:
             self._correction.forget()
         self._intake.clear()
@@ -381,8 +342,9 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         state = self.lifecycle.state
         worker, processor = self._worker, self._processor
         matcher = processor.relocalizer.matcher if processor is not None else None
-        if processor is not None and processor.transforms is not None:
-            processor.transforms.complain_about_rivals(self._complaints)
+        listener = processor.camera.listener if processor is not None else None
+        if listener is not None:
+            listener.complain_about_rivals(self._complaints)
         values = {"state": state, **self._statistics.values()}
         values["replaced by newer frames"] = str(worker.replaced if worker is not None else 0)
         values["device"] = str(getattr(matcher, "device", "cpu"))
@@ -391,31 +353,13 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         values["memory (MB)"] = f"{diagnostics.memory_mb():.0f}"
         values["troubles"] = ", ".join(self._complaints.going_on)
         values["last trouble"] = self._complaints.last
-        level, message = self._health_of(state)
+        level, message = self._statistics.health(state)
         name = self.get_fully_qualified_name().lstrip("/")
         found = [diagnostics.status(f"{name}: localization", values["device"], level, message, values)]
         if state == "active" and processor is not None:
             forget_s = processor.relocalizer.settings.tracking.forget_s
             found.append(diagnostics.error_status(f"{name}: localization error", self._statistics, forget_s))
         self._health.publish(DiagnosticArray(header=conversions.header("", self._now_ns()), status=found))
-
-    def _health_of(self, state: str) -> tuple[bytes, str]:
-        """Level and one sentence."""
-        if state != "active":
-            return DiagnosticStatus.WARN, state
-        acceptance = self._statistics.acceptance
-        if acceptance is None:
-            return DiagnosticStatus.WARN, "active, no image was looked at yet"
-        if not self._statistics.rate_hz:
-            return DiagnosticStatus.ERROR, "active, but no usable images come"
-        level = DiagnosticStatus.OK if acceptance >= 0.5 else DiagnosticStatus.WARN
-        message = f"active, {100 * acceptance:.0f} % of the last frames localized"
-        track, detail = self._statistics.track
-        if track is Track.LOST:
-            return DiagnosticStatus.ERROR, f"{message}; the track is lost, map -> odom is withdrawn: {detail}"
-        if track is Track.TENTATIVE:
-            return DiagnosticStatus.WARN, f"{message}; map -> odom waits: {detail}"
-        return level, message
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

@@ -49,6 +49,7 @@ class Finished(Recording):
             self.start_ns, self.end_ns = self._reader.start_time, self._reader.end_time - 1
 
     def read(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
+        """See :meth:`Recording.read`."""
         wanted = [connection for connection in self._reader.connections if connection.topic in topics]
         if wanted:  # rosbags reads no filter as "everything"
             for connection, stamp_ns, data in self._reader.messages(wanted):
@@ -56,6 +57,7 @@ class Finished(Recording):
                 yield connection.topic, stamp_ns, unpacked(data)
 
     def close(self) -> None:
+        """Close the file."""
         self._reader.close()
 
 
@@ -80,6 +82,7 @@ class Unfinished(Recording):
         self.end_ns = max(self.end_ns, message.stamp_ns)
 
     def read(self, topics: Iterable[str]) -> Iterator[tuple[str, int, bytes]]:
+        """See :meth:`Recording.read`."""
         for message in scan(self._path):
             if message.topic in topics:
                 yield message.topic, message.stamp_ns, unpacked(message.data)

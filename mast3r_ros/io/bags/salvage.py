@@ -125,7 +125,8 @@ def _mcap_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _mcap_chunk(content: bytes) -> bytes:
     _, _, size, _, name_length = struct.unpack_from("<QQQII", content)
     compression = content[32 : 32 + name_length].decode()
-    return DECOMPRESSORS[compression](content[32 + name_length + 8 :], size)
+    records: bytes = DECOMPRESSORS[compression](content[32 + name_length + 8 :], size)
+    return records
 
 
 def _fields(content: bytes, numbers: str, strings: int) -> list:  # type: ignore[type-arg]  # mixed by design

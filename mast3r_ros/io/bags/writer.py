@@ -162,7 +162,7 @@ class BagWriter:
         )
 
     def transform(self, parent: str, child: str, parent_T_child: Array, stamp_ns: int, static: bool = False) -> None:
-        """One transform on /tf, or on /tf_static."""
+        """One transform (4, 4) on /tf, or on /tf_static."""
         transform = self.make(
             "geometry_msgs/msg/Transform",
             translation=self._xyz("geometry_msgs/msg/Vector3", parent_T_child),

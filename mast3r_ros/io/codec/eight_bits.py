@@ -35,7 +35,8 @@ class EightBits:
         if self._high == 0 or np.mean((raw < self._low) | (raw >= self._high)) > MOST_OUTSIDE:
             self._choose(raw)
         if self._low == 0:
-            return np.minimum(raw >> (int(self._high).bit_length() - 9), 255).astype(np.uint8)
+            shown: NDArray[np.uint8] = np.minimum(raw >> (int(self._high).bit_length() - 9), 255).astype(np.uint8)
+            return shown
         spread = (raw.astype(np.float32) - self._low) * (256 / (self._high - self._low))
         return np.clip(spread, 0, 255).astype(np.uint8)
 

@@ -162,7 +162,7 @@ def to_rgb(image: NDArray[Any], eight_bits: EightBits | None = None) -> RGB:
 
 
 def decode_file(data: Any, flags: int, format: str = "") -> NDArray[Any]:
-    """An image file's bytes through OpenCV, refusing what OpenCV would quietly fill with grey.
+    """An image file's bytes as (H, W[, C]) by OpenCV, refusing what OpenCV would quietly fill with grey.
 
     Args:
         flags: ``COLOUR`` or ``DEEP_COLOUR`` for RGB, or ``STORED``, see :mod:`mast3r_ros.io.codec.picture_files`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ DEEP_COLOUR = COLOUR | cv2.IMREAD_ANYDEPTH
 STORED = cv2.IMREAD_UNCHANGED
 
 
-def decode_picture(data: NDArray[np.uint8], flags: int = COLOUR) -> NDArray | None:
+def decode_picture(data: NDArray[np.uint8], flags: int = COLOUR) -> NDArray[Any] | None:
     """A file's bytes (N,) -> (H, W, 3) RGB, or with ``STORED`` what the file holds; None for no picture.
 
     Raises:

@@ -53,7 +53,7 @@ def screen(rng: np.random.Generator, side: int = 512) -> Image:
             indent = x + side // 50 + int(rng.integers(0, 4)) * side // 40
             ink = [(120, 200, 140), (220, 170, 90), (130, 170, 240), (200, 200, 205)][int(rng.integers(4))]
             if not dark:
-                ink = tuple(int(c * 0.5) for c in ink)  # type: ignore[assignment]
+                ink = tuple(int(c * 0.5) for c in ink)
             end = indent + int(rng.uniform(0.1, 0.8) * w)
             cv2.rectangle(image, (indent, line), (min(end, x + w - 6), line + max(2, side // 100)), ink, -1)
     return image

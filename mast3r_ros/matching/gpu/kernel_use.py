@@ -36,21 +36,23 @@ def with_kernels(device: torch.device, fused: Callable[[], Found], plain: Callab
     """What ``fused`` finds; where the kernels do not run, from then on what ``plain`` finds.
 
     Kernels are compiled when they are first used, which needs Triton, a C compiler and a working driver. Whatever of
-    these is missing is said once. A lack of memory is no such reason: it is raised.
+    these is missing is said once. What fails either way is raised, and so is a lack of memory.
     """
-    if not _given_up:
-        try:
-            _check_age(device)
-            return fused()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler, a driver and an interpreter can fail in any way
-            _given_up.append(_reason(error))
-            logger.warning(
-                "the fused GPU kernels of the matching do not run here (%s): the slower search of PyTorch is used",
-                _given_up[0],
-            )
-    return plain()
+    if _given_up:
+        return plain()
+    try:
+        _check_age(device)
+        return fused()
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # a compiler, a driver and an interpreter can fail in any way
+        found = plain()
+        _given_up.append(_reason(error))
+        logger.warning(
+            "the fused GPU kernels of the matching do not run here (%s): the slower search of PyTorch is used",
+            _given_up[0],
+        )
+        return found
 
 
 def _check_age(device: torch.device) -> None:

@@ -14,6 +14,10 @@ import triton.language as tl
 UNASKED = tl.constexpr(-(2**63))
 ASKED = tl.constexpr(-(2**63) + 1)
 LAST = tl.constexpr(2**31 - 1)
+#: The upper half of keys of -inf: nothing could be compared.
+NOTHING = tl.constexpr(-2139095041)
+#: What walks do.
+LOST, ARRIVED, WALKING = tl.constexpr(-1), tl.constexpr(0), tl.constexpr(1)
 
 
 @triton.jit
@@ -252,28 +256,31 @@ def look_around(own, other, queue, count, table, size_own, thin_width, height, w
 
 
 @triton.jit
-def step(table, source, target, active, ahead, queue, count, size, size_ahead, capacity, FIRST: tl.constexpr, LAST_STEP: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+def step(table, source, target, state, ahead, queue, count, size, size_ahead, capacity, FIRST: tl.constexpr, LAST_STEP: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
     """Half a round trip of the walks, and the queue of the next half.
 
     Args:
         table: (K, size) keys by pixel of the image that the walks stand in.
         source, target: (K, capacity) where each walk is, in this image and in the other one.
-        active: (K, capacity) which walks have not arrived.
+        state: (K, capacity) of each walk. One that stands where nothing can be compared is lost.
         ahead: (K, size_ahead) keys of the other image: pixels that nobody has asked for yet go into ``queue``.
         FIRST: nothing was searched yet: only fill the queue with the pixels of ``target``.
     """
     k = tl.program_id(1).to(tl.int64)
     walk = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = walk < capacity
-    walking = tl.load(active + k * capacity + walk, mask=there, other=0) != 0
+    walking = tl.load(state + k * capacity + walk, mask=there, other=ARRIVED) == WALKING
     before = tl.load(target + k * capacity + walk, mask=there, other=0)
     pixel = before
     if not FIRST:
         own = tl.load(source + k * capacity + walk, mask=there, other=0)
-        pixel = _column(tl.load(table + k * size + own, mask=walking, other=UNASKED))
+        key = tl.load(table + k * size + own, mask=walking, other=UNASKED)
+        pixel = _column(key)
         tl.store(target + k * capacity + walk, pixel, mask=walking)
-        walking = walking & (pixel != before)
-        tl.store(active + k * capacity + walk, walking.to(tl.int8), mask=there)
+        lost = (key >> 32) <= NOTHING
+        now = tl.where(lost, LOST, tl.where(pixel != before, WALKING, ARRIVED))
+        tl.store(state + k * capacity + walk, now.to(tl.int8), mask=walking)
+        walking = walking & (now == WALKING)
     if not LAST_STEP:
         cell = ahead + k * size_ahead + pixel
         asked = tl.full((BLOCK,), ASKED, tl.int64)

@@ -36,8 +36,6 @@ def point_matches_on_device(
     every = torch.arange(maps2.pixels, device=points2.device, dtype=torch.int32).expand(len(points2), -1)
     _, at1, mutual = walk(maps2, maps1, every, 1, active=sure2)
     at1 = at1.clamp_min(0)
-    # Among no points at all the nearest is the first pixel, which is then none.
-    mutual &= sure1.gather(1, at1.long())
     conf = torch.minimum(conf1.flatten(1).gather(1, at1.long()), conf2.flatten(1)).float()
     best, there = _best_of_cells(at1, every, conf, mutual, points1.shape[2], points1.shape[1], cell)
     chosen = [values.gather(1, best) for values in (at1, every, conf)]

@@ -171,3 +171,15 @@ def search(own: DeviceMaps, other: DeviceMaps, queue: Queue | None, table: Tenso
             own.rows, other.rows, pixels, count, table, own.pixels, other.thin_width, *other.size, capacity,
             D=wide, STRIDE=other.stride, BM=32, L2=own.metric == "l2",
         )  # fmt: skip
+
+
+@torch.no_grad()
+def nearest_by_kernels(queries: Tensor, database: Tensor, metric: str = "dot", products: torch.dtype = torch.float32) -> Tensor:  # fmt: skip # noqa: E501
+    """As :func:`mast3r_ros.matching.neighbours.nearest`, of vectors as they are, but what is NaN is nobody's nearest.
+
+    A query that compares with nothing gets 0.
+    """
+    own, other = (DeviceMaps.of(v[:, None], products, metric, unit=False) for v in (queries, database))
+    table = unasked(own)
+    search(own, other, None, table)
+    return columns_of(table)

@@ -9,6 +9,8 @@ from mast3r_ros.matching.gpu.kernel_use import kernels
 from mast3r_ros.matching.gpu.search import LATER, DeviceMaps, Queue, Tiling, search, unasked
 
 BLOCK = 256
+#: What walks do, as in the kernels.
+LOST, ARRIVED, WALKING = -1, 0, 1
 
 
 def walk(
@@ -39,8 +41,9 @@ def walk(
         return nothing, nothing, nothing.bool()
     at1 = begin.to(torch.int32).contiguous()
     at2 = torch.full_like(at1, -1)
-    walking = torch.ones_like(at1, dtype=torch.int8) if active is None else active.to(torch.int8).contiguous()
-    began = walking.bool()
+    state = torch.full_like(at1, WALKING, dtype=torch.int8)
+    if active is not None:
+        state = torch.where(active, state, LOST)
     table1, table2 = unasked(maps1), unasked(maps2)
     pixels = torch.empty_like(at1)
     counts = torch.zeros((2 * rounds, K), dtype=torch.int32, device=begin.device)
@@ -48,9 +51,7 @@ def walk(
     first, later = tilings or _tilings(maps1)
     step, grid = kernels().step, (-(-S // BLOCK), K)
     sizes = maps1.pixels, maps2.pixels
-    step[grid](
-        table1, at1, at1, walking, table1, *queues[0], *sizes[:1] * 2, S, FIRST=True, LAST_STEP=False, BLOCK=BLOCK
-    )
+    step[grid](table1, at1, at1, state, table1, *queues[0], *sizes[:1] * 2, S, FIRST=True, LAST_STEP=False, BLOCK=BLOCK)
     for half in range(2 * rounds):
         forth = half % 2 == 0
         own, other, here, there = (maps1, maps2, table1, table2) if forth else (maps2, maps1, table2, table1)
@@ -58,10 +59,10 @@ def walk(
         search(own, other, queues[half], here, first if half < 2 else later)
         last = half + 1 == 2 * rounds
         step[grid](
-            here, source, target, walking, there, *queues[half if last else half + 1], own.pixels, other.pixels, S,
+            here, source, target, state, there, *queues[half if last else half + 1], own.pixels, other.pixels, S,
             FIRST=False, LAST_STEP=last, BLOCK=BLOCK,
         )  # fmt: skip
-    return at1, at2, began & ~walking.bool()
+    return at1, at2, state == ARRIVED
 
 
 def _tilings(maps: DeviceMaps) -> tuple[Tiling, Tiling]:

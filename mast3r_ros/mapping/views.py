@@ -1,0 +1,55 @@
+"""Where a map's keyframes stand, how far they see, and with which cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.frames import Camera
+from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
+from mast3r_ros.mapping.records import Entry
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """The views of N keyframes.
+
+    Attributes:
+        poses: (N, 4, 4) map_T_camera.
+        depths: (N,) typical distance of what each sees, metres: its own, else the map's, else told by their spacing.
+        scene_depth_m: the map's; NaN where no depth is known.
+        cameras: every calibration, once.
+    """
+
+    ids: list[str]
+    poses: NDArray[np.float64]
+    depths: NDArray[np.float64]
+    scene_depth_m: float
+    cameras: tuple[Camera, ...]
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Views:
+        """The views of a map."""
+        entries = list(entries)
+        poses = np.array([entry.keyframe.map_T_camera for entry in entries]).reshape(-1, 4, 4)
+        depths = np.array([entry.depth_median_m for entry in entries])
+        known = depths[np.isfinite(depths)]
+        scene = float(np.median(known)) if len(known) else float("nan")
+        depths = np.where(np.isfinite(depths), depths, scene if len(known) else assumed_depth(poses))
+        cameras = _distinct(entry.keyframe.camera for entry in entries)
+        return cls([entry.keyframe.id for entry in entries], poses, depths, scene, cameras)
+
+    def overlaps(self, map_T_camera: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N,) plausible overlap with the view of a camera at that pose, see :func:`overlap.view_overlap`."""
+        return view_overlap(np.asarray(map_T_camera, dtype=np.float64), self.poses, self.depths)
+
+
+def _distinct(cameras: Iterable[Camera]) -> tuple[Camera, ...]:
+    distinct: list[Camera] = []
+    for camera in {id(camera): camera for camera in cameras}.values():
+        if not any(camera.same_as(other) for other in distinct):
+            distinct.append(camera)
+    return tuple(distinct)
