@@ -198,7 +198,7 @@ def test_map_build_tells_what_was_kept_and_info_agrees(run, files, tmp_path):
     info = run("map", "info", tmp_path / "m", "--json").json
     assert info["keyframes"] == info["with_depth"] == 2 and info["cameras"][0]["fx"] == 525
     # Described at once, so that the first start on the robot is fast.
-    assert info["features"] == {"sift-1500-1": 2} and info["retrieval"] == ["sift-1500-1"]
+    assert info["features"] == {"sift-1500-2": 2} and info["retrieval"] == ["sift-1500-2"]
     assert info["disk_bytes"] == sum(f.stat().st_size for f in (tmp_path / "m").rglob("*") if f.is_file())
     people = run("map", "info", tmp_path / "m")
     assert "640x480" in people.out and "2, 2 with depth" in people.out
@@ -315,8 +315,13 @@ def test_replay_writes_what_the_node_would_have_said(run, files, map_folder, tmp
             "/relocalizer/pose": 3,
             "/relocalizer/path": 1,
             "/relocalizer/ground_truth": 1,
+            "/relocalizer/status": 4,
             "/tf": 3,
         }
+        status = bag.first("/relocalizer/status").status[0]
+        values = {pair.key: pair.value for pair in status.values}
+        assert status.level == 0 and status.message == "localized"
+        assert 0 < float(values["protection_m"]) <= float(values["alert_limit_m"])
         pose = bag.first("/relocalizer/pose")
         robot = walls.map_T_camera(0) @ se3.make(np.eye(3), [0.025, 0, 0]) @ se3.inverse(walls.BASE_T_CAMERA)
         at = pose.pose.pose.position

@@ -24,8 +24,10 @@ from mast3r_ros.localization import (
 from mast3r_ros.localization.estimate import Status, Track
 from mast3r_ros.localization.map_noise import fit_noise
 from mast3r_ros.localization.stretch import TRIALS, StretchCheck
+from mast3r_ros.localization.support import Support
 from mast3r_ros.localization.tracking import SAME_VIEW
-from mast3r_ros.localization.verification import Support, map_covariance, verify
+from mast3r_ros.localization.uncertainty import map_covariance
+from mast3r_ros.localization.verification import verify
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -548,14 +550,14 @@ class TestNoiseOfAMap:
         ("scale", "position", "rotation"), [(1.0, 0.02, 0.01), (0.5, 1e-4, 1e-4), (4.0, 0.001, 0.001)]
     )
     def test_errors_fill_the_ellipsoids(self, scale: float, position: float, rotation: float) -> None:
-        noise = fit_noise(*self.drawn(40, scale, position, rotation))
+        noise = fit_noise(*self.drawn(40, scale, position, rotation), 2.5)
         errors, of_matches = self.drawn(1000, scale, position, rotation)
         covariance = noise.match_scale * of_matches + map_covariance(noise)
         normalised = np.einsum("ni,ni->n", errors, np.linalg.solve(covariance, errors[..., None])[..., 0])
         assert 0.8 < np.mean(normalised <= chi2.ppf(0.9, 6)) < 0.98
 
     def test_shared_noise_is_told_from_that_of_matches(self) -> None:
-        shared = fit_noise(*self.drawn(400, 0.2, 0.03, 0.02))
+        shared = fit_noise(*self.drawn(400, 0.2, 0.03, 0.02), 2.5)
         assert shared.position_m == pytest.approx(0.03, rel=0.2) and shared.rotation_rad == pytest.approx(0.02, rel=0.2)
-        alone = fit_noise(*self.drawn(400, 3.0, 1e-5, 1e-5))
+        alone = fit_noise(*self.drawn(400, 3.0, 1e-5, 1e-5), 2.5)
         assert alone.match_scale == pytest.approx(3.0, rel=0.3) and alone.position_m < 0.003

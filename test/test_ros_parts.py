@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy")
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -20,7 +21,7 @@ from mast3r_ros.localization.protection import limit_of  # noqa: E402
 from mast3r_ros.ros import complaints as complaints_module  # noqa: E402
 from mast3r_ros.ros.attempts import Attempts, Outcome  # noqa: E402
 from mast3r_ros.ros.complaints import Complaints  # noqa: E402
-from mast3r_ros.ros.diagnostics import Statistics, memory_mb  # noqa: E402
+from mast3r_ros.ros.diagnostics import Statistics, error_status, memory_mb  # noqa: E402
 from mast3r_ros.ros.parameters import ParameterError, Parameters  # noqa: E402
 from mast3r_ros.ros.priors import POSITION_SIGMA_M, ROTATION_SIGMA_RAD, from_message  # noqa: E402
 from mast3r_ros.ros.worker import LatestWorker  # noqa: E402
@@ -253,3 +254,23 @@ def test_statistics_count_by_reason_and_give_percentiles() -> None:
     assert said["stale"] == "3" and said["latency solve p50/p95 (ms)"] == "50.5 / 95.0"
     assert statistics.pose_age_s is not None and statistics.pose_age_s < 1 and statistics.rate_hz > 0
     assert 10 < memory_mb() < 10_000
+
+
+def test_the_bound_of_the_error_warns_before_the_alert_limit_and_fails_without_a_pose() -> None:
+    statistics = Statistics()
+    assert error_status("n", statistics, 30.0).level == DiagnosticStatus.ERROR
+
+    def after(accepted: bool, metres: float, degrees: float) -> DiagnosticStatus:
+        bounds = {"protection_m": metres, "alert_limit_m": 0.25, "protection_deg": degrees, "alert_limit_deg": 10.0}
+        statistics.attempt(accepted, "" if accepted else "too_few_inliers", {}, bounds)
+        return error_status("n", statistics, 30.0)
+
+    found = after(True, 0.1, 2.0)
+    assert found.level == DiagnosticStatus.OK and "40 %" in found.message
+    assert after(True, 0.21, 2.0).level == DiagnosticStatus.WARN, "84 % of the limit of the position"
+    assert after(True, 0.1, 9.0).level == DiagnosticStatus.WARN, "90 % of the limit of the rotation"
+    assert after(True, 0.3, 2.0).level == DiagnosticStatus.ERROR
+    after(True, 0.1, 2.0)
+    refused = after(False, 0.01, 0.1)  # the bound of a refused pose bounds nothing
+    assert refused.level == DiagnosticStatus.WARN and "too_few_inliers" in refused.message and "40 %" in refused.message
+    assert error_status("n", statistics, 0.0).level == DiagnosticStatus.ERROR, "too long ago"

@@ -62,7 +62,7 @@ def world(wall: Picture, factor: float, depth: bool, limit_m: float = 0.0) -> Wo
 
 @pytest.fixture(scope="module", params=[True, False], ids=["depth", "triangulated"])
 def usual(request: pytest.FixtureRequest, wall: Picture) -> tuple[World, bool]:  # noqa: F811
-    return world(wall, 1.0, request.param), request.param
+    return world(wall, 1.0, request.param, 0.25), request.param
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0, 100.0])
@@ -72,7 +72,7 @@ def test_a_world_of_another_size_gives_the_same_answers(
     factor: float,
 ) -> None:
     before, depth = usual
-    after = world(wall, factor, depth)
+    after = world(wall, factor, depth, 0.25 * factor)  # what a user can bear is the user's: it grows with the world
     assert [e.reason for e in after.found] == [e.reason for e in before.found]
     assert [e.localized for e in before.found] == [True, True, False]
     assert after.map.scene_depth_m == pytest.approx(factor * before.map.scene_depth_m, rel=2e-3)
@@ -98,8 +98,11 @@ def test_what_the_user_can_bear_decides_and_scales_too(wall: Picture) -> None:  
 
 
 def test_the_usual_limit_is_25_cm_in_rooms_and_follows_the_scale() -> None:
-    assert [alert_limit(depth).position_m for depth in (0.9, 2.5, 7.0)] == [0.25] * 3
-    assert [alert_limit(depth).position_m for depth in (0.25, 30.0, 250.0)] == pytest.approx([0.025, 2.5, 25.0])
+    assert [alert_limit(depth).position_m for depth in (1.0, 2.5, 5.0)] == [0.25] * 3
+    assert [alert_limit(depth).position_m for depth in (0.1, 0.5)] == pytest.approx([0.025, 0.125]), "a quarter"
+    assert [alert_limit(depth).position_m for depth in (8.0, 35.0)] == pytest.approx([0.4, 1.75]), "a twentieth"
+    limits = [alert_limit(depth).position_m for depth in np.geomspace(0.01, 1000, 400)]
+    assert max(np.diff(np.log(limits))) < 0.03, "nowhere does it jump"
 
 
 def test_errors_exceed_their_protection_level_as_often_as_the_risk_says() -> None:

@@ -15,6 +15,9 @@ from mast3r_ros.geometry import se3
 
 Array = NDArray[np.float64]
 
+#: Prefixes of the values of an attempt's status that are figures behind the verdict, and milliseconds by stage.
+EVIDENCE, LATENCY = "evidence ", "ms "
+
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON: NaN and infinity, which JSON does not have, become null; numpy values become numbers."""
@@ -66,6 +69,22 @@ def answer_dict(
     if bounds:
         document["protection"] = dict(bounds)
     return document
+
+
+def status_values(
+    *,
+    reason: str,
+    keyframes: Sequence[str],
+    confidence: float,
+    evidence: Mapping[str, float],
+    timings_ms: Mapping[str, float],
+    bounds: Mapping[str, float],
+) -> dict[str, str]:
+    """The values of an attempt's DiagnosticStatus on ``~/status``: verdict, bounds of the error, figures, times."""
+    values = {"reason": reason, "keyframes": " ".join(keyframes), "confidence": f"{confidence:.4f}"}
+    values |= {key: f"{value:.6g}" for key, value in bounds.items()}
+    values |= {EVIDENCE + key: f"{value:.6g}" for key, value in evidence.items()}
+    return values | {LATENCY + stage: f"{ms:.3f}" for stage, ms in timings_ms.items()}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -86,6 +86,7 @@ class Evidence:
         depth_error: median relative difference to the query's own depth, NaN where it was not checked.
         depth_coverage: share of the inliers at which the query measured depth itself, NaN for a query without depth.
         seen_from_behind: share of the inliers that the query and their keyframe look at from opposite sides.
+        viewpoint_gap_deg: angle at the inliers between where the query and where its keyframes see them from.
     """
 
     inliers: int = 0
@@ -99,6 +100,7 @@ class Evidence:
     depth_error: float = float("nan")
     depth_coverage: float = float("nan")
     seen_from_behind: float = 0.0
+    viewpoint_gap_deg: float = float("nan")
 
     @property
     def depth_check(self) -> DepthCheck:

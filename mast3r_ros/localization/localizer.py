@@ -18,16 +18,9 @@ from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.protection import AlertLimit, limit_of
 from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck
-from mast3r_ros.localization.verification import (
-    SUPPORT,
-    USUAL_POSITION,
-    USUAL_ROTATION,
-    Support,
-    Verdict,
-    balanced_weights,
-    inliers_by_keyframe,
-    verify,
-)
+from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
+from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION
+from mast3r_ros.localization.verification import Verdict, balanced_weights, verify
 from mast3r_ros.localization.visibility import MapLandmarks
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track

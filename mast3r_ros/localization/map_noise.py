@@ -20,8 +20,8 @@ from scipy.stats import chi2
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.localizer import Localizer
-from mast3r_ros.localization.protection import CALIBRATED_AT
-from mast3r_ros.localization.verification import USUAL_POSITION, USUAL_ROTATION, map_covariance
+from mast3r_ros.localization.protection import CALIBRATED_AT, FEWEST
+from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION, map_covariance
 from mast3r_ros.mapping.consistency import Consistency, check_consistency
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -33,14 +33,12 @@ Array = NDArray[np.float64]
 #: Keyframes on either side (in insertion order) that are left out too, as a share of the map: neighbours in
 #: time drift together, so they say nothing of the error that a later visit meets.
 LEFT_OUT = 0.1
-#: A map with fewer keyframes, or fewer of them found again, says nothing about its noise.
-FEWEST = 10
 #: Degrees of freedom of the distribution that the parts of the covariance are fitted with: few, so that a keyframe
 #: that is found elsewhere does not decide.
 TAIL = 5.0
-#: The matches' part counts at least this much: left-out keyframes are seen from where their neighbours were, and what
-#: views from one side share (depth, mostly) shows only from another. Set on the stress worlds of seeds 0 to 999.
-LEAST_SCALE = 0.2
+#: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
+#: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were.
+PRIOR = 2.0
 
 
 def measure_pose_noise(
@@ -61,7 +59,7 @@ def measure_pose_noise(
     if len(ids) < FEWEST:
         return None
     # What was measured before is not believed while it is measured anew: covariances are those of the matches alone.
-    before, keyframe_map.pose_noise = keyframe_map.pose_noise, PoseNoise(0.0, 0.0)
+    before, keyframe_map.pose_noise = keyframe_map.pose_noise, PoseNoise(0.0, 0.0, found=len(ids))
     try:
         return _measured(keyframe_map, matcher, samples, progress)
     finally:
@@ -94,40 +92,42 @@ def _measured(
     if found < FEWEST:
         return None
     if len(errors) >= FEWEST:
-        noise = fit_noise(np.array(errors), np.array(of_matches))
+        noise = fit_noise(np.array(errors), np.array(of_matches), keyframe_map.view_depth_m)
     else:
         noise = PoseNoise(USUAL_POSITION * keyframe_map.view_depth_m, USUAL_ROTATION)
     return replace(noise, found_elsewhere=elsewhere / found)
 
 
-def fit_noise(errors: Array, of_matches: Array) -> PoseNoise:
+def fit_noise(errors: Array, of_matches: Array, scene_depth_m: float) -> PoseNoise:
     """The noise under which errors are as large as covariances say.
 
-    Maximum likelihood of the two parts' sizes under a multivariate t distribution (Lange, Little and Taylor, "Robust
-    Statistical Modeling Using the t Distribution", JASA 84, 1989), then scaled together such that the
-    :data:`CALIBRATED_AT` ellipsoids hold that share.
+    Most probable sizes of the two parts under a multivariate t distribution (Lange, Little and Taylor, "Robust
+    Statistical Modeling Using the t Distribution", JASA 84, 1989) and a vague prior at the usual noise, then scaled
+    together such that the :data:`CALIBRATED_AT` ellipsoids hold that share.
 
     Args:
         errors: (N, 6) differences of poses from the truth, metres and radians.
         of_matches: (N, 6, 6) covariances that the matches leave.
+        scene_depth_m: how far away things typically are.
     """
+    usual = np.log([1.0, USUAL_POSITION * scene_depth_m, USUAL_ROTATION])
 
     def cost(logarithms: Array) -> float:
         covariance = _published(_noise(logarithms), of_matches)
         _, determinant = np.linalg.slogdet(covariance)
-        return float(np.sum(determinant / 2 + (TAIL + 6) / 2 * np.log1p(_normalised(errors, covariance) / TAIL)))
+        likely = np.sum(determinant / 2 + (TAIL + 6) / 2 * np.log1p(_normalised(errors, covariance) / TAIL))
+        return float(likely + np.sum(((logarithms - usual) / PRIOR) ** 2) / 2)
 
-    size = np.median(np.abs(errors), axis=0)
-    position, rotation = max(size[:3].mean(), np.finfo(float).tiny), max(size[3:].mean(), 1e-5)
-    start = np.log([1.0, position, rotation])
-    bounds = [tuple(np.log(limits)) for limits in ((0.01, 100.0), (position / 1e3, position * 1e3), (1e-6, 2.0))]
-    noise = _noise(minimize(cost, start, method="Nelder-Mead", bounds=bounds).x)
+    # From large noise and from small: the likelihood can have a summit where one part explains everything.
+    starts = usual + np.array([[0.0, 0.0, 0.0], [0.0, -4.0, -4.0], [2.0, -2.0, -2.0]])
+    found = min((minimize(cost, start, method="Nelder-Mead") for start in starts), key=lambda result: result.fun)
+    noise = _noise(found.x)
     normalised = np.sort(_normalised(errors, _published(noise, of_matches)))
     # The rank that the next error stays below with this probability, not the share of those that were seen.
     rank = min(math.ceil(CALIBRATED_AT * (len(errors) + 1)), len(errors))
     factor = float(normalised[rank - 1] / chi2.ppf(CALIBRATED_AT, 6))
     root = math.sqrt(factor)
-    return PoseNoise(noise.position_m * root, noise.rotation_rad * root, max(noise.match_scale * factor, LEAST_SCALE))
+    return PoseNoise(noise.position_m * root, noise.rotation_rad * root, noise.match_scale * factor, found=len(errors))
 
 
 def _noise(logarithms: Array) -> PoseNoise:

@@ -18,12 +18,14 @@ from scipy.special import chdtri, fdtri
 
 from mast3r_ros.settings import OLD_SIGMAS, LocalizerSettings
 
-#: The alert limit of the position where nobody states one: 25 cm where keyframes typically see things 0.8 to 8 m away,
-#: as in rooms, ten times as much where they see ten times as far, and so on.
-ROOM_LIMIT_M, ROOM_DEPTH_M = 0.25, 0.8
-#: Degrees of freedom of the errors' distribution (multivariate t): its tails are heavier than a normal one's. Of 105
-#: answers to real frames of a kitchen and a desk, none exceeds 0.7 of its level with this.
-TAIL = 30.0
+#: The alert limit of the position where nobody states one: 25 cm where keyframes typically see things 1 to 5 m away, as
+#: in rooms; a quarter of the distance where they see nearer things, a twentieth where they see further.
+ROOM_LIMIT_M, ROOM_DEPTHS_M = 0.25, (1.0, 5.0)
+#: Degrees of freedom of the errors' distribution (multivariate t): its tails are heavier than a normal one's. Where few
+#: keyframes were left out they are heavier still: each, whose six errors hang together, counts as three of them.
+TAIL, EACH = 30.0, 3.0
+#: With fewer left-out keyframes nothing is known of a map's noise.
+FEWEST = 4
 #: Ellipsoids of this share hold it, see :mod:`map_noise`.
 CALIBRATED_AT = 0.9
 
@@ -72,7 +74,8 @@ def alert_limit(
     if not position_m and not 0 < scene_depth_m < math.inf:
         position_m = math.nan  # nothing is inside
     elif not position_m:
-        position_m = ROOM_LIMIT_M * 10.0 ** math.floor(math.log10(scene_depth_m / ROOM_DEPTH_M))
+        near, far = ROOM_DEPTHS_M
+        position_m = ROOM_LIMIT_M * (min(scene_depth_m, near) / near) * (max(scene_depth_m, far) / far)
     return AlertLimit(position_m, float(np.radians(rotation_deg)), integrity_risk)
 
 
@@ -84,27 +87,36 @@ def limit_of(settings: LocalizerSettings, scene_depth_m: float) -> AlertLimit:
     return alert_limit(scene_depth_m, position_m, rotation_deg, settings.integrity_risk)
 
 
-def protection_level(covariance: NDArray[np.float64], integrity_risk: float) -> ProtectionLevel:
+def tail_of(found: int) -> float:
+    """Degrees of freedom of the errors' distribution in a map whose noise rests on so many left-out keyframes.
+
+    A map that was never held against itself has the usual noise, which is generous, and the usual tail.
+    """
+    return min(TAIL, EACH * max(found, FEWEST)) if found else TAIL
+
+
+def protection_level(covariance: NDArray[np.float64], integrity_risk: float, freedom: float = TAIL) -> ProtectionLevel:
     """Bounds of position and rotation from the covariance (6, 6) of a pose in ROS order.
 
     The error is taken to follow a multivariate t distribution whose ellipsoid of CALIBRATED_AT is the covariance's. The
     squared length of such a part is a weighted sum of squares; it is bounded through the F distribution with as many
     degrees of freedom as the sum is worth (Satterthwaite, Biometrics Bulletin 2, 1946).
     """
-    return ProtectionLevel(_bound(covariance[:3, :3], integrity_risk), _bound(covariance[3:, 3:], integrity_risk))
+    position, rotation = covariance[:3, :3], covariance[3:, 3:]
+    return ProtectionLevel(_bound(position, integrity_risk, freedom), _bound(rotation, integrity_risk, freedom))
 
 
-def _bound(covariance: NDArray[np.float64], risk: float) -> float:
+def _bound(covariance: NDArray[np.float64], risk: float, tail: float) -> float:
     """Length that an error of this covariance (3, 3) exceeds with that probability."""
     variances = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     total = float(variances.sum())
     if not np.isfinite(total) or total == 0:
         return 0.0 if total == 0 else math.inf
     freedom = total**2 / float((variances**2).sum())
-    return float(np.sqrt(_calibrated() * total * fdtri(freedom, TAIL, 1 - risk)))
+    return float(np.sqrt(_calibrated(tail) * total * fdtri(freedom, tail, 1 - risk)))
 
 
-@lru_cache(maxsize=1)
-def _calibrated() -> float:
+@lru_cache(maxsize=64)
+def _calibrated(tail: float) -> float:
     """What the square of a covariance calibrated at CALIBRATED_AT as a normal one is to the t distribution's."""
-    return float(chdtri(6, 1 - CALIBRATED_AT) / (6 * fdtri(6, TAIL, CALIBRATED_AT)))
+    return float(chdtri(6, 1 - CALIBRATED_AT) / (6 * fdtri(6, tail, CALIBRATED_AT)))

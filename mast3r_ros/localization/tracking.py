@@ -18,7 +18,7 @@ from mast3r_ros.localization.commitment import View, Views
 from mast3r_ros.localization.estimate import PoseEstimate, Reason, Status, Track
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.pose_prior import PosePrior
-from mast3r_ros.localization.verification import worst_sigmas
+from mast3r_ros.localization.uncertainty import worst_sigmas
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.settings import TrackerSettings
 

@@ -8,62 +8,29 @@ image, a geometry that fixes all six degrees of freedom, keyframes that agree wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.absolute_pose import AbsolutePose
 from mast3r_ros.localization.cells import CELLS, cells_of, spread
 from mast3r_ros.localization.estimate import Evidence, Reason
-from mast3r_ros.localization.protection import AlertLimit, ProtectionLevel, alert_limit, protection_level
+from mast3r_ros.localization.protection import AlertLimit, ProtectionLevel, alert_limit, protection_level, tail_of
+from mast3r_ros.localization.support import (
+    SUPPORT,
+    Support,
+    inliers_by_keyframe,
+    seen_from_behind,
+    viewpoint_gap,
+)
+from mast3r_ros.localization.uncertainty import pose_covariance, usual_noise, worst_sigmas
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.settings import Gates
 
 Array = NDArray[np.float64]
-
-
-#: A keyframe supports a pose on its own with this many inliers.
-SUPPORT = 8
-#: Assumed of maps that were never held against themselves: position as a share of the scene's depth, rotation (rad).
-USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
-
-
-#: The same in a room, as earlier versions assumed it everywhere.
-USUAL_NOISE = PoseNoise(position_m=0.01, rotation_rad=USUAL_ROTATION)
-
-
-@dataclass(frozen=True, eq=False)
-class Support:
-    """A pose and the matches it rests on, as verification reads them.
-
-    Attributes:
-        pose: the solved pose.
-        query_xy: (N, 2) pixels of the query.
-        points: (N, 3) map points, metres.
-        keyframe: (N,) index of the keyframe each match comes from, 0 .. offered - 1.
-        centres: (K, 3) where the cameras of the keyframes that were matched stand in the map, metres.
-        scene_depth_m: how far away things typically are here: what lengths are held against.
-        landmarks: (M, 3) what the matcher knows of the map around here, metres; none where it cannot tell.
-        believed: whether somebody or odometry knew that the camera is about there.
-    """
-
-    pose: AbsolutePose
-    query_xy: Array
-    points: Array
-    keyframe: NDArray[np.int64]
-    centres: Array
-    scene_depth_m: float
-    landmarks: Array = field(default_factory=lambda: np.zeros((0, 3)))
-    believed: bool = False
-
-    @property
-    def offered(self) -> int:
-        """Number of keyframes that were matched."""
-        return len(self.centres)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +42,6 @@ class Verdict:
     evidence: Evidence
     covariance: Array
     protection: ProtectionLevel
-
-
-def usual_noise(scene_depth_m: float) -> PoseNoise:
-    """What is assumed of a map of such a scene that was never held against itself."""
-    return PoseNoise(position_m=USUAL_POSITION * scene_depth_m, rotation_rad=USUAL_ROTATION)
 
 
 def verify(
@@ -101,14 +63,14 @@ def verify(
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
     """
     noise, limit = noise or usual_noise(support.scene_depth_m), limit or alert_limit(support.scene_depth_m)
-    of_matches = match_covariance(support)
-    measured = noise.match_scale * of_matches + map_covariance(noise)
+    measured, of_matches = pose_covariance(support, noise)
     covariance = measured + np.diag([scale_sigma_m**2] * 3 + [0.0] * 3)
     evidence = gather(support, frame, covariance)
-    level = protection_level(covariance, limit.integrity_risk)
+    freedom = tail_of(noise.found)
+    level = protection_level(covariance, limit.integrity_risk, freedom)
     checks = (
         *_checks(evidence, of_matches, support.offered, frame, gates),
-        _inside(Reason.UNCERTAIN, protection_level(measured, limit.integrity_risk), limit),
+        _inside(Reason.UNCERTAIN, protection_level(measured, limit.integrity_risk, freedom), limit),
         _inside(Reason.SCALE_UNVERIFIED, level, limit),
         _of_map(noise, support.believed, gates),
     )
@@ -149,6 +111,7 @@ def gather(support: Support, frame: Frame, covariance: Array) -> Evidence:
         depth_error=error,
         depth_coverage=coverage,
         seen_from_behind=seen_from_behind(support),
+        viewpoint_gap_deg=float(np.degrees(viewpoint_gap(support))),
     )
 
 
@@ -219,25 +182,6 @@ def _of_map(noise: PoseNoise, believed: bool, gates: Gates) -> tuple[Reason, boo
     )
 
 
-def inliers_by_keyframe(support: Support) -> NDArray[np.int64]:
-    """(offered,) inliers from each keyframe."""
-    return np.bincount(support.keyframe[support.pose.inlier], minlength=support.offered)
-
-
-def seen_from_behind(support: Support) -> float:
-    """Share of the inliers whose ray to the query and ray to their keyframe oppose.
-
-    A plane in a mirrored picture is the plane seen from its other side, so a pose that explains it looks through the
-    wall. What both cameras see of a surface they see from one side of it, and mostly at less than a right angle.
-    """
-    inlier = support.pose.inlier
-    points, centres = support.points[inlier], support.centres[support.keyframe[inlier]]
-    if not len(points):
-        return 0.0
-    query = support.pose.map_T_camera[:3, 3]
-    return float((np.einsum("ij,ij->i", query - points, centres - points) < 0).mean())
-
-
 def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
     """Median relative difference between the inliers' distance and the depth the query measured itself.
 
@@ -257,13 +201,6 @@ def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
     return float(np.median(np.abs(measured[known] - expected[known]) / expected[known])), coverage
 
 
-def worst_sigmas(covariance: Array) -> tuple[float, float]:
-    """Standard deviations of position (m) and rotation (rad) in their worst directions."""
-    position = np.linalg.eigvalsh(covariance[:3, :3])[-1]
-    rotation = np.linalg.eigvalsh(covariance[3:, 3:])[-1]
-    return float(np.sqrt(max(position, 0))), float(np.sqrt(max(rotation, 0)))
-
-
 def balanced_weights(support: Support, weights: Array, width: int, height: int) -> Array:
     """Weights (N,) such that the inliers of one keyframe in one image cell count as one observation.
 
@@ -274,29 +211,3 @@ def balanced_weights(support: Support, weights: Array, width: int, height: int) 
     count = np.bincount(group[support.pose.inlier], minlength=int(group.max()) + 1)
     balanced: Array = weights / np.maximum(count[group], 1)
     return balanced
-
-
-def match_covariance(support: Support) -> Array:
-    """Covariance (6, 6) of map_T_camera that the matches leave, in ROS order and fixed map axes (metres, radians).
-
-    The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how
-    much the keyframes pull in different directions (cluster-robust variance, Liang and Zeger,
-    Biometrika 1986, with keyframes as clusters).
-    """
-    pose = support.pose
-    # A direction the matches say nothing about must come out uncertain, not zero.
-    weak = np.diag([1e-5 / support.scene_depth_m**2] * 3 + [1e-6] * 3)
-    bread = np.linalg.inv(pose.information + weak)
-    pulls = pose.gradient_by(support.keyframe, support.offered)
-    pulling = np.flatnonzero(inliers_by_keyframe(support) > 0)
-    clustered = np.zeros((6, 6))
-    if len(pulling) > 1:
-        correction = len(pulling) / (len(pulling) - 1)
-        clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
-    covariance = bread * max(1.0, pose.variance_factor) + clustered
-    return (covariance + covariance.T) / 2
-
-
-def map_covariance(noise: PoseNoise) -> Array:
-    """The part (6, 6) of a pose's covariance that the keyframes' own poses bring."""
-    return np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)

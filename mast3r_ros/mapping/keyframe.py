@@ -41,9 +41,11 @@ class PoseNoise:
         rotation_rad: the same of the rotation, radians.
         match_scale: variance of the matches' part as a share of what their residuals promise.
         found_elsewhere: share of the keyframes that were found, confidently, where they are not.
+        found: left-out keyframes that this rests on; 0 where it is assumed, or an earlier version measured it.
     """
 
     position_m: float
     rotation_rad: float
     match_scale: float = 1.0
     found_elsewhere: float = 0.0
+    found: int = 0

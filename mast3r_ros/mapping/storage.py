@@ -236,10 +236,10 @@ def _pose_noise(record: Any) -> PoseNoise | None:
     if record is None:
         return None
     try:
-        # Maps of earlier versions have the first two only.
+        # Maps of earlier versions have fewer of them.
         noise = PoseNoise(**{**asdict(PoseNoise(math.nan, math.nan)), **record})
         fits = 0 <= noise.position_m < math.inf and 0 <= noise.rotation_rad < 4
-        fits &= 0 < noise.match_scale < 1e4 and 0 <= noise.found_elsewhere <= 1
+        fits &= 0 < noise.match_scale < 1e4 and 0 <= noise.found_elsewhere <= 1 and noise.found >= 0
     except TypeError:
         raise ValueError(f"pose_noise needs numbers called {', '.join(PoseNoise.__annotations__)}") from None
     if not fits:

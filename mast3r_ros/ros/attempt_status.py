@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from mast3r_ros.io.documents import EVIDENCE, LATENCY, status_values
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.ros import conversions, diagnostics
-
-#: Prefixes of the values that are figures behind the verdict, and milliseconds by stage.
-EVIDENCE, LATENCY = "evidence ", "ms "
 
 
 @dataclass(frozen=True)
@@ -49,17 +46,19 @@ class AttemptStatus:
 
 def to_message(name: str, estimate: PoseEstimate, timings_ms: Mapping[str, float], frame_id: str) -> DiagnosticArray:
     """The message of an attempt of the node ``name``."""
-    values: dict[str, Any] = {
-        "reason": estimate.reason.value,
-        "keyframes": " ".join(estimate.keyframes),
-        "confidence": f"{estimate.confidence:.4f}",
+    values = status_values(
+        reason=estimate.reason.value,
+        keyframes=estimate.keyframes,
+        confidence=estimate.confidence,
+        evidence=asdict(estimate.evidence),
+        timings_ms=timings_ms,
+        bounds=estimate.bounds,
+    )
+    values |= {
         "depth check": estimate.evidence.depth_check.value,
         "track": estimate.track.value,
         "track detail": estimate.track_detail,
     }
-    values |= {key: f"{value:.6g}" for key, value in estimate.bounds.items()}
-    values |= {EVIDENCE + key: f"{value:.6g}" for key, value in asdict(estimate.evidence).items()}
-    values |= {LATENCY + stage: f"{ms:.3f}" for stage, ms in timings_ms.items()}
     level = DiagnosticStatus.OK if estimate.localized else DiagnosticStatus.WARN
     message = "localized" if estimate.localized else estimate.detail
     status = diagnostics.status(f"{name}: attempt", "", level, message, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import threading
 import time
@@ -17,6 +18,9 @@ from mast3r_ros.localization.estimate import Track
 WINDOW = 200
 #: A rate is counted over this many seconds.
 RATE_SPAN_S = 10.0
+#: A bound of the error beyond this share of its alert limit is a warning, beyond the limit an error: as Autoware's
+#: localization_error_monitor has it (warn at 1.2 m of 1.5 m).
+WARN_SHARE = 0.8
 
 
 class Statistics:
@@ -33,6 +37,8 @@ class Statistics:
         self._attempts: deque[float] = deque(maxlen=WINDOW)
         self._accepted_at: float | None = None
         self._recent: deque[bool] = deque(maxlen=50)
+        self._bounds: dict[str, float] = {}
+        self._refusal = ""
         #: Whether the track is believed, and what is missing, after the latest attempt.
         self.track: tuple[Track, str] = (Track.NONE, "")
 
@@ -41,15 +47,22 @@ class Statistics:
         with self._lock:
             self._counts[name] += number
 
-    def attempt(self, accepted: bool, reason: str, stages_ms: Mapping[str, float]) -> None:
-        """A frame was localized or rejected, taking so many milliseconds by stage."""
+    def attempt(
+        self, accepted: bool, reason: str, stages_ms: Mapping[str, float], bounds: Mapping[str, float] | None = None
+    ) -> None:
+        """A frame was localized or rejected, taking so many milliseconds by stage.
+
+        Args:
+            bounds: of its pose's error, as :attr:`PoseEstimate.bounds`.
+        """
         now = time.monotonic()
         with self._lock:
             self._attempts.append(now)
             self._recent.append(accepted)
             self._counts["accepted" if accepted else f"rejected {reason}"] += 1
             if accepted:
-                self._accepted_at = now
+                self._accepted_at, self._bounds = now, dict(bounds or {})
+            self._refusal = "" if accepted else reason
             for stage, ms in stages_ms.items():
                 self._latencies[stage].append(ms)
 
@@ -77,6 +90,18 @@ class Statistics:
         """Seconds since the last accepted pose; None before the first."""
         with self._lock:
             return None if self._accepted_at is None else time.monotonic() - self._accepted_at
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Bounds of the last accepted pose's error and their limits; empty before the first."""
+        with self._lock:
+            return dict(self._bounds)
+
+    @property
+    def refusal(self) -> str:
+        """Why the last attempt was refused; empty where it was not."""
+        with self._lock:
+            return self._refusal
 
     def health(self, state: str) -> tuple[bytes, str]:
         """Level of a node in that lifecycle state, and one sentence."""
@@ -113,6 +138,27 @@ class Statistics:
                 p50, p95 = np.percentile(ms, [50, 95])
                 values[f"latency {stage} p50/p95 (ms)"] = f"{p50:.1f} / {p95:.1f}"
         return values
+
+
+def error_status(name: str, statistics: Statistics, forget_s: float) -> DiagnosticStatus:
+    """How large the error of the last answer may be beside what can be borne.
+
+    OK while both bounds are within WARN_SHARE of their alert limits; WARN up to the limits, and while attempts since
+    were refused; ERROR beyond them, and where there was no answer for longer than a belief lasts.
+    """
+    age_s, bounds, refusal = statistics.pose_age_s, statistics.bounds, statistics.refusal
+    values = {key: f"{value:.6g}" for key, value in bounds.items()}
+    values |= {"age of the last pose (s)": "never" if age_s is None else f"{age_s:.1f}", "refused since": refusal}
+    if age_s is None or age_s > forget_s:
+        message = "no pose yet" if age_s is None else f"no pose for {age_s:.0f} s"
+        return status(name, "", DiagnosticStatus.ERROR, f"{message}: nothing bounds the error", values)
+    limits = (("protection_m", "alert_limit_m"), ("protection_deg", "alert_limit_deg"))
+    share = max(bounds.get(level, math.inf) / bounds.get(limit, math.nan) for level, limit in limits)
+    level = DiagnosticStatus.OK if share <= WARN_SHARE and not refusal else DiagnosticStatus.WARN
+    if not share <= 1:
+        level = DiagnosticStatus.ERROR
+    message = f"the error of the last pose may be {100 * share:.0f} % of the alert limit"
+    return status(name, "", level, message + (f"; refused since: {refusal}" if refusal else ""), values)
 
 
 def memory_mb() -> float:

@@ -156,7 +156,7 @@ class FrameProcessor:
             self._publish_pictures(frame, estimate, arrival, p)
         whole = (time.monotonic_ns() - arrival.received_ns) / 1e6
         stages = {**clock.ms, **estimate.timings_ms, "image to pose": whole}
-        self._statistics.attempt(estimate.localized, estimate.reason.value, stages)
+        self._statistics.attempt(estimate.localized, estimate.reason.value, stages, estimate.bounds)
         self._tell_unchecked_depth(estimate)
         self._outputs.status(estimate, stages, camera.frame_id)
 

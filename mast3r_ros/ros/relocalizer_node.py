@@ -354,9 +354,12 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         values["troubles"] = ", ".join(self._complaints.going_on)
         values["last trouble"] = self._complaints.last
         level, message = self._statistics.health(state)
-        name = f"{self.get_fully_qualified_name().lstrip('/')}: localization"
-        status = diagnostics.status(name, values["device"], level, message, values)
-        self._health.publish(DiagnosticArray(header=conversions.header("", self._now_ns()), status=[status]))
+        name = self.get_fully_qualified_name().lstrip("/")
+        found = [diagnostics.status(f"{name}: localization", values["device"], level, message, values)]
+        if state == "active" and processor is not None:
+            forget_s = processor.relocalizer.settings.tracking.forget_s
+            found.append(diagnostics.error_status(f"{name}: localization error", self._statistics, forget_s))
+        self._health.publish(DiagnosticArray(header=conversions.header("", self._now_ns()), status=found))
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -182,6 +182,22 @@ class BagWriter:
         pose = self._pose_with_covariance(map_T_body, covariance)
         header = self._header(stamp_ns, frame_id)
         self.message(topic, "geometry_msgs/msg/PoseWithCovarianceStamped", stamp_ns, header=header, pose=pose)
+
+    def status(
+        self, topic: str, name: str, ok: bool, message: str, values: Mapping[str, str], stamp_ns: int, frame_id: str
+    ) -> None:
+        """Whether something went well, and its figures, as diagnostic_msgs/DiagnosticArray (levels OK and WARN)."""
+        pairs = [self.make("diagnostic_msgs/msg/KeyValue", key=key, value=value) for key, value in values.items()]
+        status = self.make(
+            "diagnostic_msgs/msg/DiagnosticStatus",
+            level=0 if ok else 1,
+            name=name,
+            message=message,
+            hardware_id="",
+            values=pairs,
+        )
+        header = self._header(stamp_ns, frame_id)
+        self.message(topic, "diagnostic_msgs/msg/DiagnosticArray", stamp_ns, header=header, status=[status])
 
     def odometry(
         self,

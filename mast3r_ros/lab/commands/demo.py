@@ -108,16 +108,19 @@ def _make_world(story: Story, output: Path, settings: RecordingSettings, matcher
 
 def _build_map(recording: Path, folder: Path, matcher: str) -> None:
     from mast3r_ros.io.datasets import open_source
+    from mast3r_ros.localization.map_noise import save_ready
     from mast3r_ros.mapping.build import build_map
 
+    chosen = MatcherOptions(matcher).make()
     with progress("   reading frames") as show:
         keyframe_map, report = build_map(
             open_source(recording),
-            matcher=MatcherOptions(matcher).make(),
+            matcher=chosen,
             source_name=recording.name,
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )
-    keyframe_map.save(folder)
+    with progress("   holding the map against itself") as show:
+        save_ready(keyframe_map, chosen, folder, lambda stage, done, total: show(done, total, stage))
     _say(f"{folder}: {report.kept} keyframes of {report.frames} frames")
 
 

@@ -29,6 +29,7 @@ from mast3r_ros.lab.pages.page import (
     with_interval,
     write_page,
 )
+from mast3r_ros.lab.pages.stanford import stanford
 from mast3r_ros.lab.runs.gallery import Picture, length
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.results import accepted_poses, write_records
@@ -120,6 +121,12 @@ def _accuracy(evaluation: Evaluation, summary: dict[str, Any]) -> list[str]:
         "Right: how often errors are inside the ellipsoids of the covariances."
     )
     parts.append(section("Knowing when it is wrong", plots.trust(records), text))
+    if (diagram := stanford(records)) is not None:
+        text = (
+            "Error against protection level, as shares of the alert limit (a Stanford diagram). Below the diagonal an "
+            "error exceeded its bound; in the red field a pose that was off by more than can be borne was relied on."
+        )
+        parts.append(section("Errors and their bounds", diagram + _quartiles(summary), text))
     tables = "".join(_breakdown_table(name, rows) for name, rows in summary["breakdown"].items())
     if tables:
         parts.append(
@@ -130,6 +137,18 @@ def _accuracy(evaluation: Evaluation, summary: dict[str, Any]) -> list[str]:
             )
         )
     return parts
+
+
+def _quartiles(summary: dict[str, Any]) -> str:
+    """How often the 90 % ellipsoids hold the error, from the easiest quarter of the answers to the hardest."""
+    rows = []
+    for row in summary["calibration_by_quartile"]:
+        held, between = with_interval(row["calibration"]["0.90"], row["held_90_interval"], "{:.0%}")
+        inliers, spread = figure(row["inliers"], "{:.0f}"), figure(row["spread"], "{:.0%}")
+        gap, nees = figure(row["viewpoint_gap_deg"], "{:.0f}°"), figure(row["nees"], "{:.1f}")
+        rows.append((f"quarter {row['quartile']}", str(row["answers"]), inliers, spread, gap, held, between, nees))
+    heads = ("by difficulty", "answers", "inliers", "spread", "viewpoint gap", "inside 90 %", "95 % interval", "NEES")
+    return table(heads, rows) if rows else ""
 
 
 def _matches(pictures: Sequence[Picture]) -> list[str]:

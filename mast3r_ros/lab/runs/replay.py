@@ -16,6 +16,7 @@ from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import BagReader, BagWriter, FrameTopics, find_topics, open_bag
 from mast3r_ros.io.datasets.recorded_poses import RecordedPoses
+from mast3r_ros.io.documents import status_values
 from mast3r_ros.lab.runs.localization import Evaluation, Watch
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
@@ -200,9 +201,10 @@ def count_frames(path: Path, settings: ReplaySettings = ReplaySettings()) -> int
 def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_frame: str) -> None:
     """Write the poses as the node publishes them, to be opened beside the recording.
 
-    ~/pose and ~/path of the robot (of the camera where the recording does not relate the two), ~/ground_truth as a
-    path where it is known, and map -> odom, or map -> robot where there is no odometry. Where the recording's own TF
-    has the map, the robot hangs from it a second time as relocalizer/<robot>: two parents of one frame would fight.
+    ~/status of every frame, with the bounds of its error; ~/pose and ~/path of the robot (of the camera where the
+    recording does not relate the two), ~/ground_truth as a path where it is known, and map -> odom, or map -> robot
+    where there is no odometry. Where the recording's own TF has the map, the robot hangs from it a second time as
+    relocalizer/<robot>: two parents of one frame would fight.
 
     Raises:
         BagError: if the recording cannot be written.
@@ -213,6 +215,8 @@ def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_fram
     leaf = f"relocalizer/{body}" if run.map_in_tf else body
     way: list[tuple[int, Array]] = []
     with BagWriter(path, overwrite=True) as bag:
+        for record in run.evaluation.records:
+            _write_status(bag, record, map_frame)
         for record in run.evaluation.accepted:
             assert record.map_T_camera is not None and record.covariance is not None
             pose = record.map_T_camera @ camera_T_body
@@ -228,6 +232,21 @@ def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_fram
         truth = [(r.stamp_ns, r.truth @ camera_T_body) for r in run.evaluation.records if r.truth is not None]
         if truth:
             bag.trajectory("/relocalizer/ground_truth", truth, truth[-1][0], map_frame)
+
+
+def _write_status(bag: BagWriter, record: Record, map_frame: str) -> None:
+    """How the attempt ended, as the node says it on ~/status."""
+    values = status_values(
+        reason=record.reason,
+        keyframes=record.keyframes,
+        confidence=record.confidence,
+        evidence=record.evidence,
+        timings_ms=record.timings_ms,
+        bounds=record.bounds,
+    )
+    message = "localized" if record.accepted else record.detail
+    name = "relocalizer: attempt"
+    bag.status("/relocalizer/status", name, record.accepted, message, values, record.stamp_ns, map_frame)
 
 
 def recorded_truth(path: Path, settings: ReplaySettings) -> RecordedPoses | None:

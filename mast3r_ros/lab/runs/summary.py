@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.lab import metrics
 from mast3r_ros.lab.runs.bins import binned
+from mast3r_ros.lab.runs.difficulty import calibration_by_quartile
 from mast3r_ros.lab.runs.record import Record
 
 Array = NDArray[np.float64]
@@ -47,6 +48,7 @@ def figures_of(records: Sequence[Record]) -> dict[str, Any]:
         **_recall(records),
         **_trust(records),
         **_calibration(accepted),
+        "calibration_by_quartile": calibration_by_quartile(accepted),
         "protection": _protection(records),
         "rejected": dict(Counter(record.reason for record in records if not record.accepted).most_common()),
         "translation_error_m": metrics.percentiles(metres, (50, 90, 95, 100)),

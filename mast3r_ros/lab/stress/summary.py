@@ -17,6 +17,7 @@ from mast3r_ros.lab.runs.summary import errors_of
 from mast3r_ros.lab.stress.conditions import CONDITIONS
 from mast3r_ros.lab.stress.negatives import TITLES
 from mast3r_ros.lab.stress.run import Attempt, StressRun
+from mast3r_ros.lab.stress.starts import starts_summary
 
 #: A pose this near to the truth is one that gates should let pass: metres, degrees.
 GOOD_M, GOOD_DEG = 0.10, 5.0
@@ -41,14 +42,15 @@ def summarise_stress(run: StressRun) -> dict[str, Any]:
 
     ``false_accepts_per_1000`` is over the negatives, ``wrong_accepted`` over the queries. ``coverage_kept`` is the
     share of queries whose pose is within 10 cm and 5 degrees, accepted or not, that the gates accept.
-    ``calibration`` is the share of the accepted poses' errors inside the 50, 90 and 99 % ellipsoids.
+    ``calibration`` is the share of the accepted poses' errors inside the 50, 90 and 99 % ellipsoids;
+    ``calibration_by_quartile`` the same from the easiest quarter of the answers to the hardest.
     """
     of_each = {matcher: evaluation.summary() for matcher, evaluation in evaluations(run).items()}
     first = next(iter(of_each.values()))
     rows = [row for summary in of_each.values() for row in summary["conditions"]]
     order = list(dict.fromkeys(row["condition"] for row in rows))
     rows.sort(key=lambda row: order.index(row["condition"]))  # matchers beside each other
-    return {**first, "conditions": rows, "matchers": of_each if len(of_each) > 1 else {}}
+    return {**first, "conditions": rows, "starts": starts_summary(), "matchers": of_each if len(of_each) > 1 else {}}
 
 
 def coverage_kept(records: Iterable[Record]) -> tuple[int, int]:

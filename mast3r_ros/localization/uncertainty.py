@@ -1,0 +1,76 @@
+"""The covariance of a pose: what its matches leave open, seen from where they are, and the noise of the map's poses."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.localization.support import Support, inliers_by_keyframe, viewpoint_gap
+from mast3r_ros.mapping.keyframe import PoseNoise
+
+Array = NDArray[np.float64]
+
+#: Assumed of maps that were never held against themselves: position as a share of the scene's depth, rotation (rad).
+USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
+#: How much of what the residuals say about the matches' noise is believed, as a power of their variance: residuals show
+#: blur, other lenses and poor depth, but not what all matches share.
+RESIDUALS = 0.5
+#: A pose is that many times less certain (variance) where things are seen at right angles to how the keyframes saw
+#: them: errors of their depth, which do no harm from where it was measured. Both were set on the stress worlds of
+#: seeds 0 to 999, where the scale of each map came from its own left-out keyframes.
+SIDEWAYS = 6.0
+
+
+def usual_noise(scene_depth_m: float) -> PoseNoise:
+    """What is assumed of a map of such a scene that was never held against itself."""
+    return PoseNoise(position_m=USUAL_POSITION * scene_depth_m, rotation_rad=USUAL_ROTATION)
+
+
+def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
+    """Covariance (6, 6) of map_T_camera that the matches leave, in ROS order and fixed map axes (metres, radians).
+
+    The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how much the
+    keyframes pull in different directions (cluster-robust variance, Liang and Zeger, Biometrika 1986, with keyframes
+    as clusters); larger where things are seen from another side than the keyframes saw them from.
+
+    Args:
+        least_variance: of the residuals, as a share of what is assumed; smaller ones are not believed.
+    """
+    pose = support.pose
+    # A direction the matches say nothing about must come out uncertain, not zero.
+    weak = np.diag([1e-5 / support.scene_depth_m**2] * 3 + [1e-6] * 3)
+    bread = np.linalg.inv(pose.information + weak)
+    pulls = pose.gradient_by(support.keyframe, support.offered)
+    counts = inliers_by_keyframe(support)
+    pulling = np.flatnonzero(counts > 0)
+    clustered = np.zeros((6, 6))
+    if len(pulling) > 1:
+        correction = len(pulling) / (len(pulling) - 1)
+        clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
+    covariance = bread * max(least_variance, _variance(pose.variance_factor, int(counts.sum()))) + clustered
+    sideways = np.sin(min(viewpoint_gap(support), np.pi / 2)) ** 2
+    return (covariance + covariance.T) / 2 * (1 + SIDEWAYS * sideways)
+
+
+def _variance(factor: float, inliers: int) -> float:
+    """Variance of the matches as a share of what is assumed, by their residuals, of which six numbers were fitted."""
+    return float((factor * inliers / max(inliers - 3, 1)) ** RESIDUALS)
+
+
+def map_covariance(noise: PoseNoise) -> Array:
+    """The part (6, 6) of a pose's covariance that the keyframes' own poses bring."""
+    return np.diag([noise.position_m**2] * 3 + [noise.rotation_rad**2] * 3)
+
+
+def pose_covariance(support: Support, noise: PoseNoise) -> tuple[Array, Array]:
+    """Covariance (6, 6) of a pose in a map of such noise, and the part of it that the matches leave, unscaled."""
+    # Where no keyframe was left out nobody knows what residuals are worth here.
+    of_matches = match_covariance(support, least_variance=0.0 if noise.found else 1.0)
+    return noise.match_scale * of_matches + map_covariance(noise), of_matches
+
+
+def worst_sigmas(covariance: Array) -> tuple[float, float]:
+    """Standard deviations of position (m) and rotation (rad) in their worst directions."""
+    position = np.linalg.eigvalsh(covariance[:3, :3])[-1]
+    rotation = np.linalg.eigvalsh(covariance[3:, 3:])[-1]
+    return float(np.sqrt(max(position, 0))), float(np.sqrt(max(rotation, 0)))

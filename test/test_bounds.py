@@ -1,0 +1,157 @@
+"""Bounds of the error: what makes them wide, how maps of few keyframes get them, and how runs are held against them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_localization import FRAME, everywhere, support
+from test_summary import answer
+
+from mast3r_ros.frames import Frame
+from mast3r_ros.lab.pages.report import write_report
+from mast3r_ros.lab.pages.stanford import stanford
+from mast3r_ros.lab.runs.difficulty import calibration_by_quartile
+from mast3r_ros.lab.runs.localization import Evaluation
+from mast3r_ros.lab.runs.record import Record
+from mast3r_ros.lab.stress.starts import starts_summary
+from mast3r_ros.localization.map_noise import fit_noise
+from mast3r_ros.localization.protection import TAIL, protection_level, tail_of
+from mast3r_ros.localization.support import seen_from_behind, viewpoint_gap
+from mast3r_ros.localization.uncertainty import USUAL_POSITION, match_covariance, pose_covariance, usual_noise
+from mast3r_ros.localization.verification import verify
+from mast3r_ros.mapping.keyframe import PoseNoise
+from mast3r_ros.matching.sift import SiftMatcher
+
+
+class TestDifficulty:
+    """A pose is the less certain the worse its residuals are and the further aside it was taken."""
+
+    def test_the_gap_of_viewpoints_is_an_angle_and_sides_make_up_for_each_other(self) -> None:
+        right = support(*everywhere())
+        assert viewpoint_gap(right) == pytest.approx(0, abs=0.01)
+        depth = float(np.median(right.points[:, 2]))
+        aside = replace(right, centres=np.array([[depth, 0, 0.0]] * 2))
+        assert math.radians(30) < viewpoint_gap(aside) < math.radians(60)
+        both = replace(right, centres=np.array([[depth, 0, 0.0], [-depth, 0, 0.0]]))
+        assert viewpoint_gap(both) < 0.3 * viewpoint_gap(aside)
+
+    def test_what_is_seen_from_aside_is_less_certain(self) -> None:
+        right = support(*everywhere())
+        aside = replace(right, centres=np.array([[3.0, 0, 0.0]] * 2))
+        before, after = (np.trace(match_covariance(s)) for s in (right, aside))
+        assert 2 * before < after < 8 * before
+
+    def test_residuals_are_believed_where_the_map_was_held_against_itself(self) -> None:
+        exact, blurred = (support(*everywhere(), noise_px=noise) for noise in (0.2, 2.0))
+        assert np.trace(match_covariance(blurred)) > 2 * np.trace(match_covariance(exact))
+        measured, assumed = PoseNoise(0.0, 0.0, found=20), PoseNoise(0.0, 0.0)
+        known, unknown = (np.trace(pose_covariance(exact, noise)[0]) for noise in (measured, assumed))
+        assert unknown > 1.5 * known, "nobody knows what small residuals are worth there"
+
+
+class TestSeenFromBehind:
+    def test_a_floor_is_seen_from_all_around(self) -> None:
+        """Query and keyframe stand on opposite sides of a place on the floor: rays oppose, and nothing is wrong."""
+        seen = floor_seen_from(np.array([0.0, -1.5, 8.0]))
+        opposed = np.einsum("ij,ij->i", seen.pose.map_T_camera[:3, 3] - seen.points, seen.centres[0] - seen.points) < 0
+        assert opposed.mean() > 0.3
+        assert seen_from_behind(seen) == 0
+        assert seen_from_behind(replace(seen, landmarks=np.zeros((0, 3)))) == pytest.approx(opposed.mean())
+
+    def test_and_not_from_below(self) -> None:
+        assert seen_from_behind(floor_seen_from(np.array([0.0, 4.5, 8.0]))) > 0.5
+
+
+def floor_seen_from(centre: np.ndarray):
+    """Points of a floor 1.5 m below the query, matched to a keyframe somewhere else."""
+    rng = np.random.default_rng(4)
+    landmarks = np.column_stack([rng.uniform(-2, 2, 600), np.full(600, 1.5), rng.uniform(2, 7, 600)])
+    landmarks[:, 1] += rng.normal(0, 0.003, 600)
+    seen = support(FRAME.camera.project(landmarks), landmarks[:, 2], keyframes=1, noise_px=0.2)
+    return replace(seen, centres=centre[None], landmarks=landmarks)
+
+
+class TestSmallMaps:
+    """Ten photographs of a courtyard: half of them are found again, which says more than any assumption."""
+
+    @staticmethod
+    def left_out(count: int, size: float) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(2)
+        of_matches = np.stack([np.diag([0.05**2] * 3 + [0.001**2] * 3)] * count)
+        return rng.normal(size=(count, 6)) * np.r_[[size] * 3, [size / 50] * 3], of_matches
+
+    def test_a_few_left_out_keyframes_decide(self) -> None:
+        depth = 35.0
+        noise = fit_noise(*self.left_out(5, 0.02), depth)
+        assert noise.found == 5
+        of_matches = self.left_out(1, 0.02)[1][0]
+        sigma = math.sqrt(noise.match_scale * of_matches[0, 0] + noise.position_m**2)
+        assert 0.01 < sigma < 0.06 < USUAL_POSITION * depth
+
+    def test_the_tail_is_heavier_the_fewer_there_were(self) -> None:
+        covariance = np.diag([0.01**2] * 3 + [0.002**2] * 3)
+        levels = [protection_level(covariance, 1e-3, tail_of(found)).position_m for found in (4, 6, 40)]
+        assert levels[0] > levels[1] > levels[2] == protection_level(covariance, 1e-3).position_m
+        assert tail_of(0) == TAIL
+
+    def test_maps_that_were_never_measured_stay_careful(self) -> None:
+        right = support(*everywhere(), noise_px=0.2)
+        assumed, measured = usual_noise(2.5), PoseNoise(0.0, 0.0, 0.2, found=20)
+        levels = [verify(right, FRAME, noise=noise).protection.position_m for noise in (assumed, measured)]
+        assert levels[0] > 3 * levels[1]
+
+
+def test_soft_pictures_have_features_too() -> None:
+    rng = np.random.default_rng(0)
+    blurred = cv2.GaussianBlur(rng.uniform(90, 165, (240, 320)).astype(np.float32), (0, 0), 2.5)
+    image = np.repeat((128 + 4 * (blurred - blurred.mean()))[..., None], 3, axis=2).astype(np.uint8)
+    usual = len(cv2.SIFT_create(1500).detect(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
+    assert len(SiftMatcher().describe(Frame(image))["xy"]) > 1.5 * usual > 0
+
+
+def graded(name: str, inliers: int, off_m: float, level_m: float = 0.05) -> Record:
+    evidence = {"inliers": float(inliers), "spread": inliers / 1000, "viewpoint_gap_deg": 90.0 - inliers / 10}
+    bounds = {"protection_m": level_m, "alert_limit_m": 0.25, "protection_deg": 2.0, "alert_limit_deg": 10.0}
+    return answer(name, off_m, evidence=evidence, bounds=bounds)
+
+
+class TestRunsHeldAgainstTheirBounds:
+    def test_a_good_average_does_not_hide_the_hardest_quarter(self) -> None:
+        easy = [graded(f"e{k}", 300 + k, 0.01) for k in range(30)]
+        hard = [graded(f"h{k}", 20 + k, 0.01 if k % 2 else 0.08) for k in range(10)]
+        rows = calibration_by_quartile(easy + hard)
+        assert [row["answers"] for row in rows] == [10] * 4
+        assert [row["calibration"]["0.90"] for row in rows] == [1.0, 1.0, 1.0, 0.5]
+        assert rows[0]["inliers"] > rows[3]["inliers"] and rows[0]["viewpoint_gap_deg"] < rows[3]["viewpoint_gap_deg"]
+        assert rows[3]["nees"] > 10 > rows[0]["nees"]
+        assert rows[3]["held_90_interval"][1] < 0.9
+        assert calibration_by_quartile(easy[:3]) == []
+
+    def test_the_report_shows_errors_against_their_levels(self, tmp_path: Path) -> None:
+        records = [graded(f"{k}", 100 + k, 0.01) for k in range(8)] + [graded("beyond", 30, 0.3, level_m=0.1)]
+        evaluation = Evaluation("bounds", records)
+        diagram = stanford(records)
+        assert diagram is not None and "answered, beyond its level (1)" in diagram and "answered (8)" in diagram
+        assert evaluation.summary()["protection"]["beyond_level"] == 1
+        write_report(tmp_path / "report.html", evaluation)
+        page = (tmp_path / "report.html").read_text()
+        assert "Errors and their bounds" in page and "quarter 4" in page
+        assert stanford([answer("none", 0.01)]) is None
+
+    def test_starts_have_a_share_only_where_one_was_false(self) -> None:
+        assert starts_summary(1000, 2, 1) == {"tried": 1000, "false_commits": 2, "p_second_false": 0.5}
+        assert math.isnan(starts_summary()["p_second_false"])
+
+
+def test_noise_of_an_earlier_version_is_read_as_resting_on_nothing() -> None:
+    from mast3r_ros.mapping.storage import _pose_noise
+
+    old = _pose_noise({"position_m": 0.01, "rotation_rad": 0.002, "match_scale": 3.0, "found_elsewhere": 0.1})
+    assert old is not None and old.found == 0 and old.match_scale == 3.0
+    with pytest.raises(ValueError, match="impossible"):
+        _pose_noise({"position_m": 0.01, "rotation_rad": 0.002, "found": -1})
