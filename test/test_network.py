@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 import torch
 from golden_cases import COMPACT, SHARED, SPEC, case, joined, needs_shared
+from kernels import DEVICES
 
 from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens, ViewPrediction, postprocess
 from mast3r_ros.network.captured import CapturedNetwork
 from mast3r_ros.network.config import Activation
+from mast3r_ros.network.fused_rope import rotate_fused
 from mast3r_ros.network.heads import build_head
 from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.legacy import read_pth
 from mast3r_ros.network.preprocessing import normalised, prepare
-from mast3r_ros.network.rope import grid_positions, rotate, rotation
+from mast3r_ros.network.rope import grid_positions, grid_rotation, rotate, rotation
 from mast3r_ros.network.state_dict import meta_network, with_second_decoder
 
 NAMES = ("mast3r_tiny", "dust3r_tiny_dpt", "dust3r_tiny_linear")
@@ -417,3 +419,16 @@ def test_wrong_images_and_requests_are_refused() -> None:
     layers, _ = network.decode(tokens, tokens)
     with pytest.raises(ValueError, match="no descriptors"):
         network.descriptors(1, layers, tokens)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_kernel_rotates_as_the_plain_operations_do(device: str, dtype: torch.dtype) -> None:
+    """Heads in numbers that are no powers of two, of a batch that is a part of a larger tensor."""
+    ulp = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    for batch, (rows, columns), heads, dim in ((2, (3, 4), 24, 64), (1, (2, 3), 5, 12), (3, (2, 2), 1, 16)):
+        generator = torch.Generator().manual_seed(dim)
+        qkv = torch.randn(batch, rows * columns, 3 * heads, dim, generator=generator).to(device, dtype)
+        x = qkv.transpose(1, 2)[:, heads // 2 : heads // 2 + heads]
+        by = grid_rotation(rows, columns, dim, 100.0, torch.device(device))
+        torch.testing.assert_close(rotate_fused(x, by), rotate(x, by), atol=ulp, rtol=ulp)
