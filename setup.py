@@ -70,6 +70,8 @@ setup(
         "rerun": ["rerun-sdk>=0.27,<0.28"],
         # Another mapper for `reconstruct`.
         "colmap": ["pycolmap>=4.0"],
+        # The fused kernels of a GPU, which are PyTorch's own operations without it. CUDA wheels of PyTorch bring it.
+        "gpu": ["triton>=3.0"],
         # Needs Debian's libusb-1.0-0 and about 2 GB.
         "open3d": ["open3d>=0.18"],
     },

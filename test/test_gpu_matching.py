@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mast3r_ros.matching.gpu import kernel_use
 from mast3r_ros.matching.gpu.kernel_use import with_kernels
 from mast3r_ros.matching.gpu.matches import matches_on_device, packed_matches, unpacked
 from mast3r_ros.matching.gpu.points import point_matches_on_device
+from mast3r_ros.matching.gpu.replays import Replays
 from mast3r_ros.matching.gpu.search import DeviceMaps, Queue, Tiling, columns_of, nearest_by_kernels, search, unasked
 from mast3r_ros.matching.gpu.walk import walk
 from mast3r_ros.matching.neighbours import nearest, tile_by_tile
@@ -26,6 +28,7 @@ from mast3r_ros.matching.pair_matches import MatchOptions, PairMatches, confiden
 from mast3r_ros.matching.pointmap_matches import pointmap_matches
 from mast3r_ros.matching.reciprocal import _walk
 from mast3r_ros.matching.searched import Searched
+from mast3r_ros.network.graphs import record_plainly
 
 #: Every column of a tile, and pieces of tiles.
 TILINGS = {"tiles": Tiling(32, 32, 0, 2, 4, 2), "pieces": Tiling(32, 16, 2, 2, 4, 2)}
@@ -151,9 +154,12 @@ def test_searches_of_nothing_and_among_nothing(device: str) -> None:
 @device
 def test_descriptors_are_made_unit_vectors_whatever_their_strides_and_type(device: str) -> None:
     maps = torch.randn(2, 25, 6, 7, generator=torch.Generator().manual_seed(5)).bfloat16().movedim(1, -1)[..., :24]
-    rows = DeviceMaps.of(maps.to(device), torch.float32).rows.cpu()
+    unit = F.normalize(maps.float(), dim=-1).flatten(1, 2)
+    rows = DeviceMaps.of(maps.to(device), torch.float16).rows.cpu()
     assert rows.shape == (2, 42, 32) and not rows[..., 24:].any()
-    torch.testing.assert_close(rows[..., :24], F.normalize(maps.float(), dim=-1).flatten(1, 2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(rows[..., :24].float(), unit, rtol=1e-3, atol=1e-6)
+    by_channel = DeviceMaps.of(maps.to(device), torch.float32, "l2").rows.cpu()
+    assert torch.equal(by_channel, maps.float().flatten(1, 2).mT)
 
 
 def test_the_search_without_kernels_bounds_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,9 +226,11 @@ def same(found: list[PairMatches], expected: list[PairMatches], share: float = 1
 
 @device
 @pytest.mark.parametrize("stride", [1, 2])
-def test_matches_are_those_of_the_cpu(device: str, stride: int) -> None:
+def test_matches_are_those_of_the_cpu(device: str, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("reciprocal", "gpu.matches"):  # each launch is slow in the interpreter
+        monkeypatch.setattr(f"mast3r_ros.matching.{module}.MAX_ROUNDS", 3)
     generator = torch.Generator().manual_seed(9)
-    for seed, (K, height, width) in enumerate([(2, 20, 24), (1, 17, 21)]):
+    for seed, (K, height, width) in enumerate([(2, 12, 16), (1, 11, 13)]):
         first, second = smooth_pair(seed, K, height, width)
         conf1, conf2 = (torch.rand(K, height, width, generator=generator) for _ in range(2))
         options = MatchOptions(subsample=3, stride=stride, min_confidence=0.2)
@@ -252,6 +260,50 @@ def test_descriptors_without_a_length_match_nothing(device: str) -> None:
     (found,) = matches_on_device(*on(device, first, second, conf, conf), MatchOptions(subsample=2))
     assert len(found.conf) > 3
     assert found.xy1[:, 1].min() >= 6 and found.xy2[:, 1].min() >= 6
+
+
+def test_what_is_asked_for_twice_with_the_same_memory_is_recorded() -> None:
+    """A replay reads what is in the memory now; other memory is another recording, and few are kept."""
+    computed = []
+
+    def doubled(values: Tensor) -> Tensor:
+        computed.append(1)
+        return 2 * values
+
+    replays = Replays(record_plainly)
+    values = torch.ones(3)
+    for number in range(1, 5):
+        values.fill_(number)
+        assert replays.run("double", doubled, [values], Tensor.clone).tolist() == [2 * number] * 3
+    assert len(replays) == 1
+    assert replays.run("double", doubled, [values[:2]], Tensor.clone).tolist() == [8, 8]
+    assert len(replays) == 1
+    assert replays.run("triple", lambda v: 3 * v, [values], Tensor.clone).tolist() == [12] * 3
+    others = [torch.ones(2) for _ in range(40)]
+    for other in others:
+        replays.run("double", doubled, [other], Tensor.clone)
+    assert len(replays) == 0
+
+
+def test_what_cannot_be_recorded_is_computed(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(*_: object) -> NoReturn:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    replays = Replays(fails)
+    values = torch.ones(3)
+    for _ in range(4):
+        assert replays.run("double", lambda v: 2 * v, [values], Tensor.clone).tolist() == [2] * 3
+    assert len(caplog.records) == 1 and "stays slower" in caplog.text
+
+
+@pytest.mark.parametrize("device", [COMPILED])
+def test_matches_of_the_same_memory_are_replayed(device: str) -> None:
+    maps = on(device, *smooth_pair(6, 2, 48, 64), *torch.ones(2, 2, 48, 64))
+    for seed in (6, 7, 8, 9, 6):
+        for place, values in zip(maps, smooth_pair(seed, 2, 48, 64)):
+            place.copy_(values)
+        fresh = packed_matches(*(m.clone() for m in maps), MatchOptions())
+        same(matches_on_device(*maps, MatchOptions()), unpacked(fresh.cpu(), 64, 64))
 
 
 @pytest.mark.parametrize("device", [COMPILED])

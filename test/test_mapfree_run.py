@@ -13,6 +13,7 @@ import walls
 from command_line import separate_runner
 from golden_cases import COMPACT
 from oracle import CAMERA, OracleNetwork, keyframe_poses, see
+from PIL import Image
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import DatasetError, MatcherError
@@ -41,8 +42,7 @@ def room(folder: Path, split: str = "val") -> Path:
         cameras += f"{name} {CAMERA.fx} {CAMERA.fy} {CAMERA.cx} {CAMERA.cy} {CAMERA.width} {CAMERA.height}\n"
         if number % 5 == 0:
             (scene / name).parent.mkdir(parents=True, exist_ok=True)
-            options = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
-            cv2.imwrite(str(scene / name), see(REFERENCE @ moved).image[..., ::-1], options)
+            Image.fromarray(see(REFERENCE @ moved).image).save(scene / name, quality=100, subsampling=0)
     (scene / "intrinsics.txt").write_text(cameras)
     if split != "test":
         (scene / "poses.txt").write_text(poses)

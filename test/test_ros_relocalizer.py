@@ -178,12 +178,12 @@ class TestPoses:
             first = [show(number, 0.5 * number) for number in range(3)]
             assert all(status.accepted and status.track == "tentative" for status in first) and len(poses) >= 3
             assert "3 of 3 different views agree" in first[2].track_detail and not _from_map(sent)
-            level, sentence = node._health_of("active")
+            level, sentence = node._statistics.health("active")
             assert level == DiagnosticStatus.WARN and "map -> odom waits: 3 of 3 different views" in sentence
             assert show(3, 1.5).track == "committed"
             wait_until(lambda: _from_map(sent))
             carried = [show(0, 1.5) for _ in range(3)]
-            assert carried[-1].track == "lost" and node._health_of("active")[0] == DiagnosticStatus.ERROR
+            assert carried[-1].track == "lost" and node._statistics.health("active")[0] == DiagnosticStatus.ERROR
             threading.Event().wait(0.2)
             before = len(_from_map(sent))
             threading.Event().wait(0.5)

@@ -125,7 +125,8 @@ class ComparedMatchers:
     """Several matchers, and how they are made."""
 
     matcher: Annotated[
-        list[str], typer.Option("--matcher", help="mast3r, dust3r, sift or auto; give it again to compare several.")
+        list[str],
+        typer.Option("--matcher", help="sift, aliked, xfeat, mast3r, dust3r or auto; give it again to compare."),
     ] = field(default_factory=lambda: ["auto"])
     feature: FeatureOption = None
     checkpoint: CheckpointOption = None
@@ -139,7 +140,7 @@ class ComparedMatchers:
             MatcherOptions(
                 name,
                 self.feature if name in ("sift", "auto") else None,
-                self.checkpoint if name != "sift" else None,
+                self.checkpoint if name not in ("sift", "aliked", "xfeat") else None,
                 *(self.device, self.dtype, self.network_size),
             ).make()
             for name in dict.fromkeys(self.matcher)

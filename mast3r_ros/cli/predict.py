@@ -117,7 +117,7 @@ def match(
         if matcher in NETWORKS:
             name, matches = _by_network(images, matcher, checkpoint, size, dtype, device)
         else:
-            name, matches = _by_features(images, matcher, feature, (device, dtype, size or None))
+            name, matches = _by_features(images, MatcherOptions(matcher, feature, None, device, dtype, size or None))
         show("drawing", 1, 2)
         picture = draw_match_picture(images[0], images[1], matches, f"{image1.name}  -  {image2.name}   ({name})")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -133,11 +133,11 @@ def match(
     print_json(facts) if json else print_facts(f"{image1.name} and {image2.name}", facts)
 
 
-def _by_features(images: list[NDArray[np.uint8]], name: str, feature: str | None) -> tuple[str, PixelMatches]:
+def _by_features(images: list[NDArray[np.uint8]], options: MatcherOptions) -> tuple[str, PixelMatches]:
     from mast3r_ros.matching.two_images import pixel_matches
 
-    matcher = MatcherOptions(name, feature).make()
-    shown = feature or name if name == "sift" else name
+    matcher = options.make()
+    shown = options.feature or matcher.name if matcher.name == "sift" else matcher.name
     return shown, pixel_matches(matcher, images[0], images[1])
 
 

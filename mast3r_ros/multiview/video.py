@@ -16,6 +16,8 @@ from mast3r_ros.errors import DatasetError
 WIDTH = 320
 #: Corners that are followed from the last chosen frame; with fewer left the view is a new one.
 CORNERS, FEWEST = 200, 25
+#: Whoever walks around a thing keeps it in the middle of the picture: what moves most tells.
+MOVING = 0.8
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,13 @@ class VideoSettings:
     """Which frames are taken.
 
     Attributes:
-        nearest, farthest: how far the picture must have moved since the last chosen frame, and may at most, as shares
-            of its width; between them the sharpest frame is taken.
+        nearest, farthest: how far a fifth of the picture must have moved since the last chosen frame, and may at most,
+            as shares of its width; between them the sharpest frame is taken.
         most: frames that are taken at most; the video is thinned evenly beyond.
     """
 
-    nearest: float = 0.05
-    farthest: float = 0.10
+    nearest: float = 0.03
+    farthest: float = 0.07
     most: int = 1000
 
 
@@ -106,7 +108,7 @@ class _Chooser:
         return [(number, frame)]
 
     def _moved(self, grey: NDArray[np.uint8]) -> float:
-        """How far the picture moved, as a share of its width; infinite for a new view."""
+        """How far a fifth of the picture moved, as a share of its width; infinite for a new view."""
         if self._grey is None:
             return np.inf
         if len(self._corners) < FEWEST:  # nothing to follow, as on a white wall
@@ -115,7 +117,7 @@ class _Chooser:
         kept = seen.ravel() == 1
         if kept.sum() < FEWEST:
             return np.inf
-        return float(np.median(np.linalg.norm((found - self._corners)[kept, 0], axis=1)) / WIDTH)
+        return float(np.quantile(np.linalg.norm((found - self._corners)[kept, 0], axis=1), MOVING) / WIDTH)
 
 
 def _small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
-#: Compute capability from which on Triton compiles for a card.
-OLDEST = (7, 0)
+#: Compute capability from which on Triton uses a card's matrix units.
+OLDEST = (8, 0)
 #: Why kernels are not tried any more in this process; empty while they are.
 _given_up: list[str] = []
 

@@ -36,18 +36,24 @@ def _column(key):
 
 
 @triton.jit
-def unit_rows(source, target, size, width, sk, sy, sx, sc, D: tl.constexpr, DP: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
-    """Maps (K, H, W, D) of any strides and floating type -> rows (K, H * W, DP) of unit length, zeros behind D."""
+def arrange(source, target, size, width, sk, sy, sx, sc, tk, tp, tc, D: tl.constexpr, WIDE: tl.constexpr, LANES: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+    """Maps (K, H, W, D) of any strides and floating type -> (K, H * W, WIDE) of any strides, zeros behind D.
+
+    Args:
+        LANES: a power of two that is not smaller than WIDE.
+        UNIT: make every pixel's channels a unit vector; NaN where they are all 0.
+    """
     k = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.arange(0, DP)
+    channel = tl.arange(0, LANES)
     here = (pixel < size)[:, None]
     place = k * sk + (pixel // width)[:, None] * sy + (pixel % width)[:, None] * sx + channel[None, :] * sc
     values = tl.load(source + place, mask=here & (channel < D)[None, :], other=0.0).to(tl.float32)
     if UNIT:
-        values = tl.div_rn(values, tl.sqrt_rn(tl.sum(values * values, axis=1))[:, None] + tl.zeros_like(values))
-    out = target + k * size * DP + pixel[:, None] * DP + channel[None, :]
-    tl.store(out, values.to(target.dtype.element_ty), mask=here)
+        length = tl.sqrt_rn(tl.sum(values * values, axis=1))
+        values = tl.where((channel < D)[None, :], tl.div_rn(values, length[:, None] + tl.zeros_like(values)), 0.0)
+    out = target + k * tk + pixel[:, None] * tp + channel[None, :] * tc
+    tl.store(out, values.to(target.dtype.element_ty), mask=here & (channel < WIDE)[None, :])
 
 
 @triton.jit
@@ -154,14 +160,14 @@ def search_pieces(own, other, queue, count, table, size_own, size_other, capacit
 
 
 @triton.jit
-def resolve_pieces(own, other, queue, count, table, size_own, size_other, capacity, piece, D: tl.constexpr, BN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
-    """The column within the piece that :func:`search_pieces` found: one program a row."""
+def resolve_pieces(own, other, queue, count, table, size_own, size_other, capacity, piece, D: tl.constexpr, BN: tl.constexpr, ROWS: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+    """The column within the piece that :func:`search_pieces` found, for ROWS rows one after the other."""
     k = tl.program_id(1)
-    slot = tl.program_id(0)
+    begin = tl.program_id(0) * ROWS
     total = capacity
     if QUEUED:
         total = tl.load(count + k)
-    if slot < total:
+    for slot in range(begin, tl.minimum(begin + ROWS, total)):
         pixel = slot
         if QUEUED:
             pixel = tl.load(queue + k.to(tl.int64) * capacity + slot)
@@ -169,11 +175,11 @@ def resolve_pieces(own, other, queue, count, table, size_own, size_other, capaci
         query = tl.load(own + k.to(tl.int64) * size_own * D + pixel.to(tl.int64) * D + channel).to(tl.float32)
         lane = tl.arange(0, BN)
         cell = table + k.to(tl.int64) * size_own + pixel
-        begin = _column(tl.load(cell))
-        end = tl.minimum(begin + piece, size_other)
+        first = _column(tl.load(cell))
+        end = tl.minimum(first + piece, size_other)
         value = tl.full((BN,), float("-inf"), tl.float32)
-        place = begin + lane
-        for start in range(begin, end, BN):
+        place = first + lane
+        for start in range(first, end, BN):
             column = start + lane
             there = column < end
             address = other + k.to(tl.int64) * size_other * D + column[:, None] * D + channel[None, :]
@@ -190,12 +196,19 @@ def resolve_pieces(own, other, queue, count, table, size_own, size_other, capaci
 
 
 @triton.jit
-def search_distances(own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+def _coordinate(rows, size, k, c, D: tl.constexpr, place, there, other):
+    """Channel ``c`` of some pixels of (K, D, size); ``other`` where they are not there."""
+    return tl.load(rows + (k.to(tl.int64) * D + c) * size + place, mask=there, other=other)
+
+
+@triton.jit
+def search_distances(own, other, queue, count, table, size_own, size_other, capacity, span, channels, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
     """Nearest column of every queued row by differences in float32, which do not cancel where points are close.
 
     Args:
         own, other: (K, D, size) channel by channel; NaN is never found.
         queue, count, table, span: as for :func:`search_products`.
+        channels: D, as a number that loops are not unrolled for.
     """
     k = tl.program_id(2)
     block = tl.program_id(1)
@@ -206,23 +219,34 @@ def search_distances(own, other, queue, count, table, size_own, size_other, capa
         pixel, there = _rows(queue, count, capacity, block, k, BM, QUEUED)
         begin = tl.program_id(0) * span
         end = tl.minimum(begin + span, size_other)
-        value = tl.full((BM, BN), float("-inf"), tl.float32)
+        value = tl.full((BM, BN), float("inf"), tl.float32)
         place = tl.full((BM, BN), begin, tl.int32)
         lane = tl.arange(0, BN)
+        nan = float("nan")
+        if D == 3:
+            x = _coordinate(own, size_own, k, 0, D, pixel, there, nan)[:, None]
+            y = _coordinate(own, size_own, k, 1, D, pixel, there, nan)[:, None]
+            z = _coordinate(own, size_own, k, 2, D, pixel, there, nan)[:, None]
         for start in range(begin, end, BN):
             column = start + lane
-            score = tl.zeros((BM, BN), tl.float32)
-            for c in tl.static_range(D):
-                query = tl.load(own + (k.to(tl.int64) * D + c) * size_own + pixel, mask=there, other=0.0)
-                entry = tl.load(other + (k.to(tl.int64) * D + c) * size_other + column, mask=column < end, other=float("nan"))  # fmt: skip # noqa: E501
-                apart = query[:, None] - entry[None, :]
-                score -= apart * apart
-            better = score > value
-            value = tl.where(better, score, value)
+            inside = column < end
+            if D == 3:
+                dx = x - _coordinate(other, size_other, k, 0, D, column, inside, nan)[None, :]
+                dy = y - _coordinate(other, size_other, k, 1, D, column, inside, nan)[None, :]
+                dz = z - _coordinate(other, size_other, k, 2, D, column, inside, nan)[None, :]
+                square = dx * dx + dy * dy + dz * dz
+            else:
+                square = tl.zeros((BM, BN), tl.float32)
+                for c in range(channels):
+                    query = _coordinate(own, size_own, k, c, D, pixel, there, nan)[:, None]
+                    apart = query - _coordinate(other, size_other, k, c, D, column, inside, nan)[None, :]
+                    square += apart * apart
+            better = square < value
+            value = tl.where(better, square, value)
             place = tl.where(better, start, place)
-        best = tl.max(value, axis=1)
+        best = tl.min(value, axis=1)
         column = tl.min(tl.where(value == best[:, None], place + lane[None, :], LAST), axis=1)
-        tl.atomic_max(table + k.to(tl.int64) * size_own + pixel, _key(best, column), mask=there)
+        tl.atomic_max(table + k.to(tl.int64) * size_own + pixel, _key(-best, column), mask=there)
 
 
 @triton.jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.matching.gpu.kernel_use import with_kernels
+from mast3r_ros.matching.gpu.replays import Replays
 from mast3r_ros.matching.gpu.search import DeviceMaps
 from mast3r_ros.matching.gpu.walk import walk
 from mast3r_ros.matching.pair_matches import MatchOptions, PairMatches, confident_matches
 from mast3r_ros.matching.reciprocal import MAX_ROUNDS, MAX_STRIDED_ROUNDS, grid_starts
+
+#: Graphs of :func:`packed_matches`.
+_replays = Replays()
 
 
 def matches_on_device(
@@ -31,8 +37,10 @@ def matches_on_device(
     """
 
     def fused() -> list[PairMatches]:
-        packed = packed_matches(desc1, desc2, conf1, conf2, options, products)
-        return unpacked(packed.cpu(), desc1.shape[2], desc2.shape[2])
+        maps = desc1, desc2, conf1, conf2
+        find = partial(packed_matches, options=options, products=products)
+        found = _replays.run((options, products), find, maps, Tensor.cpu) if desc1.is_cuda else find(*maps)
+        return unpacked(found, desc1.shape[2], desc2.shape[2])
 
     def plain() -> list[PairMatches]:
         unit1, unit2 = (F.normalize(d.float(), dim=-1) if options.stride == 1 else d for d in (desc1, desc2))

@@ -1,0 +1,198 @@
+"""`mast3r_ros reconstruct`: photos and videos of a box to cameras, points and maps; and what cannot be done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import photo_worlds
+import pytest
+from command_line import separate_runner
+from PIL import Image
+
+from mast3r_ros.cli.main import app
+from mast3r_ros.errors import MapError, UserError
+from mast3r_ros.geometry import se3
+from mast3r_ros.io.datasets.colmap import Colmap
+from mast3r_ros.io.datasets.ply import read_ply
+from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.rescale import is_metric
+from mast3r_ros.matching.sift import SiftMatcher
+from mast3r_ros.pipeline import Relocalizer
+
+NAMES = ("images", "registered", "components", "scale", "scale_interval", "seconds", "peak_memory_mib")
+
+
+def run(*words: object) -> tuple[dict[str, Any], str]:
+    """What the command prints as JSON, and what it tells people."""
+    result = separate_runner().invoke(app, ["reconstruct", *map(str, words), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert set(NAMES) <= set(facts)
+    return facts, result.stderr
+
+
+def failing(*words: object) -> str:
+    """The sentence that the command ends with."""
+    with pytest.raises(UserError) as error:
+        separate_runner().invoke(app, ["reconstruct", *map(str, words)], catch_exceptions=False)
+    return str(error.value)
+
+
+def errors(model: Path, truth: dict[str, np.ndarray], alignment: str) -> tuple[np.ndarray, np.ndarray]:
+    """Metres and degrees of a COLMAP model's cameras after alignment."""
+    found = Colmap(model, images=model, use_depth=False).cameras_and_poses()
+    estimate = np.array([pose for _, pose in found.values()])
+    true = np.array([truth[name] for name in found])
+    return absolute_errors(align_trajectory(estimate, true, alignment), true)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """A folder with images/, intrinsics.txt and poses.txt; and the poses."""
+    folder = tmp_path_factory.mktemp("photos")
+    truth = photo_worlds.photograph(folder / "images", photo_worlds.arc(8))
+    (folder / "intrinsics.txt").write_text(photo_worlds.INTRINSICS)
+    photo_worlds.write_poses(folder / "poses.txt", dict(list(truth.items())[::2]))
+    return folder, truth
+
+
+@pytest.fixture(scope="module")
+def scene(photos: tuple[Path, dict[str, np.ndarray]]) -> tuple[Path, dict[str, Any], str]:
+    """The reconstruction of these photos alone."""
+    folder = photos[0]
+    facts, told = run(folder / "images", "-o", folder / "scene", "--intrinsics", folder / "intrinsics.txt")
+    return folder / "scene", facts, told
+
+
+def test_photos_alone_give_cameras_up_to_scale(scene: Any, photos: Any) -> None:
+    folder, facts, told = scene
+    assert (facts["images"], facts["registered"], facts["components"]) == (8, 8, 1)
+    assert facts["scale"] is None and facts["scale_interval"] is None and "scale is unknown" in told
+    metres, degrees = errors(folder / "sparse" / "0", photos[1], "sim3")
+    assert np.median(metres) < 0.01 and metres.max() < 0.03 and degrees.max() < 0.3
+    assert len(read_ply(folder / "cloud.ply")) == facts["points"] > 200
+    keyframes = KeyframeMap.load(folder / "map")
+    assert len(keyframes) == 8 and all(keyframe.has_depth for keyframe in keyframes.keyframes)
+
+
+def test_a_map_without_a_scale_is_not_used_until_it_has_one(scene: Any, photos: Any, tmp_path: Path) -> None:
+    keyframes = KeyframeMap.load(scene[0] / "map")
+    assert not is_metric(keyframes)
+    with pytest.raises(MapError, match="map scale"):
+        Relocalizer(keyframes, SiftMatcher())
+    shutil.copytree(scene[0] / "map", tmp_path / "map")
+    length = np.linalg.norm(photos[1]["view_00.jpg"][:3, 3] - photos[1]["view_07.jpg"][:3, 3])
+    words = ["map", "scale", str(tmp_path / "map"), "--known-length", "view_00", "view_07", f"{length:.6f}"]
+    assert separate_runner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    scaled = KeyframeMap.load(tmp_path / "map")
+    gap = scaled["view_00"].map_T_camera[:3, 3] - scaled["view_07"].map_T_camera[:3, 3]
+    assert np.linalg.norm(gap) == pytest.approx(length, rel=1e-6) and is_metric(scaled)
+    assert scaled.scene_depth_m == pytest.approx(2.5, abs=1.0)  # points were scaled as well
+    answer = Relocalizer(scaled, SiftMatcher()).localize(
+        photo_worlds.see(photo_worlds.arc(8)[3] @ se3.exp([0.05, 0, 0.05, 0, 0.03, 0])), photo_worlds.CAMERA
+    )
+    assert answer.map_T_camera is not None
+    expected = scaled["view_03"].map_T_camera @ se3.exp([0.05, 0, 0.05, 0, 0.03, 0])
+    assert se3.pose_error(answer.map_T_camera, expected)[0] < 0.02
+
+
+def test_known_poses_give_scale_and_frame(photos: Any) -> None:
+    folder, truth = photos
+    calibration = ("--intrinsics", folder / "intrinsics.txt")
+    facts, _ = run(folder / "images", "-o", folder / "posed", *calibration, "--poses", folder / "poses.txt")
+    metres, degrees = errors(folder / "posed" / "sparse" / "0", truth, "none")
+    assert metres.max() < 0.03 and degrees.max() < 0.3
+    low, high = facts["scale_interval"]
+    assert facts["scale"] == 1.0 and low <= 1.0 <= high and high - low < 0.1
+
+
+def test_without_calibration_the_focal_length_is_found(photos: Any, tmp_path: Path) -> None:
+    folder, truth = photos
+    facts, _ = run(folder / "images", "-o", tmp_path / "scene")
+    assert facts["registered"] == 8
+    camera = KeyframeMap.load(tmp_path / "scene" / "map").keyframes[0].camera
+    assert camera.focal == pytest.approx(260, rel=0.03)  # guessed first: 384
+    assert np.median(errors(tmp_path / "scene" / "sparse" / "0", truth, "sim3")[0]) < 0.03
+
+
+def test_two_places_are_two_components_and_bad_files_are_named(photos: Any, tmp_path: Path) -> None:
+    folder, _ = photos
+    images = tmp_path / "images"
+    shutil.copytree(folder / "images", images)
+    other = photo_worlds.arc(6)
+    photo_worlds.photograph(images, other, seed=7, prefix="other")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
+    shutil.copy(images / "view_00.jpg", images / "view_00_copy.jpg")
+    upright = Image.open(images / "view_01.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    upright.rotate(90, expand=True).save(images / "view_01.jpg", exif=exif, quality=95)
+    half = Image.open(images / "view_02.jpg")
+    half.resize((240, 180)).save(images / "view_02.jpg", quality=95)
+    facts, told = run(images, "-o", tmp_path / "scene")
+    assert facts["images"] == 16 and facts["components"] == 2
+    first, second = facts["parts"]
+    assert all(name.startswith("view") for name in first["images"])
+    assert all(name.startswith("other") for name in second["images"]) and second["registered"] >= 5
+    assert first["registered"] == 8, told
+    assert set(facts["unregistered"]) >= {"broken.jpg", "view_00_copy.jpg"}
+    assert "broken.jpg cannot be read" in told and "2 parts" in told
+    assert len(KeyframeMap.load(tmp_path / "scene" / "map_1")) == second["registered"]
+
+
+def test_what_cannot_be_reconstructed_says_why(tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    photo_worlds.photograph(one, photo_worlds.arc(3)[:1])
+    assert "1 of 1 images" in failing(one, "-o", tmp_path / "scene")
+    shutil.copy(one / "view_00.jpg", one / "again.jpg")
+    assert "same picture" in failing(one, "-o", tmp_path / "scene")
+    turning = tmp_path / "turning"
+    start = photo_worlds.arc(3)[1]
+    photo_worlds.photograph(turning, [start @ se3.exp([0, 0, 0, 0, a, 0]) for a in np.linspace(-0.3, 0.3, 5)])
+    (tmp_path / "intrinsics.txt").write_text(photo_worlds.INTRINSICS)
+    calibration = ("--intrinsics", tmp_path / "intrinsics.txt")
+    assert "turned on the spot" in failing(turning, "-o", tmp_path / "scene", *calibration)
+    apart = tmp_path / "apart"
+    photo_worlds.photograph(apart, photo_worlds.arc(3)[:1], seed=1, prefix="a")
+    photo_worlds.photograph(apart, photo_worlds.arc(3)[:1], seed=2, prefix="b")
+    assert "shows the same as another" in failing(apart, "-o", tmp_path / "scene")
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"nothing that moves" * 100)
+    assert "no frame can be decoded" in failing(film, "-o", tmp_path / "scene")
+    assert "is no folder" in failing(tmp_path / "missing", "-o", tmp_path / "scene")
+    assert not (tmp_path / "scene").exists()
+    assert "is no reconstruction" in failing(one, "-o", tmp_path / "one")
+
+
+def test_a_video_is_thinned_to_sharp_frames(tmp_path: Path) -> None:
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"MJPG"), 30, (320, 240))
+    for number, pose in enumerate(photo_worlds.arc(60)):
+        image = photo_worlds.see(pose)
+        writer.write(cv2.GaussianBlur(image, (0, 0), 4)[..., ::-1] if number % 3 else image[..., ::-1])
+    writer.release()
+    (tmp_path / "intrinsics.txt").write_text(photo_worlds.INTRINSICS)
+    facts, _ = run(film, "-o", tmp_path / "scene", "--intrinsics", tmp_path / "intrinsics.txt")
+    frames = sorted((tmp_path / "scene" / "images").iterdir())
+    assert 6 <= len(frames) <= 30 and facts["registered"] == len(frames) == facts["images"]
+    sharp = [int(frame.stem.split("_")[1]) % 3 == 0 for frame in frames]
+    assert np.mean(sharp) > 0.8
+    truth = {f"frame_{number:06d}.jpg": pose for number, pose in enumerate(photo_worlds.arc(60))}
+    assert np.median(errors(tmp_path / "scene" / "sparse" / "0", truth, "sim3")[0]) < 0.02
+
+
+def test_pycolmap_reads_the_model_and_can_map(scene: Any, photos: Any, tmp_path: Path) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    read = pycolmap.Reconstruction(str(scene[0] / "sparse" / "0"))
+    assert read.num_reg_images() == 8 and read.compute_mean_reprojection_error() < 1.0
+    folder, truth = photos
+    calibration = ("--intrinsics", folder / "intrinsics.txt")
+    facts, _ = run(folder / "images", "-o", tmp_path / "scene", *calibration, "--mapper", "pycolmap")
+    assert facts["registered"] == 8
+    assert np.median(errors(tmp_path / "scene" / "sparse" / "0", truth, "sim3")[0]) < 0.02
