@@ -165,7 +165,11 @@ FAULTS = {
     "writes": ({"match": written}, "inputs", "points"),
     "promises": ({"capabilities": Capabilities(focal=True)}, "capabilities", "estimate_focal"),
     "forgets": ({"capabilities": Capabilities()}, "capabilities", "match_pixels"),
-    "no metres": ({"capabilities": replace(SiftMatcher.capabilities, metric=True)}, "capabilities", "predicted_depth"),
+    "no metres": (
+        {"capabilities": replace(SiftMatcher().capabilities, metric=True)},
+        "capabilities",
+        "predicted_depth",
+    ),
     "far landmarks": (
         {"landmarks": lambda self, f: 2 * SiftMatcher.landmarks(self, f)},
         "landmarks",
