@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from mast3r_ros.cli.options import (
     JsonOption,
     KeyframesCount,
     MatcherOptions,
+    NetworkSizeOption,
     grouped,
 )
 
@@ -34,6 +35,7 @@ ImagesOption = Annotated[
     Path | None,
     typer.Option(help="Queries: a data set or recording with poses. By default the map's own keyframes."),
 ]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file, written row by row.")]
 FramesOption = Annotated[int, typer.Option("--frames", "-n", min=1, help="Most queries to use.")]
 
 
@@ -141,7 +143,8 @@ def time_gpu(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each row.")] = 15,
     seconds: Annotated[float, typer.Option(min=1, help="No further row is begun after so long.")] = 3600.0,
     compiled: Annotated[bool, typer.Option(help="A last row with compiled transformer blocks.")] = True,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file, written row by row.")] = None,
+    output: OutputOption = None,
+    network_size: NetworkSizeOption = None,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -150,8 +153,41 @@ def time_gpu(
     Every row says what its speed costs against float32. scripts/gpu_check.sh runs it with everything else that a GPU
     is needed for.
     """
+    from mast3r_ros.lab.speed.gpu_table import GpuTable, gpu_table, lines
+
+    dtype, device = dtype or DEFAULTS.matching.dtype, device or DEFAULTS.matching.device
+    counts = tuple(keyframes or (1, 4, 8, 10))
+    settings = GpuTable(config, counts, rounds, 3, network_size or 0, dtype, device, compiled, seconds)
+    with stages() as show:
+        gpu_table(settings, _row_by_row(lines, output), show)
+
+
+@app.command("node")
+def time_node(
+    config: Annotated[str, typer.Option(help="Network, with random weights: vitl (as published), or small.")] = "vitl",
+    keyframes: KeyframesCount = 4,
+    rate: Annotated[list[float] | None, typer.Option(min=0.1, help="Images a second; give it again for more.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each rate, after 2 that warm up.")] = 8.0,
+    output: OutputOption = None,
+    network_size: NetworkSizeOption = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Send images to the real node over DDS: how many it answers a second, and how late."""
+    from mast3r_ros.lab.live.rate import NodeRate, lines, node_rate
+
+    dtype, device = dtype or DEFAULTS.matching.dtype, device or DEFAULTS.matching.device
+    rates = tuple(rate or (30.0, 60.0))
+    settings = NodeRate(config, keyframes, rates, seconds, network_size or 0, dtype, device)
+    node_rate(settings, _row_by_row(lines, output))
+
+
+def _row_by_row(
+    lines: Callable[[dict[str, Any]], Iterator[str]], output: Path | None
+) -> Callable[[dict[str, Any]], None]:
+    """Prints each row as it comes, and writes all so far: whatever ends the command early, they are there."""
     from mast3r_ros.io.documents import to_json
-    from mast3r_ros.lab.speed.gpu_table import GpuTable, gpu_table, lines, whole
+    from mast3r_ros.lab.runs.environment import versions
 
     rows: list[dict[str, Any]] = []
 
@@ -160,12 +196,9 @@ def time_gpu(
         for line in lines(row):
             print(line, flush=True)
         if output is not None:
-            output.write_text(to_json(whole(rows), indent=2))
+            output.write_text(to_json({"rows": rows, "versions": versions()}, indent=2))
 
-    dtype, device = dtype or DEFAULTS.matching.dtype, device or DEFAULTS.matching.device
-    settings = GpuTable(config, tuple(keyframes or (1, 4, 8, 10)), rounds, 3, dtype, device, compiled, seconds)
-    with stages() as show:
-        gpu_table(settings, tell, show)
+    return tell
 
 
 def _print_network(figures: dict[str, Any]) -> None:

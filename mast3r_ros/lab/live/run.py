@@ -121,7 +121,7 @@ def play_live(settings: LiveSettings, watch: Watch | None = None) -> LiveRun:
         logs.mkdir(parents=True, exist_ok=True)
         arguments = _relocalizer_arguments(settings, run, Path(folder) / "relocalizer.yaml")
         with LiveListener() as listener, Process("relocalizer", arguments, logs) as node:
-            _await_activity(listener, node)
+            await_activity(listener, node)
             player_arguments = ["--ros-args", "-p", f"bag:={settings.bag.resolve()}", "-p", f"rate:={settings.rate}"]
             player_arguments += ["-p", "wait_for_subscribers:=15.0", "-p", f"clock_rate:={CLOCK_HZ}"]
             with Process("bag_player", player_arguments, logs) as player:
@@ -185,7 +185,7 @@ def _relocalizer_arguments(settings: LiveSettings, run: LiveRun, file: Path) -> 
     return arguments
 
 
-def _await_activity(listener: LiveListener, node: Process) -> None:
+def await_activity(listener: LiveListener, node: Process) -> None:
     """Wait until the node is active and our subscriptions have found its topics."""
     deadline = time.monotonic() + START_S
     while not (listener.state() == "active" and listener.connected):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mast3r_ros.frames import PosedFrame
-from mast3r_ros.lab.runs.environment import machine, versions
+from mast3r_ros.lab.runs.environment import machine
 from mast3r_ros.lab.speed import known_truth
 from mast3r_ros.lab.speed.network_benchmark import (
     CONFIGS,
@@ -54,6 +54,7 @@ class GpuTable:
         keyframes: each K of the table.
         rounds: timed, after two that warm up.
         queries: whose matches and poses are held against float32.
+        size: of the network's images, 0 for what it knows.
         dtype, device: of the fast paths.
         compiled: whether a row with compiled blocks follows, with what compiling takes.
         seconds: no further row is begun after so long.
@@ -63,6 +64,7 @@ class GpuTable:
     keyframes: tuple[int, ...] = (1, 4, 8, 10)
     rounds: int = 15
     queries: int = 3
+    size: int = 0
     dtype: str = "auto"
     device: str = "auto"
     compiled: bool = True
@@ -98,9 +100,9 @@ def gpu_table(settings: GpuTable, tell: Tell, progress: Progress = lambda stage,
     scene = _scene(settings, start + settings.seconds)
     network = known_truth.knowing_network(CONFIGS[settings.config])
     tell({"row": "set-up", "network": settings.config, "seconds": time.monotonic() - start, "machine": machine()})
-    exact = Mast3rMatcher(copy.deepcopy(network), dtype="float32", device=settings.device)
+    exact = Mast3rMatcher(copy.deepcopy(network), settings.size, "float32", settings.device)
     float32, most = _float32(exact, scene), max(settings.keyframes)
-    float32_row = _timed(exact, scene, most, 3)
+    float32_row = _timed(exact, scene, most, min(3, settings.rounds))
     tell({"row": f"float32 K={most}", "keyframes": most, **float32_row})
     del exact
     gc.collect()
@@ -113,7 +115,9 @@ def gpu_table(settings: GpuTable, tell: Tell, progress: Progress = lambda stage,
                 tell({"row": f"{name} K={keyframes}", "skipped": f"after {settings.seconds:.0f} s"})
                 continue
             with _plainly(matcher, name == "plain"):
-                row = _timed(matcher, scene, keyframes, settings.rounds if name == "graphs" else 5)
+                row = _timed(
+                    matcher, scene, keyframes, settings.rounds if name == "graphs" else min(5, settings.rounds)
+                )
                 deviation = _deviation(matcher, scene, keyframes, float32) if name == "graphs" else {}
             tell({"row": f"{name} K={keyframes}", "keyframes": keyframes, **row, **deviation})
     del matcher
@@ -121,7 +125,13 @@ def gpu_table(settings: GpuTable, tell: Tell, progress: Progress = lambda stage,
     if settings.compiled and not scene.late:
         compiled = _started(network, settings, scene, tell, compile=True)
         keyframes = settings.keyframes[min(1, len(settings.keyframes) - 1)]
-        tell({"row": f"compiled K={keyframes}", "keyframes": keyframes, **_timed(compiled, scene, keyframes, 10)})
+        tell(
+            {
+                "row": f"compiled K={keyframes}",
+                "keyframes": keyframes,
+                **_timed(compiled, scene, keyframes, settings.rounds),
+            }
+        )
 
 
 def _scene(settings: GpuTable, until: float) -> _Scene:
@@ -143,7 +153,7 @@ def _started(
 ) -> Mast3rMatcher:
     """A matcher after its first query, and what this took."""
     start = time.perf_counter()
-    matcher = Mast3rMatcher(network, dtype=settings.dtype, device=settings.device, compile=compile)
+    matcher = Mast3rMatcher(network, settings.size, settings.dtype, settings.device, compile=compile)
     loaded_s = time.perf_counter() - start
     start = time.perf_counter()
     few = settings.keyframes[min(1, len(settings.keyframes) - 1)]
@@ -269,8 +279,3 @@ def _millimetres(error: dict[str, Any]) -> str:
     if error["position_m"] is None:
         return "none"
     return f"{1e3 * error['position_m']:.2f} mm {error['rotation_deg']:.4f} deg"
-
-
-def whole(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All rows as one document."""
-    return {"benchmark": "gpu", "rows": list(rows), "versions": versions()}
