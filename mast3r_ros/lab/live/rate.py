@@ -90,8 +90,8 @@ def node_rate(settings: NodeRate, tell: Callable[[dict[str, Any]], None]) -> Non
         start = time.monotonic()
         arguments = _arguments(settings, folder)
         tell({"row": "node set-up", "seconds": time.monotonic() - start, "machine": machine()})
-        start, before_mib = time.monotonic(), gpu_memory_mib()
-        with _Listener() as listener, Process("relocalizer", arguments, folder) as node:
+        start, before_mib, listener = time.monotonic(), gpu_memory_mib(), _Listener()
+        with listener, Process("relocalizer", arguments, folder) as node:
             await_activity(listener, node)
             tell({"row": "node start", "seconds": time.monotonic() - start})
             for rate in settings.rates:
