@@ -82,13 +82,15 @@ def _crops(image: NDArray[Any], windows: NDArray[Any]) -> Tensor:
     return torch.cat([preprocessing.normalised(image[top:bottom, left:right]) for left, top, right, bottom in windows])
 
 
-def sampled(depth: NDArray[np.float32], xy: NDArray[Any]) -> NDArray[np.float64]:
-    """Depth (N,) at whole or fractional pixels (N, 2), bilinear; NaN where one of its neighbours is unknown."""
+def sampled(depth: NDArray[np.floating], xy: NDArray[Any]) -> NDArray[np.float64]:
+    """Depth (N,) at whole or fractional pixels (N, 2), bilinear; NaN where one of its neighbours is not known (> 0)."""
     height, width = depth.shape
     x, y = np.clip(np.asarray(xy, np.float64), 0, [width - 1, height - 1]).T
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right, bottom = np.ceil(x).astype(np.int64), np.ceil(y).astype(np.int64)
     across, down = x - left, y - top
-    upper = depth[top, left] * (1 - across) + depth[top, right] * across
-    lower = depth[bottom, left] * (1 - across) + depth[bottom, right] * across
-    return np.asarray(upper * (1 - down) + lower * down, dtype=np.float64)
+    corners = depth[np.stack([top, top, bottom, bottom]), np.stack([left, right, left, right])].astype(np.float64)
+    corners[~(corners > 0)] = np.nan
+    upper = corners[0] * (1 - across) + corners[1] * across
+    lower = corners[2] * (1 - across) + corners[3] * across
+    return np.asarray(upper * (1 - down) + lower * down)

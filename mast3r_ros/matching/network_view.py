@@ -8,7 +8,7 @@ Matched pixels are bent back, so that everybody else sees pixels of the image as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
@@ -37,18 +37,19 @@ class NetworkView:
         size: (height, width) of the network image.
         original_T_input: (3, 3) from network pixels to pixels of the rectified frame, see ``NetworkImage``.
         camera: of the frame as the camera gave it; None where it is unknown.
-        depth: (height, width) metres along the optical axis, 0 where unknown; (0, 0) without any depth.
+        depth: (height, width) metres along the optical axis, 0 where unknown; (0, 0) without any depth. Float16 as
+            it is kept, float32 of a frame that was just seen.
     """
 
     size: tuple[int, int]
     original_T_input: Array
     camera: Camera | None
-    depth: NDArray[np.float32]
+    depth: NDArray[np.floating]
 
-    @property
+    @cached_property
     def known_share(self) -> float:
         """Share of the pixels whose depth was measured."""
-        return float((self.depth > 0).mean()) if self.depth.size else 0.0
+        return float(np.count_nonzero(self.depth.view(f"i{self.depth.itemsize}")) / max(self.depth.size, 1))
 
     @property
     def pixel(self) -> float:
@@ -104,7 +105,7 @@ class NetworkView:
         """Inverse of :meth:`to_features`."""
         height, width = (int(side) for side in features["size"])
         camera = unpacked_camera(features["camera"])
-        return cls((height, width), features["original_T_input"], camera, features["depth"].astype(np.float32))
+        return cls((height, width), features["original_T_input"], camera, features["depth"])
 
 
 def view_of(frame: Frame, size: int, device: torch.device | None = None) -> tuple[NetworkView, Tensor]:

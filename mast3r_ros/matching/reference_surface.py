@@ -30,12 +30,12 @@ NO_SCALE = (
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSurface:
-    """Depth (H, W) of a keyframe's network pixels in metres, NaN where unknown; None where there is no scale.
+    """Depth (H, W) of a keyframe's network pixels in metres, 0 or NaN where unknown; None where there is no scale.
 
     ``scale``, ``scale_sigma`` and ``note`` are those of :class:`Matches`.
     """
 
-    depth: NDArray[np.float32] | None
+    depth: NDArray[np.floating] | None
     scale: MetricScale | None = None
     scale_sigma: float = 0.0
     note: str = ""
@@ -56,9 +56,9 @@ def surface_of(view: NetworkView, pointmap: PredictedPoints | None, metric: bool
         pointmap: of the keyframe in its own camera frame; not looked at where its depth is enough.
         metric: whether the network's own scale may be believed where nothing else is known.
     """
-    measured = np.where(view.depth > 0, view.depth, np.nan).astype(np.float32) if view.depth.size else None
     if pointmap is None or not needs_pointmap(view):
-        return ReferenceSurface(measured, note="" if measured is not None else NO_SCALE)
+        return ReferenceSurface(view.depth) if view.depth.size else ReferenceSurface(None, note=NO_SCALE)
+    measured = np.where(view.depth > 0, view.depth, np.nan).astype(np.float32) if view.depth.size else None
     predicted = np.where(np.isfinite(pointmap.depth) & (pointmap.depth > 0), pointmap.depth, np.nan)
     scale = None
     if measured is not None and view.known_share >= FEWEST:
