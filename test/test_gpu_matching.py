@@ -365,6 +365,24 @@ def test_points_match_as_on_the_cpu(device: str) -> None:
     assert len(nothing.conf) == 0
 
 
+@pytest.mark.parametrize("device", [COMPILED])
+@pytest.mark.parametrize("seed", range(3))
+def test_full_size_pointmaps_have_the_nearest_of_a_search_of_all(device: str, seed: int) -> None:
+    """Rolling ground seen twice: nearly all tiles are passed by, and none of those that matter."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 192), torch.linspace(-1, 1, 256), indexing="ij")
+    depth = 3 + torch.sin(5 * x + seed) + torch.cos(4 * y)
+    ground = torch.stack((x * depth, y * depth, depth), dim=-1).flatten(0, 1)[None]
+    other = (ground + 0.01 * torch.randn(ground.shape, generator=generator)).flip(1)[:, 1000:]
+    other[:, ::7] = torch.nan
+    queries, database = on(device, ground[:, ::5].contiguous(), other)
+    found = nearest_by_kernels(queries, database, "l2")
+    expected = tile_by_tile(queries, database.nan_to_num(nan=1e9), "l2")
+    apart = [(queries - database.gather(1, i[..., None].expand(-1, -1, 3))).norm(dim=-1) for i in (found, expected)]
+    assert (apart[0] - apart[1]).max() < 1e-6
+    assert (found == expected).float().mean() > 0.999
+
+
 # -- where kernels do not run --------------------------------------------------------------------------
 
 

@@ -196,19 +196,12 @@ def resolve_pieces(own, other, queue, count, table, size_own, size_other, capaci
 
 
 @triton.jit
-def _coordinate(rows, size, k, c, D: tl.constexpr, place, there, other):
-    """Channel ``c`` of some pixels of (K, D, size); ``other`` where they are not there."""
-    return tl.load(rows + (k.to(tl.int64) * D + c) * size + place, mask=there, other=other)
-
-
-@triton.jit
-def search_distances(own, other, queue, count, table, size_own, size_other, capacity, span, channels, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
-    """Nearest column of every queued row by differences in float32, which do not cancel where points are close.
+def search_distances(own, other, queue, count, table, size_own, size_other, capacity, span, channels, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+    """Nearest column of every queued row by differences in float32, which do not cancel where vectors are close.
 
     Args:
-        own, other: (K, D, size) channel by channel; NaN is never found.
+        own, other: (K, channels, size) channel by channel; NaN is never found.
         queue, count, table, span: as for :func:`search_products`.
-        channels: D, as a number that loops are not unrolled for.
     """
     k = tl.program_id(2)
     block = tl.program_id(1)
@@ -222,31 +215,89 @@ def search_distances(own, other, queue, count, table, size_own, size_other, capa
         value = tl.full((BM, BN), float("inf"), tl.float32)
         place = tl.full((BM, BN), begin, tl.int32)
         lane = tl.arange(0, BN)
-        nan = float("nan")
-        if D == 3:
-            x = _coordinate(own, size_own, k, 0, D, pixel, there, nan)[:, None]
-            y = _coordinate(own, size_own, k, 1, D, pixel, there, nan)[:, None]
-            z = _coordinate(own, size_own, k, 2, D, pixel, there, nan)[:, None]
+        rows = own + k.to(tl.int64) * channels * size_own + pixel
         for start in range(begin, end, BN):
             column = start + lane
-            inside = column < end
-            if D == 3:
-                dx = x - _coordinate(other, size_other, k, 0, D, column, inside, nan)[None, :]
-                dy = y - _coordinate(other, size_other, k, 1, D, column, inside, nan)[None, :]
-                dz = z - _coordinate(other, size_other, k, 2, D, column, inside, nan)[None, :]
-                square = dx * dx + dy * dy + dz * dz
-            else:
-                square = tl.zeros((BM, BN), tl.float32)
-                for c in range(channels):
-                    query = _coordinate(own, size_own, k, c, D, pixel, there, nan)[:, None]
-                    apart = query - _coordinate(other, size_other, k, c, D, column, inside, nan)[None, :]
-                    square += apart * apart
+            columns = other + k.to(tl.int64) * channels * size_other + column
+            square = tl.where(column < end, 0.0, float("inf"))[None, :] + tl.zeros((BM, BN), tl.float32)
+            for c in range(channels):
+                query = tl.load(rows + c * size_own, mask=there, other=0.0)
+                entry = tl.load(columns + c * size_other, mask=column < end, other=0.0)
+                apart = query[:, None] - entry[None, :]
+                square += apart * apart
             better = square < value
             value = tl.where(better, square, value)
             place = tl.where(better, start, place)
         best = tl.min(value, axis=1)
         column = tl.min(tl.where(value == best[:, None], place + lane[None, :], LAST), axis=1)
         tl.atomic_max(table + k.to(tl.int64) * size_own + pixel, _key(-best, column), mask=there)
+
+
+@triton.jit
+def _apart(box, lx, ly, lz, hx, hy, hz):
+    """Squared distance between the box at a pointer (three lowest, three highest coordinates) and another."""
+    dx = tl.maximum(tl.maximum(tl.load(box) - hx, lx - tl.load(box + 3)), 0.0)
+    dy = tl.maximum(tl.maximum(tl.load(box + 1) - hy, ly - tl.load(box + 4)), 0.0)
+    dz = tl.maximum(tl.maximum(tl.load(box + 2) - hz, lz - tl.load(box + 5)), 0.0)
+    return (dx * dx + dy * dy + dz * dz) * 0.99999  # rounding must not hide the nearest
+
+
+@triton.jit
+def _nearer(x, y, z, points, size, start, lane, value, place):
+    """The nearer of what was found so far and of one tile; of equals the lower column, in whatever order tiles come."""
+    column = start + lane
+    inside = column < size
+    nan = float("nan")
+    dx = x - tl.load(points + column, mask=inside, other=nan)[None, :]
+    dy = y - tl.load(points + size + column, mask=inside, other=nan)[None, :]
+    dz = z - tl.load(points + 2 * size + column, mask=inside, other=nan)[None, :]
+    square = dx * dx + dy * dy + dz * dz
+    better = (square < value) | ((square == value) & (start < place))
+    return tl.where(better, square, value), tl.where(better, start, place)
+
+
+@triton.jit
+def search_points(own, other, queue, count, table, size_own, size_other, capacity, boxes, groups, tiles, COARSE: tl.constexpr, GROUP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+    """As :func:`search_distances` of three channels; tiles farther than what was found already are passed by.
+
+    Args:
+        boxes: (K, tiles, 6) of BN columns each: lowest and highest coordinates.
+        groups: (K, ceil(tiles / GROUP), 6) of GROUP tiles each.
+        COARSE: every so many tiles are looked at beforehand, so that most can be passed by.
+    """
+    k = tl.program_id(1).to(tl.int64)
+    block = tl.program_id(0)
+    total = capacity
+    if QUEUED:
+        total = tl.load(count + k)
+    if block * BM < total:
+        pixel, there = _rows(queue, count, capacity, block, k, BM, QUEUED)
+        rows = own + k * 3 * size_own + pixel
+        points = other + k * 3 * size_other
+        px = tl.load(rows, mask=there, other=float("nan"))
+        py = tl.load(rows + size_own, mask=there, other=float("nan"))
+        pz = tl.load(rows + 2 * size_own, mask=there, other=float("nan"))
+        known = (px == px) & (py == py) & (pz == pz)
+        lx, hx = tl.min(tl.where(known, px, float("inf"))), tl.max(tl.where(known, px, float("-inf")))
+        ly, hy = tl.min(tl.where(known, py, float("inf"))), tl.max(tl.where(known, py, float("-inf")))
+        lz, hz = tl.min(tl.where(known, pz, float("inf"))), tl.max(tl.where(known, pz, float("-inf")))
+        x, y, z = px[:, None], py[:, None], pz[:, None]
+        lane = tl.arange(0, BN)
+        value = tl.full((BM, BN), float("inf"), tl.float32)
+        place = tl.full((BM, BN), 0, tl.int32)
+        for tile in range(0, tiles, COARSE):
+            value, place = _nearer(x, y, z, points, size_other, tile * BN, lane, value, place)
+        worst = tl.max(tl.where(known, tl.min(value, axis=1), float("-inf")))
+        for first in range(0, tiles, GROUP):
+            group = groups + (k * tl.cdiv(tiles, GROUP) + first // GROUP) * 6
+            if _apart(group, lx, ly, lz, hx, hy, hz) <= worst:
+                for tile in range(first, tl.minimum(first + GROUP, tiles)):
+                    if _apart(boxes + (k * tiles + tile) * 6, lx, ly, lz, hx, hy, hz) <= worst:
+                        value, place = _nearer(x, y, z, points, size_other, tile * BN, lane, value, place)
+                        worst = tl.max(tl.where(known, tl.min(value, axis=1), float("-inf")))
+        best = tl.min(value, axis=1)
+        column = tl.min(tl.where(value == best[:, None], place + lane[None, :], LAST), axis=1)
+        tl.store(table + k * size_own + pixel, _key(-best, column), mask=there)
 
 
 @triton.jit

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mast3r_ros.matching.gpu.kernel_use import kernels
@@ -46,6 +47,8 @@ class Tiling(NamedTuple):
 #: Later ones are for rows (of float32, of more channels) whose tiles do not fit into a card's fast memory.
 PRODUCTS = tuple(Tiling(128, 64, *rest) for rest in ((8, 16, 4, 3), (4, 16, 4, 3), (2, 16, 4, 3), (0, 16, 4, 2)))
 DISTANCES = Tiling(64, 64, 0, 16, 4, 2)
+#: Tiles of points of which one is looked at beforehand (no divisor of an image's width), and tiles of a group.
+COARSE, GROUP = 17, 32
 #: Later rounds have few rows: so many more programs share the columns.
 LATER = 4
 #: Fast memory of the smallest card, for versions of PyTorch that do not tell.
@@ -180,8 +183,10 @@ def search(own: DeviceMaps, other: DeviceMaps, queue: Queue | None, table: Tenso
     launch = {"num_warps": tiling.warps, "num_stages": tiling.stages}
     code, tile = kernels(), {"BM": tiling.rows, "BN": tiling.columns}
     if own.by_channel:
-        channels = own.rows.shape[1]
-        code.search_distances[grid](*arguments, span, channels, D=channels, QUEUED=queued, **tile, **launch)
+        if own.rows.shape[1] == 3:
+            _search_points(own, other, arguments, queued, tiling)
+        else:
+            code.search_distances[grid](*arguments, span, own.rows.shape[1], QUEUED=queued, **tile, **launch)
         return
     wide = own.rows.shape[2]
     kind = {"D": wide, "L2": own.metric == "l2", "QUEUED": queued}
@@ -200,6 +205,30 @@ def search(own: DeviceMaps, other: DeviceMaps, queue: Queue | None, table: Tenso
             own.rows, other.rows, pixels, count, table, own.pixels, other.thin_width, *other.size, capacity,
             D=wide, STRIDE=other.stride, BM=32, L2=own.metric == "l2",
         )  # fmt: skip
+
+
+def _search_points(
+    own: DeviceMaps, other: DeviceMaps, arguments: tuple[Any, ...], queued: bool, tiling: Tiling
+) -> None:
+    """Points of space, of which most tiles are too far away to be looked at."""
+    K, _, size = other.rows.shape
+    tiles = -(-size // tiling.columns)
+    boxes = _boxes(other.rows, other.rows, tiling.columns)
+    groups = _boxes(*boxes, GROUP)
+    grid = (-(-arguments[-1] // tiling.rows), K)
+    kernels().search_points[grid](
+        *arguments, *(torch.cat(b, dim=1).mT.contiguous() for b in (boxes, groups)), tiles,
+        COARSE=COARSE, GROUP=GROUP, BM=tiling.rows, BN=tiling.columns, QUEUED=queued,
+        num_warps=tiling.warps, num_stages=tiling.stages,
+    )  # fmt: skip
+
+
+def _boxes(lowest: Tensor, highest: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Lowest and highest coordinates (K, 3, ceil(n / count)) of so many neighbours of (K, 3, n); NaN is nowhere."""
+    fill = -lowest.shape[2] % count
+    low = F.pad(lowest.nan_to_num(nan=torch.inf), (0, fill), value=torch.inf)
+    high = F.pad(highest.nan_to_num(nan=-torch.inf), (0, fill), value=-torch.inf)
+    return low.unflatten(2, (-1, count)).amin(dim=3), high.unflatten(2, (-1, count)).amax(dim=3)
 
 
 @torch.no_grad()
