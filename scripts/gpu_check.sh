@@ -48,7 +48,7 @@ benchmark() { "$root/scripts/with_ros.sh" "$python" -m mast3r_ros.cli.main bench
 
 cuda_tests() {
     local files
-    mapfile -t files < <(grep -l 'mark\.cuda' test/test_*.py)  # others may need libraries that are not here
+    mapfile -t files < <(grep -lE 'mark\.cuda|from kernels import' test/test_*.py)  # others may need libraries that are not here
     "$root/scripts/with_ros.sh" "$python" -m pytest "${files[@]}" -m cuda -q -p no:cacheprovider --timeout 100 \
         --junitxml "$folder/tests.xml"
 }
