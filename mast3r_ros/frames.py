@@ -13,9 +13,6 @@ from mast3r_ros.geometry import distortion
 
 Array = NDArray[np.float64]
 
-#: Intrinsics that differ by less than this share belong to the same camera, calibrated or rounded differently.
-SIMILAR = 0.01
-
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -152,10 +149,6 @@ class Camera:
         K[1] *= sy
         K[:2, 2] -= 0.5
         return replace(self, width=width, height=height, K=K)
-
-    def similar_to(self, other: Camera) -> bool:
-        """Whether intrinsics agree to within a hundredth and a pixel, as those of a registered depth image do."""
-        return bool(np.allclose(other.K, self.K, rtol=SIMILAR, atol=1.0))
 
     def same_as(self, other: Camera) -> bool:
         """Whether both describe the same camera, to a thousandth of a pixel."""

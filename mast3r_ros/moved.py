@@ -16,6 +16,7 @@ MOVED = {
     "cameras": "ros.cameras",
     "codec": "io.codec",
     "datasets": "io.datasets",
+    **{f"datasets.{name}": f"lab.datasets.{name}" for name in ("image_pairs", "mapfree", "ply")},
     "evaluation.metrics": "lab.metrics",
     "evaluation.demo_output": "lab.live.output",
     "evaluation.live_summary": "lab.live.summary",

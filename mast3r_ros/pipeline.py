@@ -63,6 +63,7 @@ class Relocalizer:
                 "the map's scale is unknown, so no pose in it is in metres: give it one by the distance of two "
                 "keyframes (mast3r_ros map scale MAP --known-length A B METRES)"
             )
+        keyframes.feature_memory = settings.node.feature_memory << 20
         keyframes.prepare(matcher, progress)
         self._localizer = Localizer(keyframes, matcher, settings.localizer)
         self._tracker = Tracker(self._localizer, settings.tracking)

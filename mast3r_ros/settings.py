@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mast3r_ros.errors import SettingsError
-from mast3r_ros.tables import as_yaml, build, group, read_parameters, setting, settings_of, values_of
+from mast3r_ros.node_settings import CommonSettings as CommonSettings
+from mast3r_ros.node_settings import InitialPose as InitialPose
+from mast3r_ros.node_settings import NodeSettings as NodeSettings
+from mast3r_ros.tables import as_yaml, at_start, build, group, read_parameters, setting, settings_of, values_of
 
 #: The node whose parameter files are read.
 NODE = "relocalizer"
@@ -27,70 +30,61 @@ NODE = "relocalizer"
 DEPRECATED_GATES = {"max_position_sigma_m": "alert_limit_m", "max_rotation_sigma_deg": "alert_limit_deg"}
 OLD_SIGMAS = 2.5
 
-#: A switch that can be left to the program. YAML's true and false, on and off are taken as well.
-SWITCH = ("auto", "true", "false")
-
 
 @dataclass(frozen=True)
 class MatcherSettings:
     """Which matcher runs, and how."""
 
-    matcher: str = setting(
+    matcher: str = at_start(
         "auto",
         "sift, aliked, xfeat, mast3r, dust3r (needs a checkpoint), one of your own, or auto for the best that can "
         "run here.",
-        fixed=True,
     )
-    max_latency_ms: float = setting(
+    max_latency_ms: float = at_start(
         250.0,
         "Time that an image may take with what auto takes, as it was measured (docs/matchers.md); 0: any.",
         low=0,
         high=1e6,
         unit="ms",
-        fixed=True,
     )
-    feature: str = setting(
-        "sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"), fixed=True
+    feature: str = at_start("sift", "Feature of the sift matcher; orb is for weak machines.", choices=("sift", "orb"))
+    max_features: int = at_start(
+        0, "Features per image of sift, aliked and xfeat; 0 takes what suits the feature.", low=0, high=20000
     )
-    max_features: int = setting(
-        0,
-        "Features per image of sift, aliked and xfeat; 0 takes what suits the feature.",
-        low=0,
-        high=20000,
-        fixed=True,
-    )
-    pairing: str = setting(
+    pairing: str = at_start(
         "lightglue",
         "How aliked and xfeat match features: by the network LightGlue, or as nearest neighbours, which is faster.",
         choices=("lightglue", "nearest"),
-        fixed=True,
     )
-    checkpoint: str = setting(
+    checkpoint: str = at_start(
         "",
         "Weights of the matchers mast3r and dust3r: .safetensors, or a Hugging Face folder; without, mast3r is the "
         "small network of the package.",
-        fixed=True,
     )
-    device: str = setting("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"), fixed=True)
-    dtype: str = setting(
+    device: str = at_start("auto", "Where the network runs.", choices=("auto", "cpu", "cuda"))
+    dtype: str = at_start(
         "auto",
         "What it computes in; auto takes bfloat16 where the hardware has it.",
         choices=("auto", "float32", "bfloat16", "float16"),
-        fixed=True,
     )
-    network_size: int = setting(
+    network_size: int = at_start(
         0,
         "Longer side of the network's image; 0 takes that of its training, less is faster and less exact.",
         low=0,
         high=2048,
         unit="px",
-        fixed=True,
+    )
+    compile_network: bool = at_start(
+        False, "Compile the network first, on a GPU: 5 % faster after a quarter of a minute more at start."
+    )
+    device_memory: int = at_start(
+        1024, "The GPU's memory for keyframes, 1.5 MiB each with ViT-L.", low=0, high=100000, unit="MiB"
     )
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`mast3r_ros.matching.registry.create`, whatever the matcher."""
-        names = ("max_latency_ms", "feature", "max_features", "pairing", "checkpoint", "device", "dtype")
-        return {name: getattr(self, name) for name in names} | {"size": self.network_size}
+        names = {"network_size": "size", "compile_network": "compile"}
+        return {names.get(f.name, f.name): getattr(self, f.name) for f in fields(self) if f.name != "matcher"}
 
 
 @dataclass(frozen=True)
@@ -247,94 +241,6 @@ class TrackerSettings(BeliefSettings, CommitmentSettings):
     limit: float = setting(4.0, "Standard deviations a pose may be off odometry (odometry_disagrees).", low=1, high=100)
     confirmations: int = setting(3, "Agreeing attempts that overrule odometry.", low=1, high=100)
     first_confirmations: int = setting(1, "Agreeing attempts before the first pose is accepted.", low=1, high=100)
-
-
-@dataclass(frozen=True)
-class InitialPose:
-    """Where the robot starts."""
-
-    x: float = setting(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
-    y: float = setting(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
-    z: float = setting(0.0, "Of the robot in the map.", low=-1e6, high=1e6, unit="m")
-    yaw: float = setting(0.0, "Of the robot in the map.", low=-6.3, high=6.3, unit="rad")
-
-
-@dataclass(frozen=True)
-class NodeSettings:
-    """What the relocalizer node listens to, waits for and publishes."""
-
-    map: str = setting("", "Folder of the map. Change it and call ~/reload_map to switch maps while running.")
-    autostart: bool = setting(True, "Configure and activate at start; false where a lifecycle manager does it.")
-    bond: str = setting(
-        "auto",
-        "Heartbeats for Nav2's lifecycle manager while active; auto where the ROS package bond is installed.",
-        choices=SWITCH,
-        fixed=True,
-    )
-    bond_heartbeat_period: float = setting(
-        0.1, "How often the bond's heartbeat is sent; 0 never, as in Nav2.", low=0, high=2, unit="s", fixed=True
-    )
-
-    image_transport: str = setting(
-        "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
-    )
-    rectified: bool = setting(False, "The images are rectified: P of camera_info holds, without distortion.")
-    camera_info_frame_id: str = setting(
-        "", "frame_id that camera_info may have although the images have another; empty: only theirs."
-    )
-    use_depth: bool = setting(True, "Use the depth topic where somebody publishes it.", fixed=True)
-    depth_transport: str = setting(
-        "raw", "Type of the depth topic: Image or CompressedImage.", choices=("raw", "compressedDepth"), fixed=True
-    )
-    depth_slop: float = setting(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
-    camera_info_wait: float = setting(
-        2.0,
-        "Frames wait this long for a first camera_info; then the focal length is estimated.",
-        low=0,
-        high=60,
-        unit="s",
-    )
-    max_frame_age: float = setting(1.0, "Older frames are dropped; 0 takes all.", low=0, high=3600, unit="s")
-    max_rate: float = setting(0.0, "Most attempts per second; 0 takes every frame it can.", low=0, high=1000, unit="Hz")
-
-    global_frame_id: str = setting("map", "Frame of the poses that are published.", fixed=True)
-    odom_frame_id: str = setting("odom", "Odometry frame; empty where there is no odometry.", fixed=True)
-    base_frame_id: str = setting("base_link", "Frame of the robot.", fixed=True)
-    camera_frame_id: str = setting("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
-    tf_broadcast: bool = setting(True, "Broadcast map -> odom (map -> base where there is no odometry).")
-    planar: str = setting(
-        "auto",
-        "The transform, and the seed of AMCL, have x, y and yaw only, for a robot on wheels; ~/pose has all. auto is "
-        "true with feed: amcl and false otherwise; config/nav2.yaml says true.",
-        choices=SWITCH,
-    )
-    tf_rate: float = setting(20.0, "How often map -> odom is repeated.", low=0.1, high=200, unit="Hz", fixed=True)
-    transform_tolerance: float = setting(
-        1.0, "map -> odom is post-dated by this, as AMCL does.", low=0, high=60, unit="s"
-    )
-    tf_wait: float = setting(
-        3.0, "First frames wait this long for base -> camera; then ~/pose is the camera's.", low=0, high=60, unit="s"
-    )
-    tf_timeout: float = setting(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
-
-    set_initial_pose: bool = setting(False, "Use initial_pose.* as the first guess of the robot's pose.")
-    initial_pose: InitialPose = group(InitialPose, "initial_pose")
-    feed: str = setting(
-        "none", "amcl publishes initialpose to seed AMCL, instead of TF.", choices=("none", "amcl"), fixed=True
-    )
-    feed_interval: float = setting(
-        0.0, "AMCL is seeded again this often; 0 only by the first pose and on request.", low=0, high=3600, unit="s"
-    )
-    relocalize_timeout: float = setting(5.0, "How long ~/relocalize waits for an attempt.", low=0.1, high=120, unit="s")
-
-    path_length: int = setting(1000, "Poses kept in ~/path.", low=1, high=100000)
-    points_stride: int = setting(4, "Every n-th pixel goes into ~/points.", low=1, high=64)
-    map_points_voxel: float = setting(0.05, "Resolution of ~/map_points; 0 publishes none.", low=0, high=10, unit="m")
-
-    @property
-    def is_planar(self) -> bool:
-        """Whether what others steer by is reduced to x, y and yaw."""
-        return self.planar == "true" or (self.planar == "auto" and self.feed == "amcl")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -95,6 +96,10 @@ def setting(
 ) -> Any:
     """A field of a table of settings. Give numbers both ends of a range."""
     return dataclasses.field(default=default, metadata={"spec": Spec(sentence, low, high, tuple(choices), unit, fixed)})
+
+
+#: A setting that is read when a node is configured.
+at_start = partial(setting, fixed=True)
 
 
 def group(table: type, prefix: str = "") -> Any:

@@ -13,12 +13,23 @@ pytestmark = pytest.mark.smoke
 
 #: From the bottom to the top; docs/architecture.md draws them. A room imports from those before it.
 ROOMS = (
-    *("errors", "moved", "waiting_threads", "tables", "settings", "geometry", "frames", "registration", "surface"),
+    *(
+        "errors",
+        "moved",
+        "waiting_threads",
+        "tables",
+        "node_settings",
+        "settings",
+        "geometry",
+        "frames",
+        "registration",
+        "surface",
+    ),
     *("transforms", "io.documents", "io.codec", "io.bags", "io.datasets", "network"),
     *("matching", "mapping", "multiview", "conformance", "localization", "pipeline", "pictures", "ros"),
     *("cli.options", "cli.common", "cli.cameras", "cli.source"),
-    *("lab.metrics", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed", "lab.stress", "lab.live"),
-    *("lab.commands", "cli"),
+    *("lab.metrics", "lab.datasets", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed"),
+    *("lab.stress", "lab.live", "lab.commands", "cli"),
 )
 #: Only these rooms talk to ROS 2.
 ROS_ROOMS = ("ros", "lab.live")

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from mast3r_ros.cli.main import main
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.io.datasets.ply import read_ply
+from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.runs.cloud import ObservedVolume, cloud_summary, compare_clouds, read_plane, thinned
 from mast3r_ros.mapping.export import write_ply
 

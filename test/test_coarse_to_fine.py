@@ -13,9 +13,7 @@ from mast3r_ros.matching.coarse_to_fine import (
     candidate_pairs,
     fit_windows,
     greedy_cover,
-    recentred_view,
     select_window_pairs,
-    warp,
     window_grid,
 )
 
@@ -50,18 +48,6 @@ def test_golden_selection(folder: Path, name: str) -> None:
         np.testing.assert_array_equal(selected.b, golden[f"sel{suffix}_ref"])
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.parametrize("number", range(4))
-def test_golden_homography(folder: Path, number: int) -> None:
-    golden = case(folder / "coarse_to_fine.npz")
-    view = recentred_view(golden[f"homog{number}_K"], golden[f"homog{number}_crop"])
-    assert list(view.size[::-1]) == golden[f"homog{number}_imsize_wh"].tolist()
-    np.testing.assert_allclose(view.K, golden[f"homog{number}_K2"])
-    np.testing.assert_allclose(view.R, golden[f"homog{number}_R"], atol=1e-9)
-    H = golden[f"homog{number}_H"]
-    np.testing.assert_allclose(view.original_T_view, H / H[2, 2], rtol=1e-7, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("total", "window", "starts"),
     [(1200, 512, [0, 229, 459, 688]), (512, 512, [0]), (1024, 512, [0, 256, 512])],
@@ -81,23 +67,3 @@ def test_every_pixel_lies_in_a_window() -> None:
 def test_windows_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         fit_windows(np.array([[0, 0, 100, 100]]), (200, 300), (384, 512))
-
-
-def test_a_window_shows_what_the_turned_camera_sees() -> None:
-    """The homography equals projection through the rotation; an image warped with it shows the same places."""
-    K = np.array([[900.0, 0, 640], [0, 905, 360], [0, 0, 1]])
-    view = recentred_view(K, np.array([700, 300, 1212, 684]))
-    pixel = np.array([100.0, 50, 1])
-    seen = K @ view.R @ np.linalg.inv(view.K) @ pixel
-    moved = view.original_T_view @ pixel
-    np.testing.assert_allclose(seen[:2] / seen[2], moved[:2] / moved[2])
-    y, x = np.mgrid[:720, :1280]
-    coordinates = warp(np.stack([x, y], axis=-1).astype(np.float32), view)
-    expected = view.original_T_view @ [200.5, 100.5, 1]
-    np.testing.assert_allclose(coordinates[100, 200], expected[:2] / expected[2], atol=1.01)
-    picture = np.zeros((720, 1280, 3), np.uint8)
-    picture[:, 900:] = 255
-    shown = warp(picture, view)
-    assert shown.shape == (384, 512, 3)
-    np.testing.assert_array_equal(shown[190, :, 0] > 127, coordinates[190, :, 0] >= 899.5)
-    assert warp(np.ones((720, 1280), dtype=bool), view).dtype == bool

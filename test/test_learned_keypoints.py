@@ -16,8 +16,8 @@ from mast3r_ros.conformance.scene import blank, make_scene
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
-from mast3r_ros.matching import Features, create, pretrained
-from mast3r_ros.matching.base import Matcher
+from mast3r_ros.matching import Features, create, from_settings, pretrained
+from mast3r_ros.matching.base import Matcher, capabilities
 from mast3r_ros.settings import MatcherSettings
 
 #: Of the query in the reference's camera frame, see make_scene.
@@ -101,8 +101,8 @@ class TestMatchers:
 
     def test_options_are_those_of_the_settings(self) -> None:
         settings = MatcherSettings(matcher="xfeat", pairing="nearest", max_features=300, network_size=320)
-        made = create("xfeat", **{k: v for k, v in settings.options().items() if k not in ("feature", "checkpoint")})
-        assert made.signature == "xfeat-300-320-1" and made.capabilities.keyframes_on_track == 0
+        made = from_settings(settings)
+        assert made.signature == "xfeat-300-320-1" and capabilities(made).keyframes_on_track == 0
         for wrong in ({"pairing": "best"}, {"size": 20}, {"max_features": 5}, {"dtype": "float8"}):
             with pytest.raises(MatcherError, match=str(next(iter(wrong.values())))):
                 create("xfeat", **wrong)

@@ -6,6 +6,7 @@ Exactness is tested with a network that knows the truth (oracle.py), batching an
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from test_matching import texture
 from mast3r_ros.errors import CheckpointError, MatcherError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization import Localizer
+from mast3r_ros.localization import Localizer, PosePrior
 from mast3r_ros.localization.cloud import localized_cloud
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -26,9 +27,11 @@ from mast3r_ros.mapping.selection import KEEP_ALL
 from mast3r_ros.matching import Matcher, create
 from mast3r_ros.matching.base import KeyframeFeatures, capabilities, matches_pixels, predicts_depth
 from mast3r_ros.matching.device_tokens import DeviceTokens, EncodedFeatures
+from mast3r_ros.matching.hardware import device_named
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_view import view_of
 from mast3r_ros.network.initialise import random_network
+from mast3r_ros.settings import LocalizerSettings
 
 QUERY = se3.exp([0.1, 0.05, -0.7, 0.02, 0.1, 0.05])
 PORTRAIT = Camera.pinhole(240, 320, 220, 220, 119.5, 159.5)
@@ -438,6 +441,72 @@ class TestOptions:
     def test_a_gpu_that_is_not_there_is_refused(self) -> None:
         with pytest.raises(MatcherError, match="no usable GPU"):
             create("mast3r", checkpoint=random_network(TINY), device="cuda")
+
+
+class TestPrefetch:
+    def test_keyframes_near_the_prior_are_on_their_way_before_anything_is_retrieved(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        matcher, called = oracle(), []
+        keyframe_map = map_of([see(pose) for pose in keyframe_poses()])
+        localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=1))
+        localizer.localize(replace(see(QUERY), depth=None))  # describes and indexes the map
+        monkeypatch.setattr(matcher, "prefetch", lambda references: called.append(list(references)))
+        describe = matcher.local_descriptors
+        monkeypatch.setattr(
+            matcher, "local_descriptors", lambda features: called.append("retrieve") or describe(features)
+        )
+        near = keyframe_poses()[2]
+        localizer.localize(replace(see(QUERY), depth=None), PosePrior(near))
+        (id,) = keyframe_map.retrieve_near(near, 1)
+        assert called[0][0] is keyframe_map.features(matcher, id) and called[1] == "retrieve"
+        called.clear()
+        localizer.localize(replace(see(QUERY), depth=None))
+        assert called[0] == "retrieve"
+
+
+class TestBrokenGpu:
+    """A GPU that is there and does not work: the CPU takes over with one sentence, unless the GPU was asked for."""
+
+    OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). Please update it."
+
+    def driver(self, monkeypatch: pytest.MonkeyPatch, there: bool, message: str = "") -> None:
+        def is_available() -> bool:
+            if message:
+                warnings.warn(message, stacklevel=2)
+            return there
+
+        monkeypatch.setattr(torch.cuda, "is_available", is_available)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+    def test_the_cpu_takes_over_and_says_why(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.driver(monkeypatch, False, self.OLD)
+        with caplog.at_level("WARNING"):
+            assert device_named("auto").type == "cpu"
+        assert [r.getMessage() for r in caplog.records] == [
+            "the GPU of this machine cannot be used, so the network runs on the CPU: "
+            "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040)"
+        ]
+        with pytest.raises(MatcherError, match=r"no usable GPU here \(CUDA initialization: .* use auto or cpu"):
+            device_named("cuda")
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+    def test_a_gpu_that_cannot_compute_is_none(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.driver(monkeypatch, True)
+        with caplog.at_level("WARNING"):
+            assert create("mast3r", checkpoint=random_network(TINY), device="auto").device.type == "cpu"
+        (record,) = caplog.records
+        assert record.getMessage().startswith("the GPU of this machine cannot be used")
+
+    def test_no_gpu_is_nothing_to_talk_about(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.driver(monkeypatch, False)
+        assert device_named("auto").type == "cpu" and not caplog.records
 
 
 def _common(query1: np.ndarray, query2: np.ndarray, reference1: np.ndarray, reference2: np.ndarray) -> int:

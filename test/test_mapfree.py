@@ -14,8 +14,8 @@ from golden_cases import COMPACT, case
 
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.mapfree import MapFree, MapFreeScene, by_number, parse_poses
 from mast3r_ros.lab import metrics
+from mast3r_ros.lab.datasets.mapfree import MapFree, MapFreeScene, by_number, parse_poses
 from mast3r_ros.lab.runs.mapfree_score import MapFreeScore, SceneScore, benchmark_figures, score_submission
 from mast3r_ros.lab.runs.mapfree_submission import read_submission
 

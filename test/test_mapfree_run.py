@@ -18,7 +18,7 @@ from PIL import Image
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import DatasetError, MatcherError
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.mapfree import MapFree, MapFreeScene
+from mast3r_ros.lab.datasets.mapfree import MapFree, MapFreeScene
 from mast3r_ros.lab.runs.mapfree import run_mapfree
 from mast3r_ros.lab.runs.mapfree_score import score_submission
 from mast3r_ros.lab.runs.mapfree_submission import read_submission, write_submission

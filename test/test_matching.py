@@ -1,7 +1,5 @@
 """Matchers: registry, nearest neighbours, RootSIFT and ORB on views of a known plane."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
@@ -133,13 +131,6 @@ class TestOnePlaceForEach:
         points = CAMERA.points(np.array([[-0.4, 0], [-0.6, 0], [319.4, 239.4], [320, 100]]), np.full(4, 3.0))
         xy, inside = CAMERA.seen(np.concatenate([points, [[0, 0, -1.0]]]))
         assert inside.tolist() == [True, False, True, False, False] and np.isnan(xy[4]).all()
-
-    def test_similar_cameras(self):
-        near, far = CAMERA.K.copy(), CAMERA.K.copy()
-        near[0, 0] *= 1.005
-        far[0, 0] *= 1.05
-        assert CAMERA.similar_to(replace(CAMERA, K=near)) and not CAMERA.same_as(replace(CAMERA, K=near))
-        assert not CAMERA.similar_to(replace(CAMERA, K=far))
 
     def test_pixels_of_large_images_are_as_exact_as_the_shrunk_image_was(self):
         large = Frame(cv2.resize(texture(), (2048, 1536), interpolation=cv2.INTER_CUBIC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from functools import cache
@@ -11,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 from golden_cases import COMPACT, SHARED, SPEC, case, joined, needs_shared
+from kernels import DEVICES
 
 from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens, ViewPrediction, postprocess
+from mast3r_ros.network.captured import CapturedNetwork
 from mast3r_ros.network.config import Activation
+from mast3r_ros.network.fused_rope import rotate_fused
 from mast3r_ros.network.heads import build_head
 from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.legacy import read_pth
 from mast3r_ros.network.preprocessing import normalised, prepare
-from mast3r_ros.network.rope import grid_positions, rotate, rotation
+from mast3r_ros.network.rope import grid_positions, grid_rotation, rotate, rotation
 from mast3r_ros.network.state_dict import meta_network, with_second_decoder
 
 NAMES = ("mast3r_tiny", "dust3r_tiny_dpt", "dust3r_tiny_linear")
@@ -60,7 +64,7 @@ def shared_network(name: str) -> PointmapNetwork:
 
 def check(kind: str, value: torch.Tensor, expected: np.ndarray) -> None:
     atol, rtol = TOLERANCE[kind]
-    np.testing.assert_allclose(value.detach().numpy(), expected, atol=atol, rtol=rtol, err_msg=kind)
+    np.testing.assert_allclose(value.detach().cpu().numpy(), expected, atol=atol, rtol=rtol, err_msg=kind)
 
 
 def check_view(view: ViewPrediction, number: int, golden: dict[str, np.ndarray]) -> int:
@@ -76,14 +80,19 @@ def check_view(view: ViewPrediction, number: int, golden: dict[str, np.ndarray])
     return compared
 
 
+def images_of(golden: dict[str, np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(golden[f"img{n}"]) for n in (1, 2)]
+
+
 @torch.no_grad()
 def check_pair(network: PointmapNetwork, golden: dict[str, np.ndarray]) -> None:
     """Every stage of one pair against the golden file."""
-    images = [torch.from_numpy(golden[f"img{n}"]) for n in (1, 2)]
+    images = images_of(golden)
     for n, image in zip((1, 2), images):
         prepared = prepare(golden[f"raw{n}"], size=int(golden[f"load_size{n}"][0]))
         assert torch.equal(prepared.tensor, image)
         assert [list(prepared.size)] == golden[f"true_shape{n}"].tolist()
+    images = [image.to(network.mask_token.device) for image in images]
     tokens = [network.encode(image) for image in images]
     layers = network.decode(*tokens)
     for n in (1, 2):
@@ -107,6 +116,39 @@ def test_golden_pair(name: str, pair: str) -> None:
 def test_golden_pair_in_any_clone(tmp_path: Path) -> None:
     network = network_from(joined(COMPACT / "network" / "dust3r_tiny_linear.pth", tmp_path))
     check_pair(network, case(COMPACT / "network" / "dust3r_tiny_linear_mixed.npz"))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+class TestOnAGpu:
+    """The golden cases in float32, by the plain network and by its graphs."""
+
+    @pytest.fixture(autouse=True)
+    def exact_products(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+    def check(self, network: PointmapNetwork, golden: dict[str, np.ndarray]) -> None:
+        network = copy.deepcopy(network).cuda()
+        check_pair(network, golden)
+        stages = CapturedNetwork(network)
+        for _ in range(2):  # recorded, then replayed
+            tokens = [stages.encode(image.cuda()) for image in images_of(golden)]
+            for n, layers in enumerate(stages.decode(*tokens), start=1):
+                maps = list(stages.points(n, layers, tokens[n - 1]))
+                if network.config.has_descriptors:
+                    maps += stages.descriptors(n, layers, tokens[n - 1])
+                assert check_view(ViewPrediction(*maps), n, golden) >= 2
+
+    @needs_shared
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("pair", CASES)
+    def test_golden_pair(self, name: str, pair: str) -> None:
+        self.check(shared_network(name), case(SHARED / name / f"case_{pair}.npz"))
+
+    def test_golden_pair_in_any_clone(self, tmp_path: Path) -> None:
+        network = network_from(joined(COMPACT / "network" / "dust3r_tiny_linear.pth", tmp_path))
+        self.check(network, case(COMPACT / "network" / "dust3r_tiny_linear_mixed.npz"))
 
 
 @torch.no_grad()
@@ -377,3 +419,16 @@ def test_wrong_images_and_requests_are_refused() -> None:
     layers, _ = network.decode(tokens, tokens)
     with pytest.raises(ValueError, match="no descriptors"):
         network.descriptors(1, layers, tokens)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_kernel_rotates_as_the_plain_operations_do(device: str, dtype: torch.dtype) -> None:
+    """Heads in numbers that are no powers of two, of a batch that is a part of a larger tensor."""
+    ulp = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    for batch, (rows, columns), heads, dim in ((2, (3, 4), 24, 64), (1, (2, 3), 5, 12), (3, (2, 2), 1, 16)):
+        generator = torch.Generator().manual_seed(dim)
+        qkv = torch.randn(batch, rows * columns, 3 * heads, dim, generator=generator).to(device, dtype)
+        x = qkv.transpose(1, 2)[:, heads // 2 : heads // 2 + heads]
+        by = grid_rotation(rows, columns, dim, 100.0, torch.device(device))
+        torch.testing.assert_close(rotate_fused(x, by), rotate(x, by), atol=ulp, rtol=ulp)

@@ -18,7 +18,7 @@ from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import solve_relative_pose
 from mast3r_ros.io.datasets import open_source
-from mast3r_ros.io.datasets.image_pairs import (
+from mast3r_ros.lab.datasets.image_pairs import (
     ImagePair,
     PairList,
     StoredImage,

@@ -41,6 +41,7 @@ CheckpointOption = Annotated[Path | None, option("checkpoint", "--checkpoint")]
 DeviceOption = Annotated[str | None, option("device", "--device")]
 DtypeOption = Annotated[str | None, option("dtype", "--dtype")]
 NetworkSizeOption = Annotated[int | None, option("network_size", "--network-size")]
+CompileOption = Annotated[bool | None, option("compile_network", "--compile/--no-compile")]
 FeatureOption = Annotated[str | None, option("feature", "--feature")]
 KeyframesOption = Annotated[int | None, option("keyframes", "--keyframes", "-k")]
 #: The same where no parameter file is taken.
@@ -102,6 +103,7 @@ class MatcherOptions:
     device: DeviceOption = None
     dtype: DtypeOption = None
     network_size: NetworkSizeOption = None
+    compile_network: CompileOption = None
 
     def make(self, settings: Settings = DEFAULTS) -> Matcher:
         """The matcher by these options, where they are given, and by the settings.
@@ -115,7 +117,7 @@ class MatcherOptions:
         from mast3r_ros.matching.registry import create, matcher_options
 
         name = self.matcher or settings.matching.matcher
-        set_here = _given(device=self.device, dtype=self.dtype, size=self.network_size)
+        set_here = _given(device=self.device, dtype=self.dtype, size=self.network_size, compile=self.compile_network)
         options = matcher_options(name, settings.matching.options() | set_here)
         return create(name, **options | _given(feature=self.feature, checkpoint=self.checkpoint))
 
@@ -133,6 +135,7 @@ class ComparedMatchers:
     device: DeviceOption = None
     dtype: DtypeOption = None
     network_size: NetworkSizeOption = None
+    compile_network: CompileOption = None
 
     def make(self) -> list[Matcher]:
         """Each matcher once, with those of the options that it has. Raises as :meth:`MatcherOptions.make`."""
@@ -141,7 +144,7 @@ class ComparedMatchers:
                 name,
                 self.feature if name in ("sift", "auto") else None,
                 self.checkpoint if name not in ("sift", "aliked", "xfeat") else None,
-                *(self.device, self.dtype, self.network_size),
+                *(self.device, self.dtype, self.network_size, self.compile_network),
             ).make()
             for name in dict.fromkeys(self.matcher)
         ]

@@ -26,6 +26,7 @@ METHODS = {
     "pixel_matches": "match_pixels",
     "predicted_depth": "predict_depth",
     "focal": "estimate_focal",
+    "prefetch": "prefetch",
 }
 #: Capabilities that mean nothing without others.
 NEEDS = {"metric": ("predicted_depth",), "coarse_points": ("pixel_matches", "predicted_depth", "metric")}

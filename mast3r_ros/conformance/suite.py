@@ -49,7 +49,7 @@ CHECKS: tuple[tuple[str, Check, str], ...] = (
 )
 
 #: Options that say how to compute, not what: no features depend on them, or trying them takes minutes.
-NOT_TRIED = ("device", "dtype", "compile", "checkpoint")
+NOT_TRIED = ("device", "device_memory", "dtype", "compile", "checkpoint")
 
 
 @dataclass(frozen=True)

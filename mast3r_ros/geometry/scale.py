@@ -7,44 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.geometry.pointmap import lower_median
-
 Array = NDArray[np.float64]
-
-#: Smallest scale a fit returns; anything below is a collapsed pointmap.
-MIN_SCALE = 1e-3
-
-
-def fit_scale(reference: NDArray[np.floating], prediction: NDArray[np.floating], method: str = "weiszfeld") -> float:
-    """The s that brings ``s * reference`` closest to ``prediction``, about the origin.
-
-    Args:
-        reference, prediction: (..., 3) corresponding points; those with NaN are left out.
-        method: ``avg`` (least squares), ``median`` (of every point's own scale) or ``weiszfeld`` (least distances).
-
-    Returns:
-        s, at least 0.001; NaN without any point.
-
-    Raises:
-        ValueError: for an unknown method.
-    """
-    g = np.asarray(reference, dtype=np.float64).reshape(-1, 3)
-    q = np.asarray(prediction, dtype=np.float64).reshape(-1, 3)
-    known = ~(np.isnan(g).any(axis=1) | np.isnan(q).any(axis=1))
-    g, q = g[known], q[known]
-    if len(g) == 0:
-        return float("nan")
-    along, squared = (q * g).sum(axis=1), (g * g).sum(axis=1)
-    if method == "median":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return max(lower_median(along / squared), MIN_SCALE)
-    if method not in ("avg", "weiszfeld"):
-        raise ValueError(f"scale fit '{method}' is not one of avg, median, weiszfeld")
-    s = along.mean() / squared.mean()
-    for _ in range(10 if method == "weiszfeld" else 0):
-        weights = 1 / np.maximum(np.linalg.norm(q - s * g, axis=1), 1e-8)
-        s = (weights * along).mean() / (weights * squared).mean()
-    return float(max(s, MIN_SCALE))
 
 
 def fit_similarity(

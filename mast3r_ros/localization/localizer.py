@@ -23,7 +23,7 @@ from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION
 from mast3r_ros.localization.verification import Verdict, balanced_weights, verify
 from mast3r_ros.localization.visibility import MapLandmarks
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track
+from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track, prefetches
 from mast3r_ros.settings import LocalizerSettings, SolverSettings
 
 Array = NDArray[np.float64]
@@ -105,6 +105,7 @@ class Localizer:
             return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         with clock.stage("describe"):
             features = self._describe(frame)
+            self._prefetch(prior)  # while a GPU still encodes the frame
         self._described = frame, features
         most, image_size = self.settings.matches_per_keyframe, (frame.width, frame.height)
         matches = QueryMatches(self.map, self.matcher, features, most, image_size)
@@ -124,6 +125,12 @@ class Localizer:
         around = prior if first.map_T_camera is None else PosePrior(first.map_T_camera)
         second = self._look(query, self.settings.second_look, around)
         return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
+
+    def _prefetch(self, prior: PosePrior | None) -> None:
+        """Tell the matcher which keyframes the prior will have matched."""
+        if prior is not None and prefetches(self.matcher):
+            near = self.map.retrieve_near(prior.map_T_camera, _from_prior(self.settings.keyframes))
+            self.matcher.prefetch([self.map.features(self.matcher, id) for id in near])
 
     def _enough_on_track(self, prior: PosePrior | None) -> int:
         """Keyframes that are matched first because the camera is on track; 0 where it is not, or all K are."""
@@ -222,8 +229,8 @@ class Localizer:
         similar = self.map.retrieve(self.matcher, features, count, exclude=exclude)
         if prior is None:
             return similar
-        near = self.map.retrieve_near(prior.map_T_camera, (count + 1) // 2 + len(exclude))
-        near = [id for id in near if id not in exclude][: (count + 1) // 2]
+        near = self.map.retrieve_near(prior.map_T_camera, _from_prior(count) + len(exclude))
+        near = [id for id in near if id not in exclude][: _from_prior(count)]
         return list(dict.fromkeys([*near, *similar]))[:count]
 
     @property
@@ -307,6 +314,11 @@ class Localizer:
         ]
         # The keyframe whose scale matters least holds the pose in place.
         return min(uncertain, default=0.0)
+
+
+def _from_prior(count: int) -> int:
+    """How many of so many keyframes come from where the camera should be; the others look similar."""
+    return (count + 1) // 2
 
 
 def _camera_of(frame: Frame) -> tuple[str, int, int]:

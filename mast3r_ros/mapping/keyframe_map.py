@@ -94,6 +94,15 @@ class KeyframeMap:
             return tuple(entry.keyframe for entry in self._entries.values())
 
     @property
+    def feature_memory(self) -> int:
+        """Bound of the features kept in memory, bytes."""
+        return self._cache.memory_bytes
+
+    @feature_memory.setter
+    def feature_memory(self, memory_bytes: int) -> None:
+        self._cache.memory_bytes = memory_bytes
+
+    @property
     def scene_depth_m(self) -> float:
         """Median distance of what the keyframes see, metres; NaN where no depth is known."""
         return self._seen_views().scene_depth_m

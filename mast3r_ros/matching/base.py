@@ -123,6 +123,7 @@ class Capabilities:
             the length of the motion, the rest comes from ``match_pixels`` (``matching/two_views.py``).
         keyframes_on_track: keyframes that are enough while the pose is known beforehand; 0: as many as otherwise.
             For a matcher whose time goes into every keyframe.
+        prefetch: is told by ``prefetch`` which keyframes will probably be matched next, while a GPU is at work.
     """
 
     landmarks: bool = False
@@ -132,6 +133,7 @@ class Capabilities:
     metric: bool = False
     coarse_points: bool = False
     keyframes_on_track: int = 0
+    prefetch: bool = False
 
 
 @runtime_checkable
@@ -181,6 +183,13 @@ class PixelMatcher(Matcher, Protocol):
         """Matches of the query with each reference, by appearance alone."""
 
 
+class PrefetchingMatcher(Matcher, Protocol):
+    """A matcher with the capability ``prefetch``."""
+
+    def prefetch(self, references: Sequence[Features]) -> None:
+        """Begin to bring keyframes that will probably be matched next to where they are matched, without a wait."""
+
+
 class DepthPredictor(Matcher, Protocol):
     """A matcher with the capability ``predicted_depth``."""
 
@@ -219,6 +228,11 @@ def predicts_depth(matcher: Matcher) -> TypeGuard[DepthPredictor]:
 def estimates_focal(matcher: Matcher) -> TypeGuard[FocalEstimator]:
     """Whether :meth:`FocalEstimator.estimate_focal` may be asked for."""
     return capabilities(matcher).focal
+
+
+def prefetches(matcher: Matcher) -> TypeGuard[PrefetchingMatcher]:
+    """Whether :meth:`PrefetchingMatcher.prefetch` may be called."""
+    return capabilities(matcher).prefetch
 
 
 def landmarks(matcher: Matcher, features: Features) -> NDArray[np.float64]:

@@ -12,16 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 Windows = NDArray[np.int64]
 Size = tuple[int, int]
 
-#: Names of Pillow that are in the module itself before 9.1, which some robots have.
-FILTERS = getattr(Image, "Resampling", Image)
-TRANSFORMS = getattr(Image, "Transform", Image)
 
 #: Windows with fewer coarse matches are not worth a look.
 MIN_POINTS = 10
@@ -215,66 +210,3 @@ def greedy_cover(weights: NDArray[np.float32], share: float = COVERED) -> NDArra
         reached += gain.sum()
         residual = np.maximum(residual - gain, 0)
     return np.array(chosen, dtype=np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class RecentredView:
-    """A camera turned towards a window, so that the window's centre is its principal point.
-
-    Attributes:
-        size: (height, width) of its image.
-        K: (3, 3) intrinsics.
-        R: (3, 3) rotation from the turned camera to the original one.
-        original_T_view: (3, 3) homography from its pixels to the original image's.
-    """
-
-    size: Size
-    K: Array
-    R: Array
-    original_T_view: Array
-
-
-def recentred_view(K: NDArray[Any], window: NDArray[Any]) -> RecentredView:
-    """The turned camera for a window (4,) of a camera K (3, 3): its corner farthest from the principal point stays."""
-    left, top, right, bottom = np.round(np.asarray(window, dtype=np.float64))
-    width, height = right - left, bottom - top
-    turned = np.array(K, dtype=np.float64)
-    turned[:2, 2] = width / 2, height / 2
-    corner, target = np.empty(2), np.empty(2)
-    for axis, (low, high) in enumerate(((left, right), (top, bottom))):
-        at_high = abs(high - K[axis, 2]) > abs(low - K[axis, 2])
-        corner[axis], target[axis] = (high, high - low) if at_high else (low, 0)
-    R = _towards(K, corner) @ _towards(turned, target).T
-    H = K @ R @ np.linalg.inv(turned)
-    return RecentredView((int(height), int(width)), turned, R, H / H[2, 2])
-
-
-def _towards(K: NDArray[Any], pixel: Array) -> Array:
-    """The rotation that takes the optical axis to a pixel's ray without rolling."""
-    x, y, z = np.linalg.inv(K) @ [*pixel, 1.0]
-    around, tilt = np.arctan2(y / z, x / z), np.arctan(np.hypot(x / z, y / z))
-    rotation: Array = Rotation.from_euler("ZYZ", [around, tilt, -around]).as_matrix()
-    return rotation
-
-
-def warp(image: NDArray[Any], view: RecentredView, nearest: bool = False) -> NDArray[Any]:
-    """What the turned camera sees; black (or 0) outside of the original.
-
-    Args:
-        image: (H, W, 3) uint8, (H, W) bool, or (H, W, C) float32 maps, which are always sampled at the nearest pixel.
-        nearest: no interpolation, for masks.
-    """
-    if image.dtype != np.uint8:
-        planes = image.astype(np.float32).reshape(*image.shape[:2], -1)
-        layers = [
-            _warped(Image.fromarray(np.ascontiguousarray(plane)), view, True) for plane in planes.transpose(2, 0, 1)
-        ]
-        return np.stack(layers, axis=-1).reshape(*view.size, *image.shape[2:]).astype(image.dtype)
-    return _warped(Image.fromarray(image), view, nearest)
-
-
-def _warped(image: Image.Image, view: RecentredView, nearest: bool) -> NDArray[Any]:
-    kernel = FILTERS.NEAREST if nearest else FILTERS.BICUBIC
-    height, width = view.size
-    coefficients = view.original_T_view.ravel()[:8].tolist()
-    return np.asarray(image.transform((width, height), TRANSFORMS.PERSPECTIVE, coefficients, kernel))

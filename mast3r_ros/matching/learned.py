@@ -143,6 +143,7 @@ class NetworkMatcher(ABC):
             metric=self.metric,
             coarse_points=NetworkTraits.of(self.network.config).coarse_points,
             keyframes_on_track=2,
+            prefetch=True,
         )
 
     # -- what the map keeps ------------------------------------------------------------------------
@@ -185,6 +186,10 @@ class NetworkMatcher(ABC):
     def landmarks(self, features: Features) -> NDArray[np.float64]:
         """What a keyframe's own depth shows, every few pixels; nothing where only a network knows its shape."""
         return NetworkView.from_features(features).surface(LANDMARK_STEP)
+
+    def prefetch(self, references: Sequence[Features]) -> None:
+        """Begin to copy keyframes to the GPU; nothing on a CPU."""
+        self._tokens_there.fetch(references)
 
     # -- matching ----------------------------------------------------------------------------------
 

@@ -67,6 +67,11 @@ class LearnedKeypointMatcher(KeypointMatcher):
         """Each pair goes through LightGlue on its own, so two keyframes confirm a pose that is known."""
         return Capabilities(landmarks=True, pixel_matches=True, keyframes_on_track=2 if self._glue else 0)
 
+    @property
+    def _flash(self) -> bool:
+        """Whether attention may be computed in half precision, as kornia does it on GPUs if it is let."""
+        return self.dtype is not torch.float32
+
     @abstractmethod
     def _made_detector(self) -> Any:
         """Kornia's network, loaded, on the device."""
@@ -111,7 +116,7 @@ class AlikedMatcher(LearnedKeypointMatcher):
         max_features: strongest keypoints kept per image; 0 takes 1024.
         size: longer side of the image that is searched, pixels; 0 takes 1024.
         pairing: ``lightglue``, or ``nearest`` for mutual nearest neighbours.
-        dtype: of LightGlue, and on a GPU of ALIKED's convolutions: ``auto``, ``float32``, ``bfloat16``, ``float16``.
+        dtype: of LightGlue: ``auto``, ``float32``, ``bfloat16``, ``float16``; ALIKED itself is float32.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
@@ -135,20 +140,19 @@ class AlikedMatcher(LearnedKeypointMatcher):
         return pretrained.loaded(network, pretrained.ALIKED.read()).to(self.device)
 
     def _made_glue(self) -> Any:
-        network = pretrained.kornia_features().LightGlue(None, input_dim=self.width)
+        network = pretrained.kornia_features().LightGlue(None, input_dim=self.width, flash=self._flash)
         return pretrained.loaded(network, pretrained.ALIKED_LIGHTGLUE.read())
 
     def _found(self, image: Tensor) -> tuple[Tensor, Tensor]:
         network, (height, width) = self._detector, image.shape[2:]
-        # On a CPU half precision is neither faster here nor exact: kornia samples in it.
-        with torch.autocast(self.device.type, self.dtype, enabled=self.device.type == "cuda"):
-            features, scores = network.extract_dense_map(image)
-        (places,), (strength,), _ = network.dkd(scores.float())
+        # Not in half precision: neighbouring scores would be equal, and then none of them is a maximum.
+        features, scores = network.extract_dense_map(image)
+        (places,), (strength,), _ = network.dkd(scores)
         # Without any above the threshold kornia takes those above the mean: grain of a blank wall.
         places = places[strength > self.threshold]
         if not len(places):
             return image.new_zeros(0, 2), image.new_zeros(0, self.width)
-        (descriptors,), _ = network.desc_head(features.float(), [places])
+        (descriptors,), _ = network.desc_head(features, [places])
         return (places + 1) / 2 * places.new_tensor([width - 1, height - 1]), descriptors
 
 
@@ -186,7 +190,7 @@ class XfeatMatcher(LearnedKeypointMatcher):
 
     def _made_glue(self) -> Any:
         shape = {"input_dim": self.width, "descriptor_dim": 96, "n_layers": 6, "num_heads": 1}
-        network = pretrained.kornia_features().LightGlue(None, **shape)
+        network = pretrained.kornia_features().LightGlue(None, **shape, flash=self._flash)
         return pretrained.loaded(network, pretrained.XFEAT_LIGHTERGLUE.read(), "matcher.")
 
     def _found(self, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +67,14 @@ def map_with_pycolmap(
         progress(min(done[0], len(photos)), len(photos))
 
     found = pycolmap.incremental_mapping(database, images, work / "models", options, next_image_callback=next_image)
+    return read_models(found.values(), photos)
+
+
+def read_models(found: Iterable[pycolmap.Reconstruction], photos: Sequence[Photo]) -> list[Model]:
+    """COLMAP's reconstructions as models, the largest first; an image is kept in the largest one that has it."""
     models, taken = [], set[int]()
-    for reconstruction in sorted(found.values(), key=lambda r: -r.num_reg_images()):
+    for reconstruction in sorted(found, key=lambda r: -r.num_reg_images()):
         model = _model(reconstruction, photos)
-        # COLMAP lets components share images; an image is kept in the largest one that has it.
         if len(set(model.images) - taken) >= SMALLEST:
             models.append(model)
             taken |= set(model.images)

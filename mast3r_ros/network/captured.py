@@ -15,6 +15,8 @@ from mast3r_ros.network.model import PointmapNetwork, Tokens
 
 #: Numbers of pairs that are recorded; others are filled up to the next, larger ones run as they are.
 PAIRS = (1, 2, 3, 4, 5, 6, 8)
+#: Pointmaps at once: more are hardly faster, and take half a gigabyte for every two of them in float32.
+POINTMAPS = 2
 
 
 class Stages(Protocol):
@@ -78,7 +80,12 @@ class CapturedNetwork:
             return head.points(_spread(read, head.point_layers, len(layers)), tokens.size)
 
         inputs = [layers[hook] for hook in head.point_layers]
-        return Pointmap(*self._run(f"points {view}", tokens.size, predicted, inputs))
+        with self.graphs.lock:
+            parts = [
+                [maps.clone() for maps in self._run(f"points {view}", tokens.size, predicted, part)]
+                for part in zip(*(layer.split(POINTMAPS) for layer in inputs))
+            ]
+        return Pointmap(*(torch.cat(maps) for maps in zip(*parts)))
 
     @torch.inference_mode()
     def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens, unit: bool = True) -> Descriptors:
@@ -93,7 +100,7 @@ class CapturedNetwork:
         inputs = [layers[hook] for hook in head.descriptor_layers]
         return Descriptors(*self._run(f"descriptors {view}", (tokens.size, unit), predicted, inputs))
 
-    def _run(self, stage: str, key: Hashable, function: Function, inputs: list[Tensor]) -> Sequence[Tensor]:
+    def _run(self, stage: str, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """By the graph of the next number of pairs that is recorded."""
         count = len(inputs[0])
         bucket = next((pairs for pairs in PAIRS if pairs >= count), None)

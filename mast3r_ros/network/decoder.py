@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from mast3r_ros.network.layers import CrossAttention, Mlp, SelfAttention, layer_norm
 from mast3r_ros.network.rope import Rotation
+from mast3r_ros.network.streams import both
 
 
 class DecoderBlock(nn.Module):
@@ -42,7 +45,7 @@ def decode_in_lock_step(
     """
     outputs1, outputs2 = [], []
     for block1, block2 in zip(blocks1, blocks2):
-        x1, x2 = block1(x1, x2, rope1, rope2), block2(x2, x1, rope2, rope1)
+        x1, x2 = both(partial(block1, x1, x2, rope1, rope2), partial(block2, x2, x1, rope2, rope1), x1.device)
         outputs1.append(x1)
         outputs2.append(x2)
     return outputs1, outputs2

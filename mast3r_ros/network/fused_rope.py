@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ logger = logging.getLogger(__name__)
 def rotate(x: Tensor, by: Rotation) -> Tensor:
     """:func:`mast3r_ros.network.rope.rotate`, by the kernel where that is possible: on a GPU, without gradients."""
     wanted = x.is_cuda and by.cos.shape[0] == 1 and x.stride(-1) == 1 and not torch.compiler.is_compiling()
-    if not wanted or (torch.is_grad_enabled() and x.requires_grad) or _kernels() is None:
+    if not wanted or (torch.is_grad_enabled() and x.requires_grad) or not _works(x.device):
         return rope.rotate(x, by)
     return rotate_fused(x, by)
 
@@ -30,8 +29,8 @@ def rotate_fused(x: Tensor, by: Rotation) -> Tensor:
     """
     batch, heads, count, dim = x.shape
     out = torch.empty((batch, count, heads, dim), dtype=x.dtype, device=x.device).transpose(1, 2)
-    kernels = _kernels()
-    assert kernels is not None
+    from mast3r_ros.network import kernels  # Triton, on first use
+
     sizes = {"HEADS": _power_of_two(heads), "HALF": dim // 2, "LANES": _power_of_two(dim // 2)}
     strides = (*x.stride()[:3], *out.stride()[:3])
     kernels.rotate[(batch * count,)](x, out, by.cos, by.sin, count, heads, *strides, **sizes)
@@ -44,11 +43,12 @@ def _power_of_two(number: int) -> int:
 
 
 @cache
-def _kernels() -> ModuleType | None:
-    """The module with the kernel, or None where there is no Triton."""
+def _works(device: torch.device) -> bool:
+    """Whether the kernel can be compiled and runs, which needs Triton, a C compiler and a card that it knows."""
     try:
-        from mast3r_ros.network import kernels
-    except ImportError as error:
-        logger.info("rotary positions take four kernels instead of one: Triton is missing (%s)", error)
-        return None
-    return kernels
+        rotate_fused(torch.zeros(1, 1, 1, 8, device=device), rope.grid_rotation(1, 1, 8, 100.0, device))
+    except Exception as error:  # a compiler and a driver can fail in any way
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        logger.warning("rotary positions take four kernels instead of one on %s: %s", device, why[0])
+        return False
+    return True

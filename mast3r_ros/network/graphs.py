@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,47 +19,71 @@ logger = logging.getLogger(__name__)
 
 #: A function of tensors, all of which are inputs or live as long as the graph.
 Function = Callable[..., Sequence[Tensor]]
+#: Copies inputs into their places, computes, and leaves the outputs in theirs; queued on the current stream.
+Replay = Callable[[], None]
 
-#: Memory that graphs may hold: inputs, outputs and what they compute in between.
-GRAPH_BYTES = 1 << 30
+#: Graphs that are kept: more than one size of image and all numbers of pairs need.
+GRAPHS = 64
 #: Calls before recording, in which libraries choose and load their kernels.
 WARM_UP = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """One recorded function.
-
-    Attributes:
-        inputs: what :attr:`replay` reads; callers copy their values into them.
-        outputs: what it writes, valid until the next replay of any graph with the same pool.
-        replay: computes outputs from inputs, queued on the current stream.
-        nbytes: memory that came with it.
-    """
+    """A recorded function: what :attr:`replay` reads, and what it writes."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    replay: Callable[[], None]
-    nbytes: int
+    replay: Replay
 
 
-#: Records a function of these inputs in a pool of memory (None: its first graph makes one); gives graph and pool.
-Recorder = Callable[[Function, tuple[Tensor, ...], Any], tuple[Graph, Any]]
+@dataclass(eq=False)
+class Memory:
+    """What graphs share, so that their number costs nothing: they are replayed one after the other.
+
+    Attributes:
+        places: inputs and outputs, by stage, kind and position; a larger one takes the place of a smaller one.
+        pool: of everything in between, once a graph was recorded.
+        pool_bytes: its size.
+    """
+
+    places: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    pool: Any = None
+    pool_bytes: int = 0
+
+    def like(self, stage: str, kind: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Contiguous tensors of the same shapes and types, for the next call of that stage."""
+        found = []
+        for position, tensor in enumerate(tensors):
+            key, needed = (stage, kind, position), tensor.numel() * tensor.element_size()
+            if key not in self.places or len(self.places[key]) < needed:
+                self.places[key] = torch.empty(needed, dtype=torch.uint8, device=tensor.device)
+            found.append(self.places[key][:needed].view(tensor.dtype).view(tensor.shape))
+        return tuple(found)
+
+    @property
+    def nbytes(self) -> int:
+        """All of it."""
+        return self.pool_bytes + sum(len(place) for place in self.places.values())
+
+
+#: Records a function of these inputs to write these outputs.
+Recorder = Callable[[Function, tuple[Tensor, ...], tuple[Tensor, ...], Memory], Replay]
 
 
 class Graphs:
     """Graphs by stage and key, least recently used out first.
 
-    Graphs of one stage share their memory: each call's outputs are valid until the next call of the same stage. One
-    caller at a time may hold :attr:`lock`, from a call until what it gave has been read by the device.
+    Each call's outputs are valid until the next call of the same stage. One caller at a time may hold :attr:`lock`,
+    from a call until what reads its outputs is queued.
     """
 
-    def __init__(self, limit: int = GRAPH_BYTES, record: Recorder | None = None) -> None:
+    def __init__(self, most: int = GRAPHS, record: Recorder | None = None) -> None:
         self.lock = threading.RLock()
-        self._limit = limit
+        self.memory = Memory()
+        self._most = most
         self._record = record or record_cuda
         self._graphs: OrderedDict[tuple[str, Hashable], Graph] = OrderedDict()
-        self._pools: dict[str, Any] = {}
         self._failed: set[tuple[str, Hashable]] = set()
 
     def __len__(self) -> int:
@@ -67,12 +91,7 @@ class Graphs:
 
     def __reduce__(self) -> tuple[type[Graphs], tuple[int]]:
         """Another process records its own."""
-        return Graphs, (self._limit,)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of all graphs."""
-        return sum(graph.nbytes for graph in self._graphs.values())
+        return Graphs, (self._most,)
 
     def run(self, stage: str, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """``function(*inputs)`` by its graph.
@@ -83,66 +102,60 @@ class Graphs:
         """
         with self.lock:
             name = (stage, key)
-            graph = self._graphs.get(name)
-            if graph is None:
-                graph = self._recorded(name, function, inputs)
-                if graph is None:
-                    return function(*inputs)
+            if name not in self._graphs and not self._recorded(name, function, inputs):
+                return function(*inputs)
             self._graphs.move_to_end(name)
+            graph = self._graphs[name]
             for place, value in zip(graph.inputs, inputs, strict=True):
                 place.copy_(value, non_blocking=True)
             graph.replay()
             return graph.outputs
 
-    def clear(self) -> None:
-        """Give all memory back."""
-        with self.lock:
-            self._graphs.clear()
-            self._pools.clear()
-
-    def _recorded(self, name: tuple[str, Hashable], function: Function, inputs: Sequence[Tensor]) -> Graph | None:
-        """A new graph, or None where it cannot be recorded."""
+    def _recorded(self, name: tuple[str, Hashable], function: Function, inputs: Sequence[Tensor]) -> bool:
+        """Add a graph, where that can be."""
         if name in self._failed:
-            return None
+            return False
         stage = name[0]
         try:
-            static = tuple(value.clone(memory_format=torch.contiguous_format) for value in inputs)
-            graph, self._pools[stage] = self._record(function, static, self._pools.get(stage))
+            places = self.memory.like(stage, "in", inputs)
+            for place, value in zip(places, inputs, strict=True):
+                place.copy_(value)
+            for _ in range(WARM_UP):
+                examples = function(*places)
+            outputs = self.memory.like(stage, "out", examples)
+            del examples
+            self._graphs[name] = Graph(places, outputs, self._record(function, places, outputs, self.memory))
         except RuntimeError as error:  # out of memory too
             self._failed.add(name)
             logger.warning("%s cannot be recorded as a CUDA graph and stays slower (%s)", stage, error)
-            return None
-        self._graphs[name] = graph
-        while self.nbytes > self._limit and len(self._graphs) > 1:
-            (dropped, _), _ = self._graphs.popitem(last=False)
-            if all(kept != dropped for kept, _ in self._graphs):
-                self._pools.pop(dropped, None)
-        return graph
+            return False
+        while len(self._graphs) > self._most:
+            self._graphs.popitem(last=False)
+        return True
 
 
-def record_cuda(function: Function, inputs: tuple[Tensor, ...], pool: Any) -> tuple[Graph, Any]:
+def record_cuda(function: Function, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], memory: Memory) -> Replay:
     """Record a function on the inputs' GPU."""
     device = inputs[0].device
-    for _ in range(WARM_UP):
-        function(*inputs)
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved(device)
     graph = torch.cuda.CUDAGraph()
     # Other threads may go on allocating meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        outputs = tuple(function(*inputs))
-    static = sum(tensor.nbytes for tensor in (*inputs, *outputs))
-    grown = torch.cuda.memory_reserved(device) - before
-    return Graph(inputs, outputs, graph.replay, max(static, grown)), graph.pool()
+    with torch.cuda.graph(graph, pool=memory.pool, capture_error_mode="thread_local"):
+        _write(outputs, function(*inputs))
+    memory.pool = graph.pool()
+    memory.pool_bytes += max(0, torch.cuda.memory_reserved(device) - before)
+    return graph.replay
 
 
-def record_plainly(function: Function, inputs: tuple[Tensor, ...], pool: Any) -> tuple[Graph, Any]:
+def record_plainly(
+    function: Function, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], memory: Memory
+) -> Replay:
     """The same bookkeeping without a GPU: a replay computes the function again. For tests."""
-    outputs = tuple(value.clone() for value in function(*inputs))
+    return lambda: _write(outputs, function(*inputs))
 
-    def replay() -> None:
-        for place, value in zip(outputs, function(*inputs), strict=True):
-            place.copy_(value)
 
-    return Graph(inputs, outputs, replay, sum(tensor.nbytes for tensor in (*inputs, *outputs))), pool or object()
+def _write(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for place, value in zip(places, values, strict=True):
+        place.copy_(value)

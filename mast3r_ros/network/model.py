@@ -101,6 +101,7 @@ class PointmapNetwork(nn.Module):
         portrait = None if true_shape is None else _portrait(true_shape.to(images.device), size)
         embedded, positions = self._embed(images, portrait)
         x, detail = embedded.tensor_split((self.config.enc_embed_dim,), dim=-1)
+        x = x.contiguous()  # it comes transposed, and would stay so through all residual paths
         head_dim = self.config.enc_embed_dim // self.config.enc_num_heads
         rope = self._rotation(Tokens(x, positions, size, portrait), head_dim)
         for block in self.enc_blocks:

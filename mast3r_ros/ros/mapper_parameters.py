@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from mast3r_ros.localization.coverage import CoverageSettings
 from mast3r_ros.mapping.selection import SelectionSettings
 from mast3r_ros.mapping.session import EXISTING
-from mast3r_ros.settings import MatcherSettings
+from mast3r_ros.settings import CommonSettings, MatcherSettings
 from mast3r_ros.tables import group, setting
 
 
 @dataclass(frozen=True)
-class MapperParameters:
+class MapperParameters(CommonSettings):
     """The table; ``as_markdown`` makes the documentation's page from it."""
 
     map: str = setting("", "Folder that the map is saved to; may be changed before ~/save_map.")
@@ -25,22 +25,7 @@ class MapperParameters:
         0.0, "Save this often while there is something new; 0 never.", low=0, high=86400, unit="s"
     )
 
-    image_transport: str = setting(
-        "raw", "Type of the image topic: Image or CompressedImage.", choices=("raw", "compressed"), fixed=True
-    )
-    rectified: bool = setting(False, "The images are rectified: P of camera_info holds, without distortion.")
-    camera_info_frame_id: str = setting(
-        "", "frame_id that camera_info may have although the images have another; empty: only theirs."
-    )
-    use_depth: bool = setting(True, "Use the depth topic where somebody publishes it.", fixed=True)
-    depth_transport: str = setting(
-        "raw", "Type of the depth topic: Image or CompressedImage.", choices=("raw", "compressedDepth"), fixed=True
-    )
-    depth_slop: float = setting(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
-
     global_frame_id: str = setting("map", "Frame of the poses (map, or odom where that is good enough).", fixed=True)
-    camera_frame_id: str = setting("", "Camera optical frame; empty takes the image's frame_id.", fixed=True)
-    tf_timeout: float = setting(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
 
     selection: SelectionSettings = group(SelectionSettings, "selection")
 

@@ -17,11 +17,10 @@ from mast3r_ros.cli.options import (
     CheckpointOption,
     DeviceOption,
     DtypeOption,
-    FeatureOption,
     JsonOption,
     KeyframesCount,
-    MatcherOption,
     MatcherOptions,
+    grouped,
 )
 
 if TYPE_CHECKING:
@@ -39,9 +38,9 @@ FramesOption = Annotated[int, typer.Option("--frames", "-n", min=1, help="Most q
 
 
 @app.command("localize")
+@grouped
 def time_localization(
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
+    matcher: MatcherOptions,
     keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     map: MapOption = None,
     images: ImagesOption = None,
@@ -52,7 +51,7 @@ def time_localization(
     """Time queries by stage, beside a plain OpenCV baseline on the same features in the same run."""
     from mast3r_ros.lab.speed.benchmark import benchmark_localization
 
-    chosen = MatcherOptions(matcher, feature).make()
+    chosen = matcher.make()
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
         figures = benchmark_localization(
             keyframe_map, chosen, queries, keyframes=keyframes, rounds=rounds, progress=show
@@ -64,9 +63,9 @@ def time_localization(
 
 
 @app.command("map")
+@grouped
 def time_large_map(
-    matcher: MatcherOption = None,
-    feature: FeatureOption = None,
+    matcher: MatcherOptions,
     keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     size: Annotated[int, typer.Option(min=1, help="Keyframes of the large map.")] = 5000,
     map: MapOption = None,
@@ -77,7 +76,7 @@ def time_large_map(
     """Time loading and asking a large map, made by repeating a small one with moved poses."""
     from mast3r_ros.lab.speed.benchmark import benchmark_large_map
 
-    chosen = MatcherOptions(matcher, feature).make()
+    chosen = matcher.make()
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
         figures = benchmark_large_map(keyframe_map, chosen, queries, size, keyframes=keyframes, progress=show)
     if json:
@@ -131,6 +130,42 @@ def time_network(
         print_json(figures)
         return
     _print_network(figures)
+
+
+@app.command("gpu")
+def time_gpu(
+    config: Annotated[str, typer.Option(help="Network, with random weights: vitl (as published), or small.")] = "vitl",
+    keyframes: Annotated[
+        list[int] | None, typer.Option("--keyframes", "-k", min=1, max=100, help="K; give it again for several.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each row.")] = 15,
+    seconds: Annotated[float, typer.Option(min=1, help="No further row is begun after so long.")] = 3600.0,
+    compiled: Annotated[bool, typer.Option(help="A last row with compiled transformer blocks.")] = True,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file, written row by row.")] = None,
+    dtype: DtypeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Time a MASt3R network by stage for several K, with its CUDA graphs beside plain PyTorch, one line a figure.
+
+    Every row says what its speed costs against float32. scripts/gpu_check.sh runs it with everything else that a GPU
+    is needed for.
+    """
+    from mast3r_ros.io.documents import to_json
+    from mast3r_ros.lab.speed.gpu_table import GpuTable, gpu_table, lines, whole
+
+    rows: list[dict[str, Any]] = []
+
+    def tell(row: dict[str, Any]) -> None:
+        rows.append(row)
+        for line in lines(row):
+            print(line, flush=True)
+        if output is not None:
+            output.write_text(to_json(whole(rows), indent=2))
+
+    dtype, device = dtype or DEFAULTS.matching.dtype, device or DEFAULTS.matching.device
+    settings = GpuTable(config, tuple(keyframes or (1, 4, 8, 10)), rounds, 3, dtype, device, compiled, seconds)
+    with stages() as show:
+        gpu_table(settings, tell, show)
 
 
 def _print_network(figures: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def cloud(
     DTU: --spacing 0.2 --max-distance 20 --mask ObsMask1_10.mat --plane Plane1.mat
     """
     from mast3r_ros.errors import DatasetError
-    from mast3r_ros.io.datasets.ply import read_ply
+    from mast3r_ros.lab.datasets.ply import read_ply
     from mast3r_ros.lab.runs.cloud import ObservedVolume, cloud_summary, compare_clouds, read_plane, thinned
 
     clouds = [read_ply(path) for path in (estimate, truth)]

@@ -13,7 +13,7 @@ from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Frame
-    from mast3r_ros.io.datasets.mapfree import MapFree
+    from mast3r_ros.lab.datasets.mapfree import MapFree
     from mast3r_ros.lab.runs.gallery import Picture
     from mast3r_ros.lab.runs.localization import Evaluation
     from mast3r_ros.lab.runs.record import Record
@@ -56,7 +56,7 @@ def mapfree(
     Every query of a scene is localized against the scene's one reference. The zip can be uploaded to the benchmark's
     server as it is.
     """
-    from mast3r_ros.io.datasets.mapfree import MapFree
+    from mast3r_ros.lab.datasets.mapfree import MapFree
     from mast3r_ros.lab.pages.mapfree_report import write_mapfree_run
     from mast3r_ros.lab.runs.mapfree_submission import write_submission
 

@@ -16,7 +16,7 @@ from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mast3r_ros.io.datasets.image_pairs import PairList
+    from mast3r_ros.lab.datasets.image_pairs import PairList
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PairOptions:
 
     def of_list(self, file: Path, images: Path) -> PairList:
         """The first pairs of a list, paths starting from a folder. Raises DatasetError."""
-        from mast3r_ros.io.datasets.image_pairs import PairList
+        from mast3r_ros.lab.datasets.image_pairs import PairList
 
         listed = PairList(file, images)
         listed.pairs = listed.pairs[: self.pairs]

@@ -28,6 +28,9 @@ def train(
         list[Path] | None, typer.Option(help="RGB-D recording with poses: bag, 7-Scenes, TUM; may be repeated.")
     ] = None,
     pairs: Annotated[int | None, typer.Option(min=1, help="How many pairs to train on.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so long, export what is learned, and go on another time.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of this process; 0: as many as there are.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, how fast and how long.")] = False,
     json: JsonOption = False,
@@ -57,7 +60,7 @@ def train(
             if not json and step % 400 == 0:
                 note(f"step {step} of {steps}: {line}")
 
-        written = run(settings, output, source, init, watch)
+        written = run(settings, output, source, init, watch, minutes=minutes)
     rank, _ = processes.join()
     processes.leave()
     if rank:

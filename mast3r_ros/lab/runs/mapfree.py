@@ -12,7 +12,7 @@ from mast3r_ros.errors import DatasetError, MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.datasets.base import read_depth
-from mast3r_ros.io.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
+from mast3r_ros.lab.datasets.mapfree import REFERENCE, MapFree, MapFreeScene
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoint
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate

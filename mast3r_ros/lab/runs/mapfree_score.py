@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.mapfree import MapFree, MapFreeScene, NamedPose, by_number, frame_stamp_ns
 from mast3r_ros.lab import metrics
+from mast3r_ros.lab.datasets.mapfree import MapFree, MapFreeScene, NamedPose, by_number, frame_stamp_ns
 from mast3r_ros.lab.runs.mapfree_submission import Submission
 from mast3r_ros.lab.runs.record import Record
 

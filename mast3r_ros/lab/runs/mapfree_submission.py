@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.mapfree import NamedPose, by_number, parse_poses
+from mast3r_ros.lab.datasets.mapfree import NamedPose, by_number, parse_poses
 from mast3r_ros.lab.runs.record import Record
 
 

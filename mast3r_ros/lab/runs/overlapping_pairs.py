@@ -18,7 +18,7 @@ from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.datasets import FrameList, Source
-from mast3r_ros.io.datasets.image_pairs import ImagePair, PairList, StoredImage, write_pair_list
+from mast3r_ros.lab.datasets.image_pairs import ImagePair, PairList, StoredImage, write_pair_list
 from mast3r_ros.mapping.blob import encode_image
 from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.matching.network_view import rectified, rectified_camera

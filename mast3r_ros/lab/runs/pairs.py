@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.image_pairs import ImagePair, PairList
 from mast3r_ros.io.documents import pose_dict
 from mast3r_ros.lab import metrics
+from mast3r_ros.lab.datasets.image_pairs import ImagePair, PairList
 from mast3r_ros.lab.runs.bins import binned
 from mast3r_ros.lab.runs.environment import machine, versions
 from mast3r_ros.lab.runs.pair_poses import EssentialFinder, MetricFinder, PairPose

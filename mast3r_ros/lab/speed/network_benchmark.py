@@ -22,12 +22,14 @@ from mast3r_ros.geometry.absolute_pose import solve_pose
 from mast3r_ros.lab.runs.environment import machine, peak_memory_mib, versions
 from mast3r_ros.lab.speed import known_truth
 from mast3r_ros.lab.speed.plain_path import PlainPair, plain_pair, plain_prediction
+from mast3r_ros.localization.correspondences import most_trusted
 from mast3r_ros.matching.base import Features, Matches
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.matching.network_view import NetworkView
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens
 from mast3r_ros.network.checkpoint import load_model
+from mast3r_ros.settings import LocalizerSettings
 
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
@@ -39,6 +41,8 @@ CONFIGS: dict[str, NetworkConfig] = {
     "vitl": PUBLISHED["MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"],
     "small": NetworkConfig(enc_depth=1, dec_depth=1, head_type="catconv", desc_dim=24, two_confs=True),
 }
+#: Matches of a keyframe that a pose is solved from, as everywhere.
+MATCHES = LocalizerSettings().matches_per_keyframe
 #: Matches agree when they are this close in both images, in network pixels.
 AGREEMENT_PX = 2.0
 
@@ -69,7 +73,7 @@ class NetworkBenchmark:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pose:
+class Pose:
     """Errors of a pose, and the standard deviation of its position that its matches' residuals explain."""
 
     position_m: float
@@ -78,12 +82,12 @@ class _Pose:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class Run:
     """One path's result: milliseconds by stage of the timed query, matches and poses of all, peak memory."""
 
     stages_ms: dict[str, float]
     matches: list[list[Matches]]
-    poses: list[_Pose | None]
+    poses: list[Pose | None]
     peak_mib: float
 
 
@@ -133,8 +137,8 @@ def benchmark_network(
         },
         "deviation": {
             **_deviation_of_maps(matcher, keyframes[0], queries[0], first),
-            **_deviation_of_matches(exact, fast, keyframes, queries),
-            **_deviation_of_poses(exact, fast),
+            **deviation_of_matches(exact, fast, keyframes, queries),
+            **deviation_of_poses(exact, fast),
         },
         "machine": machine(),
         "versions": versions(),
@@ -155,18 +159,18 @@ def _network(settings: NetworkBenchmark) -> PointmapNetwork:
 
 def _plain(
     reference: Mast3rMatcher, keyframes: Sequence[PosedFrame], query: PosedFrame, progress: Progress
-) -> tuple[_Run, PlainPair]:
+) -> tuple[Run, PlainPair]:
     """Milliseconds by stage over the given keyframes, and what came of the first."""
     stopwatch = Stopwatch(reference.device)
     stopwatch.exact = True
     plain_prediction(reference.network, keyframes[0], query, Stopwatch(reference.device))  # warms up
-    _forget_peak(reference.device)
+    forget_peak(reference.device)
     found = []
     for number, keyframe in enumerate(keyframes):
         progress("plain path, pairs", number, len(keyframes))
         found.append(plain_pair(reference.network, keyframe, query, stopwatch))
         del found[1:]
-    return _Run(stopwatch.ms, [], [], _peak_mib(reference.device)), found[0]
+    return Run(stopwatch.ms, [], [], peak_mib_of(reference.device)), found[0]
 
 
 def _fast(
@@ -176,18 +180,18 @@ def _fast(
     rounds: int,
     progress: Progress,
     name: str,
-) -> _Run:
+) -> Run:
     """Describe keyframes once, time the first query for some rounds, localize all."""
     matcher.stopwatch.exact = True
     references: list[Features] = []
     for number, keyframe in enumerate(keyframes):
         progress(f"{name}: keyframes", number, len(keyframes))
         references.append(matcher.describe(keyframe.frame))
-    _forget_peak(matcher.device)
+    forget_peak(matcher.device)
     taken, matches, poses = [], [], []
     for number, query in enumerate([queries[0]] * rounds + list(queries)):
         progress(f"{name}: queries", number, rounds + len(queries))
-        ms, found, pose = _localized(matcher, keyframes, references, query)
+        ms, found, pose = localized(matcher, keyframes, references, query)
         taken.append(ms)
         if number >= rounds:
             matches.append(found)
@@ -195,29 +199,36 @@ def _fast(
     # The first answer warms up; with rounds, later ones of the first query are counted.
     counted = taken[1 : rounds + 1] if rounds else taken[:1]
     medians = {stage: statistics.median(ms[stage] for ms in counted) for stage in STAGES}
-    return _Run(medians, matches, poses, _peak_mib(matcher.device))
+    return Run(medians, matches, poses, peak_mib_of(matcher.device))
 
 
-def _localized(
+def localized(
     matcher: Mast3rMatcher, keyframes: Sequence[PosedFrame], references: Sequence[Features], query: PosedFrame
-) -> tuple[dict[str, float], list[Matches], _Pose | None]:
+) -> tuple[dict[str, float], list[Matches], Pose | None]:
     """Milliseconds by stage, matches with each keyframe, and how good the pose is."""
     features = matcher.describe(replace(query.frame, depth=None))
     ms = dict(matcher.stopwatch.ms)
     found = matcher.match(features, references)
     ms |= matcher.stopwatch.ms
     start = time.perf_counter()
+    pose = pose_of(keyframes, found, query)
+    ms["pose"] = 1e3 * (time.perf_counter() - start)
+    return ms, found, pose
+
+
+def pose_of(keyframes: Sequence[PosedFrame], found: Sequence[Matches], query: PosedFrame) -> Pose | None:
+    """A query's pose from its matches with the keyframes, held against the truth."""
     camera = query.frame.camera
     assert camera is not None
-    ideal = np.concatenate([camera.rays(m.query_xy) for m in found])
-    points = np.concatenate([se3.apply(k.map_T_camera, m.points) for k, m in zip(keyframes, found, strict=True)])
-    pose = solve_pose(ideal, points, np.concatenate([m.weights for m in found]), camera.focal)
-    ms["pose"] = 1e3 * (time.perf_counter() - start)
+    kept = [most_trusted(m, MATCHES, query.frame.width, query.frame.height) for m in found]
+    ideal = np.concatenate([camera.rays(m.query_xy) for m in kept])
+    points = np.concatenate([se3.apply(k.map_T_camera, m.points) for k, m in zip(keyframes, kept, strict=True)])
+    pose = solve_pose(ideal, points, np.concatenate([m.weights for m in kept]), camera.focal)
     if pose is None:
-        return ms, found, None
+        return None
     covariance = np.linalg.inv(pose.information) * pose.variance_factor
     errors = se3.pose_error(pose.map_T_camera, query.map_T_camera)
-    return ms, found, _Pose(*errors, float(np.sqrt(np.trace(covariance[:3, :3]))))
+    return Pose(*errors, float(np.sqrt(np.trace(covariance[:3, :3]))))
 
 
 @torch.inference_mode()
@@ -244,8 +255,8 @@ def _deviation_of_maps(
     }
 
 
-def _deviation_of_matches(
-    exact: _Run, fast: _Run, keyframes: Sequence[PosedFrame], queries: Sequence[PosedFrame]
+def deviation_of_matches(
+    exact: Run, fast: Run, keyframes: Sequence[PosedFrame], queries: Sequence[PosedFrame]
 ) -> dict[str, Any]:
     """Which matches both paths have, and how far matches are from the truth in each."""
     shared, count = 0.0, 0
@@ -283,7 +294,7 @@ def _true_error_px(matches: Matches, keyframe: PosedFrame, query: PosedFrame) ->
     return np.linalg.norm(camera.project(se3.apply(query_T_keyframe, matches.points)) - matches.query_xy, axis=1)
 
 
-def _deviation_of_poses(exact: _Run, fast: _Run) -> dict[str, Any]:
+def deviation_of_poses(exact: Run, fast: Run) -> dict[str, Any]:
     """Median pose errors of both paths, and the change of the error to expect.
 
     The errors of few queries are mostly chance. What matches leave uncertain, given how far they are off and where they
@@ -308,7 +319,7 @@ def _change(before: float, after: float) -> float:
     return after / before - 1 if before > 0 else float("nan")
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
     """Start measuring peak memory anew, where the system can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -319,8 +330,8 @@ def _forget_peak(device: torch.device) -> None:
         return
 
 
-def _peak_mib(device: torch.device) -> float:
-    """Largest memory since :func:`_forget_peak`: of the GPU, or resident in RAM."""
+def peak_mib_of(device: torch.device) -> float:
+    """Largest memory since :func:`forget_peak`: of the GPU, or resident in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

@@ -63,6 +63,8 @@ class TrainConfig:
         save_every_s: seconds between saved states, which are saved after rows of metrics only.
         workers: processes that load pairs; renderers: processes that render rooms ahead.
         cache: folder of rendered rooms.
+        on_device: rooms and pairs stay on the device that trains, which also lights and renders the rooms; ``workers``
+            have nothing to do then. For GPUs; generated rooms only.
     """
 
     network: NetworkConfig
@@ -84,6 +86,7 @@ class TrainConfig:
     workers: int = 1
     renderers: int = 1
     cache: str = ".cache/train"
+    on_device: bool = False
     pair: PairSettings = PairSettings()
     loss: LossSettings = LossSettings()
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from mast3r_ros.errors import UserError
 from mast3r_ros.lab.training.config import TrainConfig
+from mast3r_ros.lab.training.device_pairs import DeviceBatches
 from mast3r_ros.lab.training.pairs import PairBatches, Scenes
 from mast3r_ros.lab.training.recordings import open_recordings
-from mast3r_ros.lab.training.rooms import VALIDATION_SEEDS, RenderedRooms, render_ahead
+from mast3r_ros.lab.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RenderedRooms, render_ahead
 from mast3r_ros.lab.training.validation import HeldOutPair, held_out_pairs
 
 #: Rooms that are rendered before they are needed.
@@ -39,8 +43,9 @@ class TrainingData:
     def rendered(cls, config: TrainConfig) -> TrainingData:
         """Rooms that nobody has to have beforehand."""
         cache = Path(config.cache).expanduser()
-        held_out = RenderedRooms(config.rooms, cache, VALIDATION_SEEDS)
-        return cls(config, RenderedRooms(config.rooms, cache), held_out, config.validation_rooms)
+        device = "cuda" if config.on_device and torch.cuda.is_available() else "cpu"
+        training, held_out = (RenderedRooms(config.rooms, cache, s, device) for s in (TRAINING_SEEDS, VALIDATION_SEEDS))
+        return cls(config, training, held_out, config.validation_rooms)
 
     @classmethod
     def recorded(cls, config: TrainConfig, recordings: list[Path]) -> TrainingData:
@@ -53,13 +58,31 @@ class TrainingData:
         """Which scene the pair at a position of the training comes from."""
         return int(rng.integers(self.count if self.count is not None else self.config.rooms_at(position)))
 
-    def batches(self, rank: int, processes: int) -> PairBatches:
-        """Batches of one process."""
+    @property
+    def _renderers_make_all(self) -> bool:
+        """Whether held-out rooms come from the renderers too: on a GPU nobody should wait for one after the other."""
+        return self.config.on_device and self.config.renderers > 0
+
+    def batches(self, rank: int, processes: int, device: torch.device) -> PairBatches | DeviceBatches:
+        """Batches of one process; those made on its device where the config says so.
+
+        Raises:
+            UserError: for recordings, which are not made there.
+        """
         c = self.config
-        return PairBatches(self.training, self.scene_of, c.pair, c.seed, c.batch, rank, processes)
+        if not c.on_device:
+            return PairBatches(self.training, self.scene_of, c.pair, c.seed, c.batch, rank, processes)
+        if not isinstance(self.training, RenderedRooms):
+            raise UserError("training: on_device is for generated rooms: leave it out for recordings")
+        waits = c.renderers > 0
+        return DeviceBatches(self.training, self.scene_of, c.pair, c.seed, c.batch, device, rank, processes, waits)
 
     def held_out(self) -> list[HeldOutPair]:
         """The pairs that are validated on, always the same."""
+        if self._renderers_make_all and isinstance(self.validation, RenderedRooms):
+            for number in range(self.validation_scenes):
+                while not self.validation.path(number).exists():
+                    time.sleep(0.1)
         return held_out_pairs(self.validation, self.validation_scenes, self.config.validation_pairs)
 
     @contextmanager
@@ -78,7 +101,10 @@ class TrainingData:
         started = []
         if here and isinstance(self.training, RenderedRooms):
             for number in range(self.config.renderers):
-                arguments = (self.training, number, self.config.count, self.config.renderers, wanted)
+                rooms = self.validation
+                first = self._renderers_make_all and isinstance(rooms, RenderedRooms)
+                held_out = (rooms, self.validation_scenes) if first else None
+                arguments = (self.training, number, self.config.count, self.config.renderers, wanted, held_out)
                 started.append(context.Process(target=render_ahead, args=arguments, daemon=True))
         for process in started:
             process.start()

@@ -21,6 +21,7 @@ from mast3r_ros.lab.training import processes
 from mast3r_ros.lab.training.config import OptimiserSettings, TrainConfig
 from mast3r_ros.lab.training.criterion import Criterion
 from mast3r_ros.lab.training.data import TrainingData
+from mast3r_ros.lab.training.device_pairs import DeviceBatches
 from mast3r_ros.lab.training.metrics import MetricsFile
 from mast3r_ros.lab.training.pairs import Batch
 from mast3r_ros.lab.training.state import Averaged, load_state, save_state
@@ -43,6 +44,8 @@ class Run:
     optimiser: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
+    #: ``time.monotonic()`` after which it stops.
+    deadline: float = math.inf
 
 
 def train(
@@ -52,6 +55,7 @@ def train(
     init: Path | None = None,
     watch: Watch | None = None,
     stop_after: int | None = None,
+    minutes: float | None = None,
 ) -> Path:
     """Train, or go on with what was begun in a folder.
 
@@ -62,20 +66,25 @@ def train(
         init: checkpoint whose weights a new training starts from.
         watch: told (step, steps, a line about it).
         stop_after: stop, resumable, when this many steps are done in all (a multiple of ``log_every``).
+        minutes: stop, resumable, after so long, start included; what is learned by then is exported.
 
     Returns:
-        the exported checkpoint, or the state where it stopped early.
+        the exported checkpoint, or the state where it stopped after some steps.
 
     Raises:
-        UserError: for a folder of another training, or a loss that is not finite.
+        UserError: for minutes of several processes, a folder of another training, or a loss that is not finite.
     """
+    deadline = time.monotonic() + 60 * minutes if minutes is not None else math.inf
     rank, count = processes.join()
+    if minutes is not None and count > 1:
+        raise UserError("a training of several processes is stopped by pairs, not by minutes")
     if config.batch % count:
         raise UserError(f"a batch of {config.batch} pairs cannot be shared by {count} processes")
     device = training_device(rank)
     data = data or TrainingData.rendered(config)
     begin(folder, config)
     run = start(config, device, init)
+    run.deadline = deadline
     state = folder / "state.safetensors"
     if state.exists():
         record = load_state(state, run.network, run.criterion, run.average, run.optimiser)
@@ -86,7 +95,7 @@ def train(
         reached(run.step * config.batch)
         held_out = data.held_out() if rank == 0 else []
         _steps(config, run, data, metrics, held_out, end, state, watch, reached, (rank, count))
-    if run.step < config.steps:
+    if run.step < config.steps and minutes is None:
         return state
     if rank == 0:
         export(config, run, folder / "model.safetensors")
@@ -171,7 +180,7 @@ def _steps(
         parts = one_step(config, run, batch, place[1])
         log.stepped(parts)
         run.step += 1
-        last = run.step == end
+        last = run.step == end or (run.step % config.log_every == 0 and time.monotonic() > run.deadline)
         validates = run.step % max(config.validate_every // config.batch, 1) == 0 or last
         validated = _validated(config, run, held_out) if validates and metrics is not None else {}
         # All processes come to the same decision: they average their losses together.
@@ -189,6 +198,8 @@ def _steps(
             save(run, state)
             metrics.draw(state.with_name("metrics.png"))
             saved = time.monotonic()
+        if last:
+            break
 
 
 def compiled(network: PointmapNetwork) -> None:
@@ -202,7 +213,9 @@ def compiled(network: PointmapNetwork) -> None:
 
 def _batches(config: TrainConfig, data: TrainingData, first: int, end: int, place: tuple[int, int]) -> Iterator[Batch]:
     """Batches of this process, loaded ahead by workers."""
-    batches = data.batches(*place)
+    batches = data.batches(*place, training_device(place[0]))
+    if isinstance(batches, DeviceBatches):
+        return batches.between(first, end)
     options: dict[str, Any] = {}
     if config.workers:
         # A fresh interpreter: threads of this one, of OpenMP and OpenCV, do not survive being copied.

@@ -24,7 +24,7 @@ def rehearse(config: TrainConfig, data: TrainingData, init: Path | None) -> dict
     device = loop.training_device(0)
     run = loop.start(config, device, init)
     begin = time.perf_counter()
-    batches = data.batches(0, count)
+    batches = data.batches(0, count, device)
     batch = batches[0]
     render_s = time.perf_counter() - begin
     begin = time.perf_counter()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 TRAINING_SEEDS, VALIDATION_SEEDS = 1 << 31, 1 << 30
+#: Views whose median depth is less show nothing but a close surface.
+NEAREST_M = 0.7
 #: Changes whenever rooms of the same number come out differently: part of the cache's name.
 ROOMS_VERSION = 1
 
@@ -68,9 +70,10 @@ class RoomsConfig:
 class RenderedRooms:
     """Rooms by number, rendered when they are first asked for and kept in a folder."""
 
-    def __init__(self, config: RoomsConfig, cache: Path, first_seed: int = TRAINING_SEEDS) -> None:
-        self.config, self.first_seed = config, first_seed
-        self.folder = cache / config.name
+    def __init__(self, config: RoomsConfig, cache: Path, first_seed: int = TRAINING_SEEDS, device: str = "cpu") -> None:
+        self.config, self.first_seed, self.device = config, first_seed, device
+        # A GPU draws its places in another order and rounds otherwise.
+        self.folder = cache / (config.name if device == "cpu" else f"{config.name}-{device}")
 
     def path(self, number: int) -> Path:
         """Where a room is kept."""
@@ -84,29 +87,38 @@ class RenderedRooms:
         """Render a room where it is missing; whether it was."""
         if self.path(number).exists():
             return False
-        save_scene(self.path(number), render_room(self.first_seed + number, self.config))
+        save_scene(self.path(number), render_room(self.first_seed + number, self.config, self.device))
         return True
 
 
-def render_room(seed: int, config: RoomsConfig) -> list[View]:
-    """Views of the room with this seed; views with nothing but a close surface are not among them."""
+def render_room(seed: int, config: RoomsConfig, device: str = "cpu") -> list[View]:
+    """Views of the room with this seed; views with nothing but a close surface are not among them.
+
+    Args:
+        device: where light and pictures are computed; a GPU renders all views as one batch.
+    """
     rng = np.random.default_rng([seed, 5])
     family = config.families[seed % len(config.families)]
     clutter = float(rng.uniform(0.6, 1.5))
-    world = make_room(family, seed, RoomSettings(clutter, LightingSettings(light_samples=2, sky_samples=12)))
-    renderer = Renderer(world)
+    lighting = LightingSettings(light_samples=2, sky_samples=12)
+    world = make_room(family, seed, RoomSettings(clutter, lighting, device=device))
+    renderer = Renderer(world, device)
     shared = float(rng.uniform(*config.field_of_view_deg)) if rng.uniform() < 0.7 else None
     noise = camera_noise(rng) if config.noise else CameraNoise.none()
     views: list[View] = []
     places = clear_places(world, config, rng)
+    at_once = 1 if device == "cpu" else config.views
     while len(views) < config.views:
-        camera = pinhole(config.width, config.height, shared or float(rng.uniform(*config.field_of_view_deg)))
-        pose = looking_about(places[int(rng.integers(len(places)))], rng)
-        rendered = renderer.render(pose[None], camera)
-        depth = rendered.depth[0].numpy()
-        if np.median(depth) < 0.7:
-            continue
-        views.append(View(exposed(rendered.radiance[0], noise, rng), depth, pose, camera.K))
+        cameras, poses = [], []
+        for _ in range(at_once):
+            field_of_view = shared or float(rng.uniform(*config.field_of_view_deg))
+            cameras.append(pinhole(config.width, config.height, field_of_view))
+            poses.append(looking_about(places[int(rng.integers(len(places)))], rng))
+        rendered = renderer.render(np.stack(poses), cameras)
+        depths, radiance = rendered.depth.cpu().numpy(), rendered.radiance.cpu()
+        for depth, light, pose, camera in zip(depths, radiance, poses, cameras, strict=True):
+            if np.median(depth) >= NEAREST_M and len(views) < config.views:
+                views.append(View(exposed(light, noise, rng), depth, pose, camera.K))
     return views
 
 
@@ -147,8 +159,17 @@ def looking_about(centre: Array, rng: np.random.Generator) -> Array:
     return se3.make(turn[:3, :3] @ OPTICAL, centre)
 
 
-def render_ahead(rooms: RenderedRooms, first: int, count: int, step: int, wanted: Synchronized[int]) -> None:
+def render_ahead(
+    rooms: RenderedRooms,
+    first: int,
+    count: int,
+    step: int,
+    wanted: Synchronized[int],
+    before: tuple[RenderedRooms, int] | None = None,
+) -> None:
     """Render every ``step``-th room from ``first`` on, as far as ``wanted`` rooms, which may grow up to ``count``.
+
+    ``before``: as many of other rooms are shared and rendered first.
 
     Meant for a process of its own: it leaves others the right of way, and ends when its parent does.
     """
@@ -158,6 +179,8 @@ def render_ahead(rooms: RenderedRooms, first: int, count: int, step: int, wanted
 
     os.nice(10)
     torch.set_num_threads(1)
+    for number in range(first, before[1], step) if before else ():
+        before[0].ensure(number)  # type: ignore[index]
     for number in range(first, count, step):
         while number >= wanted.value and _alive(parent):
             time.sleep(0.5)

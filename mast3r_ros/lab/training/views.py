@@ -61,6 +61,10 @@ class SceneFile:
     def __len__(self) -> int:
         return len(self._poses)
 
+    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float32], NDArray[np.float32]]:
+        """All views at once: images, depth, map_T_camera and K, as in :class:`View`, as they are stored."""
+        return self._file.get_tensor("images"), self._file.get_tensor("depth"), self._poses, self._K
+
     def __getitem__(self, index: int) -> View:
         depth = self._file.get_slice("depth")[index : index + 1][0].astype(np.float32)
         image = self._file.get_slice("images")[index : index + 1][0]

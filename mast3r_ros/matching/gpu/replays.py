@@ -10,12 +10,10 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
-from mast3r_ros.network.graphs import Graph, Recorder, record_cuda
+from mast3r_ros.network.graphs import Graph, Memory, Recorder, record_cuda
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ class Replays:
     def __init__(self, record: Recorder = record_cuda) -> None:
         self._record = record
         self._graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()
-        self._pool: Any = None
+        self._memory = Memory()
         self._works = True
         self._lock = threading.RLock()
 
@@ -53,15 +51,16 @@ class Replays:
         with self._lock:
             graph = self._graphs.get(key)
             if graph is None:
-                output = read(function(*inputs))
+                found = function(*inputs)
+                output = read(found)
                 if self._works:
-                    self._note(key, function, tuple(inputs))
+                    self._note(key, function, tuple(inputs), found)
                 return output
             self._graphs.move_to_end(key)
             graph.replay()
             return read(graph.outputs[0])
 
-    def _note(self, key: Hashable, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+    def _note(self, key: Hashable, function: Callable[..., Tensor], inputs: tuple[Tensor, ...], found: Tensor) -> None:
         """Remember a sighting; record at the second one."""
         if key not in self._graphs:
             self._graphs[key] = None
@@ -69,10 +68,11 @@ class Replays:
                 self._graphs.popitem(last=False)
             return
         try:
-            graph, self._pool = self._record(lambda *tensors: [function(*tensors)], inputs, self._pool)
+            outputs = self._memory.like("found", "out", [found])
+            replay = self._record(lambda *tensors: [function(*tensors)], inputs, outputs, self._memory)
         except RuntimeError as error:  # out of memory too
             self._works = False
             logger.warning("matching cannot be recorded as a CUDA graph and stays slower (%s)", error)
             return
         # The memory stays its owner's: once that lets go, nobody calls with it again.
-        self._graphs[key] = replace(graph, inputs=())
+        self._graphs[key] = Graph((), outputs, replay)

@@ -1,0 +1,1 @@
+"""Readers of benchmarks that only measurements need: Map-free, lists of image pairs, point clouds."""
