@@ -83,7 +83,7 @@ def test_the_report_says_what_happened(run, tmp_path):
     assert f"wall99: rejected, {reason}" in page.text and "wall0: off by" in page.text
     # One plan view and a picture for each query.
     assert sum(tag == "img" for tag, _ in page.tags) == 4
-    assert sum(tag == "svg" for tag, _ in page.tags) == 4
+    assert sum(tag == "svg" for tag, _ in page.tags) == 5
 
 
 def test_a_run_without_truth_or_map_or_success_has_a_report(tmp_path):

@@ -303,6 +303,8 @@ def test_the_command_prints_the_contract_and_writes_a_report(tmp_path: Path) -> 
     assert {"false_accepts_per_1000", "coverage_kept", "queries", "answered", "wrong_accepted", "recall"} <= set(
         figures
     )
+    assert set(figures["starts"]) >= {"tried", "false_commits", "p_second_false"}
+    assert isinstance(figures["calibration_by_quartile"], list)
     assert [row["condition"] for row in figures["conditions"]] == ["textureless_walls"]
     assert (tmp_path / "conditions.png").stat().st_size > 10_000
     assert "What was asked" in (tmp_path / "report.html").read_text(encoding="utf-8")

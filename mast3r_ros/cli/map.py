@@ -167,10 +167,12 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
 def _noise(noise: dict[str, float] | None, provenance: dict[str, str]) -> str:
     if noise is not None:
         text = f"{100 * noise['position_m']:.1f} cm, {math.degrees(noise['rotation_rad']):.2f} deg"
+        if not noise.get("found"):
+            text += " (assumed, or by an earlier version; mast3r_ros map measure MAP says more)"
         return f"{text}; {noise['found_elsewhere']:.0%} of the keyframes are found elsewhere than their poses say"
     if "consistency" not in provenance:
         return "never measured: usual values are taken (measure it: mast3r_ros map measure MAP)"
-    return "unknown: fewer than ten keyframes were found again from the others"
+    return "unknown: fewer than four keyframes were found again from the others"
 
 
 @app.command()
