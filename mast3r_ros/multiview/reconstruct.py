@@ -90,7 +90,7 @@ def reconstruct(
         found, pixel = verified_pairs(
             described, photos, wanted, matcher, lambda done, total: progress("matching pairs", done, total)
         )
-        wrong = contradicted(found)
+        wrong = contradicted({(pair.i, pair.j): pair.camera_j_T_camera_i[:3, :3] for pair in found})
         pairs = [pair for pair in found if (pair.i, pair.j) not in wrong]
         if settings.mapper == "pycolmap":
             models = map_with_pycolmap(photos, pairs, source.folder, Path(work), lambda d, n: progress("mapping", d, n))
