@@ -6,14 +6,17 @@ import json
 from typing import Any
 
 import numpy as np
+import oracle_pairs
 import pytest
 from golden_cases import SHARED, case, needs_shared
 
 from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
 from mast3r_ros.multiview.alignment_start import AlignmentStart, start_from_poses, start_from_tree
-from mast3r_ros.multiview.global_alignment import GlobalAlignment
+from mast3r_ros.multiview.global_alignment import GlobalAlignment, align
+from mast3r_ros.multiview.pair_motions import believed, connected
 from mast3r_ros.multiview.pointmap_pair import PointmapPair
 from mast3r_ros.multiview.scene import clean_confidences
 from mast3r_ros.multiview.two_views import align_two_views
@@ -132,3 +135,29 @@ def test_golden_alignment(name: str) -> None:
         if f"clean_conf{number}" in golden:
             cleaned = clean_confidences(views)[number]
             assert np.mean(np.isclose(cleaned, golden[f"clean_conf{number}"], rtol=1e-4)) > 0.98
+
+
+def test_twenty_unordered_images_are_aligned_although_a_tenth_of_the_pairs_is_wrong() -> None:
+    places = np.array(oracle_pairs.places(20))
+    pairs = oracle_pairs.oracle(list(places), neighbours=5, noise=0.01, wrong=0.1)
+    kept, rejected = believed(pairs)
+    assert 0.1 * len(pairs) - 1 < len(rejected) < 0.15 * len(pairs) and len(connected(kept)) == 1
+    views = align(kept, AlignmentSettings(iterations=150))
+    metres, degrees = absolute_errors(align_trajectory(views.world_T_camera, places, "sim3"), places)
+    assert degrees.max() < 0.2 and metres.max() < 0.01 * 2 * np.linalg.norm(oracle_pairs.HALF)
+    np.testing.assert_allclose(views.focals, oracle_pairs.CAMERA.focal, rtol=0.02)
+
+
+def test_without_rejection_the_wrong_pairs_do_harm() -> None:
+    places = np.array(oracle_pairs.places(20))
+    pairs = oracle_pairs.oracle(list(places), neighbours=5, noise=0.01, wrong=0.1)
+    views = align(pairs, AlignmentSettings(iterations=20))
+    metres, _ = absolute_errors(align_trajectory(views.world_T_camera, places, "sim3"), places)
+    assert metres.max() > 0.01 * 2 * np.linalg.norm(oracle_pairs.HALF)
+
+
+@pytest.mark.parametrize(("numbers", "complaint"), [([(0, 2)], "without gaps"), ([(0, 1), (2, 3)], "connect")])
+def test_pairs_that_cannot_be_aligned_say_why(numbers: list[tuple[int, int]], complaint: str) -> None:
+    ones, cloud = np.full((4, 4), 5.0), np.random.default_rng(0).uniform(1, 2, (4, 4, 3))
+    with pytest.raises(ValueError, match=complaint):
+        align([PointmapPair(i, j, cloud, cloud, ones, ones) for i, j in numbers])

@@ -14,15 +14,19 @@ import pytest
 from command_line import separate_runner
 from mast3r_ros.io.datasets.ply import read_ply
 from PIL import Image
+from scipy.special import ndtri
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.io.datasets.colmap import Colmap
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.matching.sift import SiftMatcher
+from mast3r_ros.multiview.model import Model
+from mast3r_ros.multiview.scale import from_odometry
 from mast3r_ros.pipeline import Relocalizer
 
 NAMES = ("images", "registered", "components", "scale", "scale_interval", "seconds", "peak_memory_mib")
@@ -196,3 +200,45 @@ def test_pycolmap_reads_the_model_and_can_map(scene: Any, photos: Any, tmp_path:
     facts, _ = run(folder / "images", "-o", tmp_path / "scene", *calibration, "--mapper", "pycolmap")
     assert facts["registered"] == 8
     assert np.median(errors(tmp_path / "scene" / "sparse" / "0", truth, "sim3")[0]) < 0.02
+
+
+def test_odometry_tells_the_scale_with_an_interval(tmp_path: Path) -> None:
+    base_T_camera = se3.make([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0.2, 0.0, 0.5])
+    poses = photo_worlds.arc(24)
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.transform("base_link", "camera", base_T_camera, 0, static=True)
+        for step, pose in enumerate(poses):
+            drifting = se3.exp([0.1, 0.2, 0, 0, 0, 0.4 + 0.004 * step]) @ pose  # one tenth of a degree each
+            stamp = (step + 1) * 10**8
+            bag.transform("odom", "base_link", drifting @ se3.inverse(base_T_camera), stamp)
+            bag.image("/camera/image_raw", photo_worlds.see(pose), stamp, "camera")
+            bag.camera_info("/camera/camera_info", photo_worlds.CAMERA, stamp, "camera")
+    facts, _ = run(tmp_path / "bag", "-o", tmp_path / "scene", "--odometry")
+    truth = {f"frame_{number:06d}.jpg": pose for number, pose in enumerate(poses)}
+    assert facts["registered"] == facts["images"] >= 6
+    metres, _ = errors(tmp_path / "scene" / "sparse" / "0", truth, "se3")
+    assert metres.max() < 0.05  # a scale that is wrong by 3 % would show: the bow is 1.8 m long
+    low, high = facts["scale_interval"]
+    assert facts["scale_origin"] == "odometry" and 0.9 < low < 0.98 and 1.02 < high < 1.1
+    assert is_metric(KeyframeMap.load(tmp_path / "scene" / "map"))
+
+
+def test_scales_from_odometry_hold_the_truth() -> None:
+    outside, worst = 0, 0.0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        path = np.cumsum(rng.normal(0.1, 0.05, (60, 3)) * [1, 1, 0.1], axis=0)
+        true = {n: se3.make(np.eye(3), place) for n, place in enumerate(path)}
+        # One per cent of error of the wheels, each part of the distribution once; and slip of every step.
+        wheels, slip = 1 + 0.01 * ndtri((seed + 0.5) / 20), 1 + 0.02 * rng.standard_normal((59, 1))
+        driven = np.concatenate([path[:1], path[0] + np.cumsum(np.diff(path, axis=0) * wheels * slip, axis=0)])
+        odometry = {n: se3.make(np.eye(3), place) for n, place in enumerate(driven)}
+        empty = np.zeros(0, np.int64)
+        units = {n: se3.make(np.eye(3), pose[:3, 3] / 7) for n, pose in true.items()}
+        model = Model({}, units, np.zeros((0, 3)), np.zeros(0), empty, empty, empty, np.zeros((0, 2)))
+        scale = from_odometry(model, odometry, "odometry")
+        assert scale is not None
+        low, high = scale.interval
+        outside += not low <= 7 <= high
+        worst = max(worst, abs(scale.factor / 7 - 1))
+    assert outside <= 1 and worst < 0.025

@@ -14,11 +14,18 @@ from mast3r_ros.cli.common import note, print_facts, print_json, stages, warn
 from mast3r_ros.cli.options import CheckpointOption, DeviceOption, JsonOption, MatcherOption, MatcherOptions
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mast3r_ros.matching.base import Matcher
     from mast3r_ros.multiview.model import Model
     from mast3r_ros.multiview.photos import PhotoFolder
     from mast3r_ros.multiview.reconstruct import Reconstruction
     from mast3r_ros.multiview.scale import Scale
+
+
+#: Images of a film that each is matched with for following it.
+FOLLOWING = 4
 
 
 class Mapper(str, Enum):
@@ -54,14 +61,21 @@ def reconstruct(
         tuple[str, str, float] | None,
         typer.Option("--known-length", help="Two images and the metres between them.", metavar="A B METRES"),
     ] = None,
+    odometry: Annotated[
+        bool,
+        typer.Option(
+            "--odometry",
+            help="The source is a recording with poses (a bag, ...): they are odometry, and tell the scale.",
+        ),
+    ] = False,
     neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12,
     mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.OWN,
     json: JsonOption = False,
 ) -> None:
     """Find cameras and points from photos or a video alone, and make a keyframe map of them.
 
-    The map's scale is unknown unless --known-length or --poses tell it; such a map is not used for localization until
-    `mast3r_ros map scale` gives it one.
+    The map's scale is unknown unless --known-length, --poses or --odometry tell it; such a map is not used for
+    localization until `mast3r_ros map scale` gives it one.
     """
     from mast3r_ros.mapping.atomic import replacing
     from mast3r_ros.multiview.reconstruct import ReconstructSettings
@@ -73,12 +87,13 @@ def reconstruct(
     check_place(scene)
     finder = _finder(matcher, checkpoint, device)
     with stages() as show, replacing(scene) as fresh:
-        photos = _photos(source, fresh, intrinsics, show)
-        result = run(photos, finder, ReconstructSettings(neighbours, mapper.value), show)
+        photos, driven = _photos(source, fresh, intrinsics, odometry, show)
+        film = FOLLOWING if source.is_file() or odometry else 0
+        result = run(photos, finder, ReconstructSettings(neighbours, film, mapper.value), show)
         facts = write_scene(
             fresh,
             result,
-            _scale(result, poses, known_length),
+            _scale(result, poses, known_length, driven),
             str(source),
             _saver(matcher, checkpoint, device, show),
             show,
@@ -97,26 +112,46 @@ def _finder(name: str | None, checkpoint: Path | None, device: str | None) -> Ma
     return MatcherOptions(name, checkpoint=checkpoint, device=device).make()
 
 
-def _photos(source: Path, fresh: Path, intrinsics: Path | None, show: Callable[[str, int, int], None]) -> PhotoFolder:
-    from mast3r_ros.multiview.photos import open_photos
-    from mast3r_ros.multiview.video import frames_of_video
+def _photos(
+    source: Path, fresh: Path, intrinsics: Path | None, odometry: bool, show: Callable[[str, int, int], None]
+) -> tuple[PhotoFolder, dict[str, NDArray[np.float64]]]:
+    """The images, and the odometry poses (4, 4) of a recording's by name."""
+    from dataclasses import replace
 
+    from mast3r_ros.cli.source import BagOptions
+    from mast3r_ros.io.datasets import open_source
+    from mast3r_ros.multiview.photos import open_photos
+    from mast3r_ros.multiview.video import frames_of_recording, frames_of_video
+
+    def choosing(done: int, total: int) -> None:
+        show("choosing frames", done, total)
+
+    if odometry:
+        recording = open_source(source, None, **BagOptions(intrinsics=intrinsics, depth=False).given())
+        cameras, driven = frames_of_recording(recording, fresh / "images", progress=choosing)
+        return replace(open_photos(fresh / "images"), cameras=cameras), driven
     if not source.is_file():
-        return open_photos(source, intrinsics)
-    frames_of_video(source, fresh / "images", progress=lambda done, total: show("choosing frames", done, total))
-    return open_photos(fresh / "images", intrinsics)
+        return open_photos(source, intrinsics), {}
+    frames_of_video(source, fresh / "images", progress=choosing)
+    return open_photos(fresh / "images", intrinsics), {}
 
 
 def _scale(
-    result: Reconstruction, poses: Path | None, known_length: tuple[str, str, float] | None
+    result: Reconstruction,
+    poses: Path | None,
+    known_length: tuple[str, str, float] | None,
+    driven: dict[str, NDArray[np.float64]],
 ) -> Callable[[Model], Scale | None]:
-    from mast3r_ros.multiview.scale import from_length, from_poses, read_camera_poses
+    from mast3r_ros.multiview.scale import from_length, from_odometry, from_poses, read_camera_poses
 
     if poses is not None:
         known = read_camera_poses(poses, result.photos)
         return lambda model: from_poses(model, known, f"poses of {poses}")
     if known_length is not None:
         return lambda model: from_length(model, result.photos, *known_length)
+    if driven:
+        moved = {n: driven[photo.name] for n, photo in enumerate(result.photos) if photo.name in driven}
+        return lambda model: from_odometry(model, moved, "odometry")
     return lambda model: None
 
 

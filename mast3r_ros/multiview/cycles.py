@@ -6,15 +6,14 @@ The simplest form of Zach, Klopschitz and Pollefeys, "Disambiguating Visual Rela
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
-from mast3r_ros.multiview.verification import VerifiedPair
+from mast3r_ros.multiview.pair_graph import Pair
 
 #: A triangle closes where its rotations come back to within this, degrees.
 CLOSED_DEG = 5.0
@@ -22,9 +21,12 @@ CLOSED_DEG = 5.0
 BROKEN_DEG = 15.0
 
 
-def contradicted(pairs: Sequence[VerifiedPair]) -> set[tuple[int, int]]:
-    """Pairs that close no triangle, while two pairs that do close others break one with it."""
-    rotations = {(pair.i, pair.j): pair.camera_j_T_camera_i[:3, :3] for pair in pairs}
+def contradicted(rotations: Mapping[Pair, NDArray[np.float64]]) -> set[Pair]:
+    """Pairs that close no triangle, while two pairs that do close others break one with it.
+
+    Args:
+        rotations: (3, 3) from camera i to camera j by (i, j), each pair of images once.
+    """
     neighbours: dict[int, set[int]] = {}
     for i, j in rotations:
         neighbours.setdefault(i, set()).add(j)
@@ -44,11 +46,11 @@ def contradicted(pairs: Sequence[VerifiedPair]) -> set[tuple[int, int]]:
     return broken
 
 
-def _edges(triangle: tuple[int, int, int], rotations: dict[tuple[int, int], NDArray[Any]]) -> list[tuple[int, int]]:
+def _edges(triangle: tuple[int, int, int], rotations: Mapping[Pair, NDArray[np.float64]]) -> list[Pair]:
     return [(a, b) if (a, b) in rotations else (b, a) for a, b in combinations(triangle, 2)]
 
 
-def _error(rotations: dict[tuple[int, int], NDArray[np.float64]], a: int, b: int, c: int) -> float:
+def _error(rotations: Mapping[Pair, NDArray[np.float64]], a: int, b: int, c: int) -> float:
     """Degrees by which a -> b -> c -> a does not come back."""
 
     def turn(i: int, j: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class GlobalAlignment:
         device: str | torch.device = "cpu",
     ) -> None:
         self._settings, self._free_scale, self._device = settings, not known.fixes_scale, torch.device(device)
-        self._pairs = [_Edge(pair, settings.weight, self._device) for pair in pairs]
+        self._sides = _sides(pairs, settings.weight, self._device)
         self._shapes = image_shapes(pairs)
         self.confidences = image_confidences(pairs)
         self.pair_poses = self._tensor([_packed_pair(*similarity) for similarity in start.pairs]).requires_grad_()
@@ -67,21 +68,22 @@ class GlobalAlignment:
 
     def loss(self) -> Tensor:
         """Weighted mean distance between where images and where pairs put the pixels' points."""
-        world = [self._points(number) for number in range(len(self._shapes))]
+        numbers = {shape: [n for n, s in enumerate(self._shapes) if s == shape] for shape in set(self._shapes)}
+        world = {shape: torch.stack([self._points(n) for n in listed]) for shape, listed in numbers.items()}
         scales, rotations, translations = self._similarities()
-        first, second = self._tensor(0.0), self._tensor(0.0)
-        for edge, s, R, t in zip(self._pairs, scales, rotations, translations, strict=True):
-            for side, number in enumerate((edge.i, edge.j)):
-                placed = s * (edge.points[side] @ R.T + t)
-                gap = (world[number] - placed).square().sum(dim=-1)
-                distance = gap if self._settings.distance == "l2" else _root(gap)
-                total = (edge.weights[side] * distance).sum()
-                total = total / distance.numel() if self._settings.each_pair_alike else total
-                first, second = (first + total, second) if side == 0 else (first, second + total)
+        totals = [self._tensor(0.0), self._tensor(0.0)]
+        for side in self._sides:
+            place = [numbers[side.shape].index(n) for n in side.images]
+            of_pair = rotations[side.pairs].transpose(1, 2)
+            placed = side.points @ of_pair + translations[side.pairs][:, None]
+            gap = (world[side.shape][place] - scales[side.pairs][:, None, None] * placed).square().sum(dim=-1)
+            distance = gap if self._settings.distance == "l2" else _root(gap)
+            total = (side.weights * distance).sum()
+            totals[side.view] = totals[side.view] + (total / gap.shape[1] if self._settings.each_pair_alike else total)
         if self._settings.each_pair_alike:
-            return (first + second) / len(self._pairs)
-        areas = [math.prod(shape) for shape in self._shapes]
-        return first / sum(areas[e.i] for e in self._pairs) + second / sum(areas[e.j] for e in self._pairs)
+            return (totals[0] + totals[1]) / len(self.pair_poses)
+        areas = [sum(s.points[..., 0].numel() for s in self._sides if s.view == view) for view in range(2)]
+        return totals[0] / areas[0] + totals[1] / areas[1]
 
     def optimise(self, progress: Callable[[int, int], None] | None = None) -> list[float]:
         """Adam with a falling step size; returns the loss before every step."""
@@ -130,7 +132,7 @@ class GlobalAlignment:
         rays = (self._grids[number] - self._centre(number)) / self._focal(number)
         local = torch.cat([depth * rays, depth], dim=-1)
         pose = self.poses[number]
-        return local @ _rotation(pose[:4]).T + _unpacked(pose[4:7])
+        return local.reshape(-1, 3) @ _rotation(pose[:4]).T + _unpacked(pose[4:7])
 
     def _focal(self, number: int) -> Tensor:
         return (self.focals[number][0] / FOCAL_BRAKE).exp()
@@ -166,15 +168,47 @@ def align(
     return alignment.views(alignment.optimise(progress))
 
 
-class _Edge:
-    """A pair's pointmaps and weights as tensors."""
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """One view of all pairs in which it has the same size, E of them.
 
-    def __init__(self, pair: PointmapPair, transform: str, device: torch.device) -> None:
-        self.i, self.j = pair.i, pair.j
-        self.points = [_on(device, points) for points in (pair.points_i, pair.points_j)]
-        self.weights = [
-            _on(device, TRANSFORMS[transform](np.asarray(conf))) for conf in (pair.confidence_i, pair.confidence_j)
-        ]
+    Attributes:
+        view: 0 or 1.
+        shape: (H, W).
+        pairs, images: numbers of the pairs and of the view's images.
+        points: (E, H * W, 3).
+        weights: (E, H * W).
+    """
+
+    view: int
+    shape: tuple[int, int]
+    pairs: list[int]
+    images: list[int]
+    points: Tensor
+    weights: Tensor
+
+
+def _sides(pairs: Sequence[PointmapPair], transform: str, device: torch.device) -> list[_Side]:
+    shapes, sides = image_shapes(pairs), []
+    for view in range(2):
+        images = [pair.j if view else pair.i for pair in pairs]
+        for shape in sorted(set(shapes)):
+            rows = [row for row, n in enumerate(images) if shapes[n] == shape]
+            if not rows:
+                continue
+            points = [pairs[row].points_j if view else pairs[row].points_i for row in rows]
+            beliefs = [pairs[row].confidence_j if view else pairs[row].confidence_i for row in rows]
+            sides.append(
+                _Side(
+                    view,
+                    shape,
+                    rows,
+                    [images[row] for row in rows],
+                    _on(device, np.stack(points)).flatten(1, 2),
+                    _on(device, TRANSFORMS[transform](np.stack(beliefs))).flatten(1, 2),
+                )
+            )
+    return sides
 
 
 def _on(device: torch.device, values: NDArray[Any]) -> Tensor:

@@ -97,7 +97,9 @@ def open_photos(folder: Path, intrinsics: Path | None = None) -> PhotoFolder:
         raise DatasetError(f"{folder}: is no folder of images and no video that can be opened")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not files:
-        raise DatasetError(f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise DatasetError(
+            f"{folder}: has no images ({', '.join(IMAGE_SUFFIXES)}); of a recording with poses say --odometry"
+        )
     cameras: Mapping[str, Camera] = {}
     if intrinsics is not None:
         yaml = intrinsics.suffix.lower() in (".yaml", ".yml")

@@ -31,10 +31,12 @@ class ReconstructSettings:
 
     Attributes:
         neighbours: images that each is matched with, by appearance.
+        following: and those that follow it, of a film.
         mapper: ``own``, or ``pycolmap`` where the extra ``colmap`` is installed.
     """
 
     neighbours: int = 12
+    following: int = 0
     mapper: str = "own"
 
 
@@ -86,11 +88,13 @@ def reconstruct(
             progress("finding features", len(photos) + len(source.unusable), len(source.files))
         if len(photos) < 2:
             raise ReconstructionError(_too_few(source, photos))
-        wanted = pairs_to_match(described, len(photos), matcher, settings.neighbours)
+        alike = pairs_to_match(described, len(photos), matcher, settings.neighbours)
+        next_ones = pair_graph.sliding_window(len(photos), settings.following, cyclic=False)
+        wanted = sorted(set(alike) | set(next_ones))
         found, pixel = verified_pairs(
             described, photos, wanted, matcher, lambda done, total: progress("matching pairs", done, total)
         )
-        wrong = contradicted(found)
+        wrong = contradicted({(pair.i, pair.j): pair.camera_j_T_camera_i[:3, :3] for pair in found})
         pairs = [pair for pair in found if (pair.i, pair.j) not in wrong]
         if settings.mapper == "pycolmap":
             models = map_with_pycolmap(photos, pairs, source.folder, Path(work), lambda d, n: progress("mapping", d, n))

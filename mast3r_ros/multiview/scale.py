@@ -1,4 +1,4 @@
-"""What makes a reconstruction metric: known camera positions, or the known distance of two images.
+"""What makes a reconstruction metric: known camera poses, odometry, or the known distance of two images.
 
 A scale comes with an interval that should hold the truth in 95 of 100 cases.
 """
@@ -22,6 +22,10 @@ Array = NDArray[np.float64]
 
 #: Resamplings that intervals are told from.
 RESAMPLED = 400
+#: Images whose distance odometry is believed for are at most this many apart.
+STEPS = 5
+#: Odometry is wrong as a whole by this share (one standard deviation): wheels are worn, carpets are soft.
+ODOMETRY = 0.012
 #: A length that a person measured is believed to within this share.
 MEASURED = 0.01
 
@@ -99,6 +103,58 @@ def from_poses(model: Model, known: Mapping[int, Array], origin: str) -> Scale |
     if not s > 0:
         return None
     return Scale(s, _resampled(here[kept] @ R.T, there[kept], s), R, t, origin)
+
+
+def from_odometry(model: Model, odometry: Mapping[int, Array], origin: str) -> Scale | None:
+    """By how far odometry went between images close in time; None where it hardly moved.
+
+    Odometry drifts, so the model is not bent to it: only distances of images few steps apart count, by their weighted
+    median, and the frame is the one that fits best. The interval allows for odometry that is wrong as a whole
+    (:data:`ODOMETRY`) beside what resampling in blocks tells.
+
+    Args:
+        odometry: (4, 4) odom_T_camera by image number; numbers are in the order of time.
+    """
+    numbers = [n for n in model.images if n in odometry]
+    here = np.array([model.world_T_camera[n][:3, 3] for n in numbers]).reshape(-1, 3)
+    there = np.array([odometry[n][:3, 3] for n in numbers]).reshape(-1, 3)
+    first, ratio, weight = _baselines(here, there)
+    if len(ratio) < 3:
+        return None
+    s = _weighted_median(ratio, weight)
+    turns = np.array([odometry[n][:3, :3] @ model.world_T_camera[n][:3, :3].T for n in numbers])
+    R = Rotation.from_matrix(turns).mean().as_matrix()
+    random, block = np.random.default_rng(0), first // STEPS
+    found = []
+    for _ in range(RESAMPLED):
+        drawn = np.bincount(random.integers(0, block.max() + 1, block.max() + 1), minlength=block.max() + 1)
+        counts = weight * drawn[block]
+        found += [_weighted_median(ratio, counts)] if counts.sum() > 0 else []
+    spread = np.percentile(np.log(np.array(found) / s), [2.5, 97.5])
+    low, high = np.exp(-np.hypot(spread[0], 2 * ODOMETRY)), np.exp(np.hypot(spread[1], 2 * ODOMETRY))
+    t = there.mean(axis=0) - s * R @ here.mean(axis=0)
+    return Scale(s, (float(s * low), float(s * high)), R, np.asarray(t), origin)
+
+
+def _baselines(here: Array, there: Array) -> tuple[NDArray[np.int64], Array, Array]:
+    """First image, metres for each unit, and metres of every pair of images up to :data:`STEPS` apart that moved."""
+    first, ratio, weight = list[int](), list[float](), list[float]()
+    lengths = np.linalg.norm(np.diff(there, axis=0), axis=1)
+    least = 0.5 * float(np.median(lengths)) if len(lengths) else 0.0
+    for step in range(1, STEPS + 1):
+        for n in range(len(here) - step):
+            units, metres = (float(np.linalg.norm(side[n + step] - side[n])) for side in (here, there))
+            if units > 0 and metres > max(least, 1e-6):
+                first.append(n)
+                ratio.append(metres / units)
+                weight.append(metres)
+    return np.array(first, dtype=np.int64), np.array(ratio), np.array(weight)
+
+
+def _weighted_median(values: Array, weights: Array) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def read_camera_poses(file: Path, photos: Sequence[Photo]) -> dict[int, Array]:

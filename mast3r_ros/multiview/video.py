@@ -1,8 +1,8 @@
-"""Frames of a video that are worth reconstructing: sharp ones, each showing somewhat more than the one before."""
+"""Frames of a film that are worth reconstructing: sharp ones, each showing somewhat more than the one before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import DatasetError
+from mast3r_ros.frames import Camera, PosedFrame
 
 #: Frames are compared at this width, pixels.
 WIDTH = 320
@@ -69,6 +70,40 @@ def frames_of_video(
     for file in np.array(written, dtype=object)[_too_many(len(written), settings.most)]:
         file.unlink()
     return min(len(written), settings.most)
+
+
+def frames_of_recording(
+    source: Iterable[PosedFrame],
+    folder: Path,
+    settings: VideoSettings = VideoSettings(),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, Camera], dict[str, NDArray[np.float64]]]:
+    """Write the chosen frames of a recording with odometry; returns calibration and odometry pose (4, 4) by file name.
+
+    Raises:
+        DatasetError: for a recording without frames or without calibration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chooser = _Chooser(settings)
+    cameras, poses = dict[str, Camera](), dict[str, NDArray[np.float64]]()
+
+    def keep(found: list[tuple[int, NDArray[np.uint8]]]) -> None:
+        for at, image in found:
+            name, camera = _write(folder, at, image).name, cameras_of[at]
+            poses[name] = poses_of[at]
+            if camera is None:
+                raise DatasetError(f"frame {at} of the recording has no calibration: give one with --intrinsics")
+            cameras[name] = camera
+
+    cameras_of, poses_of = dict[int, "Camera | None"](), dict[int, NDArray[np.float64]]()
+    for number, posed in enumerate(source):
+        cameras_of[number], poses_of[number] = posed.frame.camera, posed.map_T_camera
+        keep(chooser.next(number, np.ascontiguousarray(posed.frame.image[..., ::-1])))
+        progress(number + 1, 0)
+    keep(chooser.rest())
+    if not poses:
+        raise DatasetError("the recording has no frame with a pose")
+    return cameras, poses
 
 
 class _Chooser:

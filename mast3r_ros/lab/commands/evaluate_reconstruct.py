@@ -31,7 +31,7 @@ def reconstruct(
         found = evaluate_reconstruction(
             path,
             SiftMatcher(max_features=features, longest_side=2000),
-            ReconstructSettings(neighbours, mapper),
+            ReconstructSettings(neighbours, mapper=mapper),
             show,
             calibrated=calibrated,
             colmap=colmap,
