@@ -1,7 +1,7 @@
 """Errors meant for people.
 
 Every failure that a user can cause or cure is a ``UserError``: its message names the thing that is
-wrong and the way out. The CLI prints it and exits 1; a node logs it once and lives on.
+wrong and the way out. The CLI prints it and exits 1; a node logs it once and goes on.
 """
 
 import re

@@ -61,7 +61,7 @@ class MovedModules(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Import the module under its new name and let the old name stand for it."""
-        if module.__name__ == "mast3r_ros.evaluation":  # its modules went to several rooms of the laboratory
+        if module.__name__ == "mast3r_ros.evaluation":  # its modules went to several packages of the laboratory
             module.__path__ = []
             return
         new = new_name(module.__name__)

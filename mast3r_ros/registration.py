@@ -1,8 +1,8 @@
 """Depth of one camera as another camera would have measured it.
 
 A depth pixel is a small piece of a surface, not a point: seen by a colour camera of more pixels it covers several. So
-each claims its footprint, on the plane through its neighbours (inverse depth is linear in the image of a plane), and
-the nearest claim wins. Neighbours across a depth edge say nothing of each other.
+each is drawn over its footprint, on the plane through its neighbours (inverse depth is linear in the image of a plane),
+and the nearest surface wins. Neighbours across a depth edge are on different surfaces.
 """
 
 from __future__ import annotations

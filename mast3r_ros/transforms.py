@@ -116,7 +116,7 @@ class _Track:
         before = bisect_right(self.stamps, stamp_ns) - 1
         return 0 if self.stamps[before] == stamp_ns else self.stamps[before + 1] - self.stamps[before]
 
-    def rivals(self, newest: int) -> str:
+    def duplicates(self, newest: int) -> str:
         """Why more than one node seems to publish this frame, by its newest samples; empty where nothing says so."""
         parents, poses = self.parents[-newest:], self.poses[-newest:]
         if self.fixed is not None and self.stamps:
@@ -237,10 +237,10 @@ class TransformBuffer:
                 below.setdefault(track.parent(None), []).append((child, track.is_fixed(None)))
             return below
 
-    def rivals(self, newest: int = 0) -> dict[str, str]:
+    def duplicates(self, newest: int = 0) -> dict[str, str]:
         """Frames that more than one node seems to publish, and what tells so; by so many samples each, 0: all."""
         with self._lock:
-            found = {child: track.rivals(newest) for child, track in self._tracks.items()}
+            found = {child: track.duplicates(newest) for child, track in self._tracks.items()}
             return {child: why for child, why in sorted(found.items()) if why}
 
     def clear(self) -> None:

@@ -21,7 +21,7 @@ os.environ.setdefault("ROS_LOG_DIR", str(REPOSITORY / ".cache" / "ros_log"))
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.update(fast_dds.setting(REPOSITORY / "config" / "fastdds.xml"))
 # As the programs do: threads that spin slow the tests down. Nothing above imports numpy or torch.
-waiting_threads.let_them_sleep()
+waiting_threads.use_passive_waiting()
 
 
 @pytest.fixture(scope="session")

@@ -197,9 +197,9 @@ def test_ros2_launch_needs_no_module_of_the_virtual_environment(bag: Path, tmp_p
     """It runs on the system's Python; the recording is then read by the shell's python3."""
     for missing in ("rosbags", "numpy", "torch", "cv2"):
         (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('no {missing}', name='{missing}')")
-    wish = recorded_topics.Wish(bag=str(bag))
+    wish = recorded_topics.Request(bag=str(bag))
     code = "import os; from mast3r_ros.ros import launch_plan, fast_dds, recorded_topics as r\n"
-    code += f"del os.environ['PYTHONPATH']; print(r.find(r.Wish(bag={str(bag)!r})))"
+    code += f"del os.environ['PYTHONPATH']; print(r.find(r.Request(bag={str(bag)!r})))"
     environment = os.environ | {
         "PYTHONPATH": str(tmp_path),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

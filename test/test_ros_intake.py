@@ -92,7 +92,7 @@ def test_two_publishers_of_one_transform_are_seen_in_the_newest_samples() -> Non
     buffer = TransformBuffer()
     for n in range(400):
         buffer.set("map", "odom", np.eye(4), STAMP + n * 10_000_000)
-    assert buffer.rivals(50) == {}
+    assert buffer.duplicates(50) == {}
     for n in range(400, 450):
         buffer.set("map", "odom", se3.exp([n % 2 + 0.001 * n, 0, 0, 0, 0, 0]), STAMP + n * 10_000_000)
-    assert list(buffer.rivals(50)) == ["odom"]
+    assert list(buffer.duplicates(50)) == ["odom"]

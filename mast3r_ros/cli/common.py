@@ -115,7 +115,7 @@ def load_map(path: Path) -> KeyframeMap:
 
 
 def _nothing(done: int, of: int | None, info: str = "") -> None:
-    """Progress that nobody watches."""
+    """Progress without a terminal to show it on."""
 
 
 def _is_number(text: str) -> bool:

@@ -17,7 +17,7 @@ from mast3r_ros.cli import bag, checkpoint, localize, map, matcher, predict, rec
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
 from mast3r_ros.lab.commands import benchmark, demo, evaluate, replay, train
-from mast3r_ros.waiting_threads import let_them_sleep
+from mast3r_ros.waiting_threads import use_passive_waiting
 
 # Only light modules may be imported above: torch and OpenCV are loaded by the commands that need them.
 
@@ -76,10 +76,10 @@ class _Sentence(logging.Formatter):
 
 def main() -> None:
     """Entry point."""
-    let_them_sleep()
+    use_passive_waiting()
     try:
         app()
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except UserError as error:
@@ -88,7 +88,7 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except ModuleNotFoundError as error:
         _fail(missing_module(error))
-    except Exception as error:  # the last place that can turn it into a sentence
+    except Exception as error:  # the user gets a sentence, not a traceback
         _fail(f"this is a defect, please report it: {type(error).__name__}: {error} (--debug shows where)")
 
 

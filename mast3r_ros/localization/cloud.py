@@ -1,4 +1,4 @@
-"""The query frame as a coloured point cloud in the map: from its depth, or from what a network makes of it."""
+"""The query frame as a coloured point cloud in the map: from its depth, or from what a network predicts."""
 
 from __future__ import annotations
 

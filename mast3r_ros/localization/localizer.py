@@ -1,4 +1,4 @@
-"""One frame in, one verdict out: describe, retrieve, match, solve, verify."""
+"""The pose of one frame, or why it has none: describe, retrieve, match, solve, verify."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Array = NDArray[np.float64]
 
 #: Images with fewer pixels on a side hold nothing to match.
 SMALLEST_IMAGE = 32
-#: Keyframes that are asked what should be seen from a pose.
-WITNESSES = 5
+#: Keyframes whose landmarks say what should be seen from a pose.
+EXPECTING = 5
 #: A camera is on track while its pose is known beforehand to within these standard deviations (scene depths, rad).
 ON_TRACK, ON_TRACK_RAD = 0.2, 0.3
-#: Beyond three standard deviations, what a pose on track may be off and still be taken at the first glance (scene
-#: depths, rad).
+#: Beyond three standard deviations, what a pose on track may be off and still be taken without matching more
+#: keyframes (scene depths, rad).
 SLACK, SLACK_RAD = 0.04, 0.1
-#: A belief tells places apart while three standard deviations of it are within these (scene depths, rad): places that
-#: look alike are a room apart, and RViz's 0.5 m counts in rooms of which keyframes see 0.75 m and more.
-VOUCHES, VOUCHES_RAD = 2.0, float(np.pi / 2)
+#: A prior tells places that look alike apart while three standard deviations of it are within these (scene depths,
+#: rad): such places are a room apart, and RViz's 0.5 m counts in rooms of which keyframes see 0.75 m and more.
+UNAMBIGUOUS, UNAMBIGUOUS_RAD = 2.0, float(np.pi / 2)
 
 
 #: A pose, the matches it was solved from, and whether its focal length was known from earlier frames.
@@ -48,7 +48,7 @@ _Solved = tuple[AbsolutePose, Correspondences, bool]
 
 @dataclass(frozen=True, eq=False)
 class _Query:
-    """A frame, what is known of it, and what was believed of it before anybody looked."""
+    """A frame, what is known of it, and what was believed of its pose beforehand."""
 
     frame: Frame
     features: Features
@@ -112,9 +112,9 @@ class Localizer:
         query = _Query(frame, features, matches, prior, exclude, clock)
         enough = self._enough_on_track(prior)
         if prior is not None and enough:
-            glance = self._look(query, enough, prior)
-            if glance.map_T_camera is not None and glance.localized and self._on_track(glance.map_T_camera, prior):
-                return glance
+            tracked = self._look(query, enough, prior)
+            if tracked.map_T_camera is not None and tracked.localized and self._on_track(tracked.map_T_camera, prior):
+                return tracked
         first = self._look(query, self.settings.keyframes, prior)
         if first.localized or self.settings.second_look <= self.settings.keyframes:
             return first
@@ -142,12 +142,12 @@ class Localizer:
         return enough if enough < self.settings.keyframes else 0
 
     def _on_track(self, map_T_camera: Array, prior: PosePrior) -> bool:
-        """Whether a pose is so near to what was believed that a first glance is enough."""
+        """Whether a pose is so near to what was believed that no more keyframes need to be matched."""
         return prior.agrees(map_T_camera, SLACK * self._depth_near(map_T_camera), SLACK_RAD)
 
     def _depth_near(self, map_T_camera: Array) -> float:
         """How far away things typically are around a pose, metres."""
-        depth = self.map.typical_depth(self.map.retrieve_near(map_T_camera, WITNESSES))
+        depth = self.map.typical_depth(self.map.retrieve_near(map_T_camera, EXPECTING))
         return depth if depth > 0 else self.map.view_depth_m
 
     def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
@@ -207,12 +207,12 @@ class Localizer:
     def _agrees(self, support: Support, prior: PosePrior | None) -> bool:
         """Whether the camera was believed to be where it was found, to within three standard deviations.
 
-        A belief that could be anywhere, or might look either way, agrees with nothing. However exact a belief says it
-        is, a pose is found no better than the map's own poses are.
+        A prior too vague to tell places or directions apart agrees with nothing. However exact a prior is, a pose is
+        found no better than the map's own poses are.
         """
-        if prior is None or 3 * prior.rotation_sigma_rad > VOUCHES_RAD:
+        if prior is None or 3 * prior.rotation_sigma_rad > UNAMBIGUOUS_RAD:
             return False
-        if 3 * prior.position_sigma_m > VOUCHES * support.scene_depth_m:
+        if 3 * prior.position_sigma_m > UNAMBIGUOUS * support.scene_depth_m:
             return False
         noise = self.map.pose_noise
         position_m = noise.position_m if noise is not None else USUAL_POSITION * support.scene_depth_m
@@ -225,7 +225,7 @@ class Localizer:
         return belief.agrees(support.pose.map_T_camera)
 
     def _retrieve(self, features: Features, count: int, prior: PosePrior | None, exclude: frozenset[str]) -> list[str]:
-        """Keyframes that look similar; with a prior, half of them from where the camera should be."""
+        """Keyframes that look similar; with a prior, half of them are those nearest to where the camera should be."""
         similar = self.map.retrieve(self.matcher, features, count, exclude=exclude)
         if prior is None:
             return similar
@@ -286,7 +286,7 @@ class Localizer:
     ) -> tuple[Frame, _Solved | None]:
         """An image without calibration is the map's own camera's where that explains it as well as any focal length.
 
-        A free focal length bends to everything, to distortion too: it was 13 % off, and poses decimetres.
+        A free focal length also fits distortion and errors of the points: it was 13 % off, and poses decimetres.
         """
         camera = self.map.camera_of_size(frame.width, frame.height)
         if camera is None:
@@ -301,7 +301,7 @@ class Localizer:
     def _landmarks(self, found: Correspondences, support: Support) -> Array:
         """Map points (M, 3) that the matcher knows from the keyframes which support the pose most."""
         counts = inliers_by_keyframe(support)
-        best = [int(k) for k in np.argsort(-counts, kind="stable")[:WITNESSES] if counts[k] >= SUPPORT]
+        best = [int(k) for k in np.argsort(-counts, kind="stable")[:EXPECTING] if counts[k] >= SUPPORT]
         return self._map_landmarks.of(found.ids[k] for k in best)
 
     def _scale_sigma(self, found: Correspondences, support: Support) -> float:
@@ -312,7 +312,7 @@ class Localizer:
             for id, m, inliers in zip(found.ids, found.matches, inliers_by_keyframe(support), strict=True)
             if inliers >= SUPPORT
         ]
-        # The keyframe whose scale matters least holds the pose in place.
+        # The pose is as certain as the supporting keyframe whose scale matters least leaves it.
         return min(uncertain, default=0.0)
 
 

@@ -21,7 +21,7 @@ from mast3r_ros.matching.base import Matcher, landmarks
 
 Array = NDArray[np.float64]
 
-#: A cell of the image in which the map has fewer landmarks promises nothing.
+#: A cell of the image in which the map has fewer landmarks is not counted.
 LANDMARKS = 3
 #: With fewer such cells there is too little to judge by.
 FEWEST_CELLS = 6
@@ -62,7 +62,7 @@ def explained(found_xy: Array, camera_T_map: Array, focal_px: float, frame: Fram
         landmarks: (M, 3) map points that the matcher knows from the keyframes which support the pose, metres.
 
     Returns:
-        NaN where the map promises too little.
+        NaN where the map has landmarks in too few cells.
     """
     promised = np.bincount(_seen_in(landmarks, camera_T_map, focal_px, frame), minlength=CELLS) >= LANDMARKS
     if promised.sum() < FEWEST_CELLS:

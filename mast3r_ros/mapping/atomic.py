@@ -1,6 +1,6 @@
 """Replace a folder in one step: afterwards it holds all of the new content, or it is untouched.
 
-A crash can only fall between the two renames of the swap; :func:`recover` undoes it at the next look.
+A crash can only fall between the two renames of the swap; :func:`recover` undoes it at the next access.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a matcher knows of each keyframe: kept in bounded memory and as files next to the map.
 
-The files are a cache. One that is damaged, or was made of other pixels, is taken for missing; a place
-that cannot be written to costs a single warning, and memory does the work.
+The files are a cache. One that is damaged, or was made of other pixels, is taken for missing; where the
+folder cannot be written to, one warning is logged and only memory is used.
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ class KeyframeMap:
                 self.path = self._cache.folder = folder
 
     def _write_caches(self, fresh: Path, entries: dict[str, Entry]) -> None:
-        """Features and indexes are worth a try, not the failure of a save."""
+        """Features and indexes are a cache: where they cannot be written, the save succeeds all the same."""
         try:
             self._cache.copy_to(fresh, entries)
             with self._lock:

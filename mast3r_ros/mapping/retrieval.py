@@ -87,7 +87,7 @@ class RetrievalIndex:
         if self.vocabulary is None or len(descriptors) == 0 or k < 1:
             return []
         if self._search is None:
-            described = np.any(self._vectors, axis=1)  # a blank wall is like nothing, rather than like anything
+            described = np.any(self._vectors, axis=1)  # a blank image is similar to nothing
             ids = [id for row, id in enumerate(self._keys) if described[row]]
             self._search = ids, _searcher(np.ascontiguousarray(self._vectors[described]))
         ids, nearest = self._search

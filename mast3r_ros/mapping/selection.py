@@ -113,7 +113,7 @@ class KeyframeSelector:
         self._kept.append(map_T_camera)
 
     def _is_blurred(self, image: NDArray[np.uint8], pose: NDArray[np.float64], reach: float) -> bool:
-        """Compare with recent views of the same things only: a white wall is not a blurred poster."""
+        """Compare with recent views of the same things only: a plain surface has little contrast when sharp, too."""
         value = sharpness(image)
         comparable = np.zeros(0)
         if self._recent:

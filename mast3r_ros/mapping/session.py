@@ -1,4 +1,4 @@
-"""A map that grows while frames come in, and is not lost whatever happens."""
+"""A map that grows while frames come in, saved such that no failure loses it."""
 
 from __future__ import annotations
 

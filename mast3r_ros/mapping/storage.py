@@ -37,7 +37,7 @@ FORMAT_VERSION = 2
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_LINE_BYTES = 16 * 2**10
 MAX_KEYFRAMES = 2_000_000
-#: What belongs to the format; anything else in the folder is a person's and travels along.
+#: What belongs to the format; anything else in the folder is the user's and is kept.
 OWN_FILES = ("map.yaml", "keyframes.jsonl", "images", "depth", "points", "features", "retrieval")
 
 

@@ -123,7 +123,7 @@ def _up(rotations: Array) -> Array:
 
 
 def _extent(surface: Array, cameras: Array, margin_m: float) -> tuple[Array, Array]:
-    """Corners (2,) of what to show: all cameras, and the surface without its far strays."""
+    """Corners (2,) of what to show: all cameras, and the surface without outliers far away."""
     cameras = cameras[np.isfinite(cameras).all(axis=1)]
     low, high = cameras.min(axis=0), cameras.max(axis=0)
     if len(surface):

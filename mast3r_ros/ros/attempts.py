@@ -22,7 +22,7 @@ class _Ticket:
 
 
 class Attempts:
-    """Tickets for outcomes. An image that arrived before the question never answers it. Thread-safe."""
+    """Requests for the outcome of an attempt; only images that arrive after a request answer it. Thread-safe."""
 
     def __init__(self) -> None:
         self._tickets: list[_Ticket] = []

@@ -34,7 +34,7 @@ from mast3r_ros.ros.parameters import Parameters
 from mast3r_ros.ros.signals import interruptible
 from mast3r_ros.tables import setting
 
-#: Not played unless asked for by name: they speak about the nodes that were recorded, not about the world.
+#: Not played unless asked for by name: they are about the nodes that were recorded.
 ABOUT_NODES = ("/parameter_events", "/rosout", "/clock")
 #: Transforms always have listeners, which says nothing about whether the receiver of the images is there.
 ALWAYS_HEARD = ("/tf", "/tf_static", *ABOUT_NODES)
@@ -48,7 +48,7 @@ FAREWELL_S = 1.0
 
 @dataclass(frozen=True)
 class BagPlayerParameters:
-    """What the bag player can be told."""
+    """Parameters of the bag player."""
 
     bag: str = setting("", "Recording to play: a ROS 2 folder, .mcap or .db3, or a ROS 1 .bag.", fixed=True)
     rate: float = setting(1.0, "Seconds of recording per second.", low=0.01, high=100)
@@ -113,7 +113,7 @@ class BagPlayer(Node):
         self._play_through()
         while self.get_parameter("loop").value and not self.clock.stopped:
             self.clock.jump(self._start_ns)
-            self._next_tick = 0.0  # the clock goes back before the first image does
+            self._next_tick = 0.0  # time on /clock goes back before the first image does
             self._play_through()
         if self.get_parameter("on_end").value == "hold":
             self.clock.pause()
@@ -121,7 +121,7 @@ class BagPlayer(Node):
         self._say_farewell()
 
     def close(self) -> None:
-        """Let go of the recording."""
+        """Close the recording."""
         self.clock.stop()
         self._bag.close()
 

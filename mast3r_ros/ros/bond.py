@@ -1,4 +1,4 @@
-"""A bond with Nav2's lifecycle manager, as every Nav2 server has one: heartbeats that say that the node is alive.
+"""A bond with Nav2's lifecycle manager, as every Nav2 server has one: heartbeats while the node serves callbacks.
 
 The protocol is that of the ROS packages bond and bondcpp (https://wiki.ros.org/bond): both ends publish ``bond/Status``
 on one topic, with the bond's id, which is the node's name, and an id of their own. A heartbeat says ``active``; a last
@@ -74,18 +74,18 @@ class Bond:
         self._lock = threading.Lock()
         self._broken = False
         self._sister: str | None = None
-        options = {"event_callbacks": qos.silent_publisher(), "qos_overriding_options": qos.overridable()}
+        options = {"event_callbacks": qos.no_publisher_events(), "qos_overriding_options": qos.overridable()}
         self._publisher = node.create_publisher(self._status_type, "bond", qos.reliable(5), **options)
-        self._ears = SideNode(node, "bond")
-        self._topic = self._ears.listen(self._status_type, "bond", self._hear, qos.reliable(100))
-        self._ears.start()
+        self._side = SideNode(node, "bond")
+        self._topic = self._side.listen(self._status_type, "bond", self._take, qos.reliable(100))
+        self._side.start()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
         self._timer = node.create_timer(period_s, self._beat, MutuallyExclusiveCallbackGroup(), steady)
 
     def destroy(self) -> None:
         """Break the bond, so that the manager need not wait for a timeout, and take everything down."""
         self._node.destroy_timer(self._timer)
-        self._ears.destroy()
+        self._side.destroy()
         self._break()
         self._publisher.wait_for_all_acked(Duration(seconds=FAREWELL_S))
         self._node.destroy_publisher(self._publisher)
@@ -101,14 +101,14 @@ class Bond:
                 self._broken = True
                 self._publish(active=False)
 
-    def _hear(self, message: Any) -> None:
+    def _take(self, message: Any) -> None:
         if message.id != self._id or message.instance_id == self._instance:
             return
         if message.active and self._sister != message.instance_id:
             self._sister = message.instance_id
             self._node.get_logger().info(f"bond '{self._id}' on {self._topic}: formed")
         elif not message.active and self._sister == message.instance_id and not self._broken:
-            # Only by the one that formed it: the last words of an earlier manager may still be on their way.
+            # Only by the one that formed it: the last message of an earlier manager may still be on its way.
             self._node.get_logger().info(f"bond '{self._id}' on {self._topic}: broken by the lifecycle manager")
             self._break()
 

@@ -1,4 +1,4 @@
-"""camera_info messages -> Camera objects that live as long as the calibration stays the same."""
+"""camera_info messages -> Camera objects, the same one as long as the calibration stays the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mast3r_ros.ros import conversions
 
 
 class Calibration:
-    """Remembers the last Camera: it caches the rays of its pixels, which are dear where the camera distorts."""
+    """Keeps the last Camera, and with it the rays of its pixels, which take long to compute where it distorts."""
 
     def __init__(self) -> None:
         self._known: tuple[object, Camera | None] | None = None

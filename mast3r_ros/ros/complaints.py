@@ -1,4 +1,4 @@
-"""Saying what is wrong once, not at 30 Hz."""
+"""Warnings that are logged once, not with every image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Complaints:
         self._logger.warning(f"{message}{again}")
 
     def cured(self, *kinds: str) -> None:
-        """These troubles are over: the next one of the kind is news again."""
+        """These troubles are over: the next one of the kind is logged at once."""
         with self._lock:
             for kind in kinds:
                 if kind in self._troubles:

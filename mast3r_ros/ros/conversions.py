@@ -1,4 +1,4 @@
-"""ROS messages <-> the core's types. The only place that knows how both are spelled.
+"""ROS messages <-> the core's types. The only module that knows both.
 
 ``Image.data`` and ``PointCloud2.data`` are filled from ``array.array``: rclpy copies bytes and numpy
 arrays element by element, up to 100 times slower.
@@ -177,7 +177,7 @@ def to_point_cloud(
 
 
 def to_keyframe_markers(keyframes: Sequence[Keyframe], frame_id: str, stamp: int) -> MarkerArray:
-    """All keyframes as camera frustums in one marker (thousands of markers would choke RViz)."""
+    """All keyframes as camera frustums in one marker (RViz is slow with thousands of markers)."""
     frustums = Marker(header=header(frame_id, stamp), ns="keyframes", type=Marker.LINE_LIST, action=Marker.ADD)
     frustums.scale.x = 0.005
     frustums.color = FRUSTUM_COLOUR

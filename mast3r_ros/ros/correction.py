@@ -57,7 +57,7 @@ class CorrectionBroadcaster:
         self._broadcaster.send(self._global_frame, base_frame, map_T_base, stamp_ns)
 
     def destroy(self) -> None:
-        """Stop for good."""
+        """Stop broadcasting."""
         self.forget()
         self._broadcaster.destroy()
 

@@ -24,7 +24,7 @@ ARROW = np.array([[0, 0, 0], [0, 0, 0.3], [0, 0, 0.3], [0.05, 0, 0.22], [0, 0, 0
 
 
 def to_coverage_markers(trials: Sequence[Trial], frame_id: str, stamp_ns: int) -> MarkerArray:
-    """All trials in one marker (thousands of markers would choke RViz)."""
+    """All trials in one marker (RViz is slow with thousands of markers)."""
     header = conversions.header(frame_id, stamp_ns)
     arrows = Marker(header=header, ns="coverage", type=Marker.LINE_LIST, action=Marker.ADD)
     arrows.scale.x = 0.02

@@ -83,7 +83,7 @@ class FrameProcessor:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        """Whoever holds the lock ends an epoch: an attempt checks its own and publishes its pose under one hold."""
+        """End an epoch; the caller holds the lock, under which an attempt checks its epoch and publishes its pose."""
         self._epoch += 1
         self._reset_wanted = True
         self._poses.forget()
@@ -132,7 +132,7 @@ class FrameProcessor:
         self._apply_requests()
         if not self._dates.is_timely(arrival, p.max_frame_age):
             return
-        epoch = self._apply_requests()  # of after a jump in time, which this very image may have told
+        epoch = self._apply_requests()  # again: this image may have shown a jump in time
         clock = StageClock()
         with clock.stage("decode"):
             frame = self._intake.frame(
@@ -208,7 +208,7 @@ class FrameProcessor:
         self._outputs.matches(frame, estimate, self._relocalizer.map, arrival.message.header.frame_id)
 
     def _tell_unchecked_depth(self, estimate: PoseEstimate) -> None:
-        """Depth that comes and says nothing where it is asked would look like a check that was passed."""
+        """Depth that has no values at the inliers would look like a check that was passed."""
         if estimate.evidence.depth_check is DepthCheck.TOO_SPARSE:
             self._statistics.count("not checked against depth")
             share = f"at {estimate.evidence.depth_coverage:.0%} of the inliers"

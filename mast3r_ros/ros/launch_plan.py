@@ -257,7 +257,7 @@ def _as_recorded(given: Mapping[str, str]) -> tuple[dict[str, str], CameraTopics
     preset, is_preset = _preset(given), given["camera"] != "none"
     said = {key: given[key] or (getattr(preset, key) if is_preset else "") for key in ("image", "camera_info", "depth")}
     found = recorded_topics.find(
-        recorded_topics.Wish(
+        recorded_topics.Request(
             bag=given["bag"],
             **_transports(given),
             preset=is_preset,

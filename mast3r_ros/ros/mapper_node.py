@@ -1,6 +1,6 @@
 """The mapper: camera frames and their poses from TF -> a map, and how well the map covers the place.
 
-An ordinary node, not a managed one: it loads nothing that takes long, and what it made must outlive every
+An ordinary node, not a managed one: it loads nothing that takes long, and its map must not be lost in a
 transition.
 """
 
@@ -126,17 +126,17 @@ class Mapper(Node):
             listen(CompressedImage if packed else Image, "depth", self._intake.take_depth, qos.small_sensor_data())
             listen(CameraInfo, "depth/camera_info", self._registration.take_info, qos.small_sensor_data())
         self._keyframes_topic = self.create_publisher(
-            MarkerArray, "~/keyframes", qos.latched(), event_callbacks=qos.silent_publisher()
+            MarkerArray, "~/keyframes", qos.latched(), event_callbacks=qos.no_publisher_events()
         )
         self._coverage_topic = self.create_publisher(
-            MarkerArray, "~/coverage", qos.latched(), event_callbacks=qos.silent_publisher()
+            MarkerArray, "~/coverage", qos.latched(), event_callbacks=qos.no_publisher_events()
         )
         self._diagnostics_topic = self.create_publisher(
-            DiagnosticArray, "/diagnostics", qos.reliable(), event_callbacks=qos.silent_publisher()
+            DiagnosticArray, "/diagnostics", qos.reliable(), event_callbacks=qos.no_publisher_events()
         )
         self.create_service(Trigger, "~/save_map", self._on_save, callback_group=services)
         self.create_service(Trigger, "~/add_keyframe", self._on_add, callback_group=services)
-        # Wall time: a simulation that stands still still wants to be looked at, and saved.
+        # Wall time: diagnostics and autosave go on while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._report, MutuallyExclusiveCallbackGroup(), steady)
 
@@ -248,7 +248,7 @@ class Mapper(Node):
     def _report(self) -> None:
         self._autosave()
         self._show_keyframes()
-        self._tf.complain_about_rivals(self._complaints)
+        self._tf.report_duplicate_publishers(self._complaints)
         session, counts = self.session, self._coverage.counts()
         trouble = self._complaints.going_on
         uncovered = counts[Verdict.UNCOVERED] + counts[Verdict.CONTRADICTED]

@@ -49,7 +49,7 @@ class Outputs:
                 kind,
                 topic,
                 profile or qos.reliable(),
-                event_callbacks=qos.silent_publisher(),
+                event_callbacks=qos.no_publisher_events(),
                 qos_overriding_options=qos.overridable(),
             )
 
@@ -127,5 +127,5 @@ class Outputs:
 
 
 def _wanted(topic: Any) -> bool:
-    """Whether the topic is live and somebody listens."""
+    """Whether the publisher is active and has subscribers."""
     return bool(topic.is_activated and topic.get_subscription_count() > 0)

@@ -72,7 +72,7 @@ class PoseOutput:
         try:
             self._seed_asked = self._seed_asked or asked
             if estimate.track in (Track.TENTATIVE, Track.LOST):
-                pass  # nobody is to steer by it yet
+                pass  # no other node is to rely on it yet
             elif p.feed == "amcl" and base_known:
                 self._seed(map_T_body, covariance, estimate.stamp_ns, p)
             elif p.feed != "amcl" and p.tf_broadcast:

@@ -26,7 +26,7 @@ def small_sensor_data() -> QoSProfile:
 
 
 def reliable(depth: int = 10) -> QoSProfile:
-    """Every message counts."""
+    """Reliable: no message is lost."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -58,14 +58,14 @@ def overridable() -> QoSOverridingOptions:
 
 # rclpy's executor looks at every event handler in every round, in Python, while it holds the interpreter. With
 # two handlers for each endpoint that took half the interpreter's time under /tf and /clock traffic, and the worker
-# starved. Only subscriptions to a user's own topics keep theirs: there a mismatch of QoS is worth a warning.
+# waited for it. Only subscriptions to a user's own topics keep theirs: there a mismatch of QoS is worth a warning.
 
 
-def silent_publisher() -> PublisherEventCallbacks:
+def no_publisher_events() -> PublisherEventCallbacks:
     """No event handlers."""
     return PublisherEventCallbacks(use_default_callbacks=False)
 
 
-def silent_subscription() -> SubscriptionEventCallbacks:
+def no_subscription_events() -> SubscriptionEventCallbacks:
     """No event handlers."""
     return SubscriptionEventCallbacks(use_default_callbacks=False)

@@ -18,7 +18,7 @@ from mast3r_ros.errors import UserError
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What is known before the recording is opened; empty texts are looked for.
 
     Attributes:
@@ -54,20 +54,20 @@ class Recorded:
     tf_static: str
 
 
-def find(wish: Wish) -> Recorded:
+def find(request: Request) -> Recorded:
     """Look into the recording, in this process where that can be done, else on the shell's python3.
 
     Raises:
         UserError: if it cannot be read, or has no such topics.
     """
     try:
-        return look(wish)
+        return look(request)
     except ModuleNotFoundError as error:
         python = shutil.which("python3")
         if python is None or python == sys.executable:
             raise UserError(f"the Python module {error.name} is missing (docs/install.md)") from error
     done = subprocess.run(
-        [python, "-m", "mast3r_ros.ros.recorded_topics", json.dumps(asdict(wish))],
+        [python, "-m", "mast3r_ros.ros.recorded_topics", json.dumps(asdict(request))],
         capture_output=True,
         text=True,
         check=False,
@@ -77,19 +77,20 @@ def find(wish: Wish) -> Recorded:
     return Recorded(**json.loads(done.stdout))
 
 
-def look(wish: Wish) -> Recorded:
+def look(request: Request) -> Recorded:
     """Look into the recording in this process. Raises BagError, and ModuleNotFoundError where the reader is missing."""
     from mast3r_ros.io.bags import find_topics, open_bag
     from mast3r_ros.io.bags.topics import base_name
 
-    with open_bag(Path(wish.bag).expanduser()) as bag:
+    with open_bag(Path(request.bag).expanduser()) as bag:
         names = set(bag.topics)
-        image, info = packed(wish.image, wish.image_transport), wish.camera_info
-        depth = packed(wish.depth, wish.depth_transport)
-        if wish.preset:
-            image = _first(names, wish.namespace, wish.image, f"{wish.image}/compressed") or image
-            depth = _first(names, wish.namespace, wish.depth, f"{wish.depth}/compressedDepth") if wish.depth else ""
-            info = _first(names, wish.namespace, info)
+        image, info = packed(request.image, request.image_transport), request.camera_info
+        depth = packed(request.depth, request.depth_transport)
+        if request.preset:
+            image = _first(names, request.namespace, request.image, f"{request.image}/compressed") or image
+            forms = (request.depth, f"{request.depth}/compressedDepth") if request.depth else ()
+            depth = _first(names, request.namespace, *forms)
+            info = _first(names, request.namespace, info)
         found = find_topics(bag.topics, str(bag.path), image or None, info or None, depth or None)
         raw, raw_depth = base_name(found.image), base_name(found.depth or "")
         return Recorded(
@@ -123,7 +124,7 @@ def _transforms(names: Iterable[str], topic: str) -> str:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(asdict(look(Wish(**json.loads(sys.argv[1]))))))
+        print(json.dumps(asdict(look(Request(**json.loads(sys.argv[1]))))))
     except UserError as user_error:
         sys.exit(f"error: {user_error}")
     except ModuleNotFoundError as missing:

@@ -1,6 +1,6 @@
 """The relocalizer: a managed node that finds a camera in a map of keyframes.
 
-It holds no geometry. This file is its life: what exists in which lifecycle state, and its services.
+It holds no geometry. This file says what exists in which lifecycle state, and has its services.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
     # -- lifecycle ---------------------------------------------------------------------------------
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Load matcher and map. A failure leaves the node unconfigured, alive, and says why."""
+        """Load matcher and map. A failure leaves the node unconfigured, and says why."""
         with self._transitions:
             try:
                 self._configure()
@@ -106,7 +106,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
             return super().on_configure(state)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Bring topics, transforms and the worker to life."""
+        """Create topics, transforms and the worker."""
         with self._transitions:
             try:
                 super().on_activate(state)
@@ -144,7 +144,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         super().destroy_node()
 
     def stop_loading(self) -> None:
-        """The process is about to end: give up a *configure* at its next keyframe, let nobody wait."""
+        """The process is about to end: give up a *configure* at its next keyframe, and answer all who wait."""
         self._stopping = True
         self._attempts.answer_all(Outcome(False, "the node is shutting down"))
 
@@ -334,7 +334,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
 
     def _report_health(self) -> None:
         self._health = self.create_publisher(
-            DiagnosticArray, "/diagnostics", qos.reliable(), event_callbacks=qos.silent_publisher()
+            DiagnosticArray, "/diagnostics", qos.reliable(), event_callbacks=qos.no_publisher_events()
         )
         self.create_timer(1.0, self._diagnose, MutuallyExclusiveCallbackGroup(), _steady())
 
@@ -344,7 +344,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         matcher = processor.relocalizer.matcher if processor is not None else None
         listener = processor.camera.listener if processor is not None else None
         if listener is not None:
-            listener.complain_about_rivals(self._complaints)
+            listener.report_duplicate_publishers(self._complaints)
         values = {"state": state, **self._statistics.values()}
         values["replaced by newer frames"] = str(worker.replaced if worker is not None else 0)
         values["device"] = str(getattr(matcher, "device", "cpu"))

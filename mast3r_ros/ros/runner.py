@@ -1,7 +1,7 @@
-"""Runs one node as a process: signals at any time end it cleanly, exceptions never end it silently.
+"""Runs one node as a process: signals end it cleanly at any time, and no exception ends it without a message.
 
 Nothing heavy is imported before the signal handlers are in place, so that Ctrl-C during start-up (importing
-PyTorch takes seconds) ends the process as quietly as later on.
+PyTorch takes seconds) ends the process in order, as later on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from mast3r_ros.errors import UserError, as_run_here, missing_module
-from mast3r_ros.waiting_threads import let_them_sleep
+from mast3r_ros.waiting_threads import use_passive_waiting
 
 #: Enough for a transition, a map being loaded and a waiting ~/relocalize side by side, and callbacks beside them.
 THREADS = 6
@@ -48,7 +48,7 @@ def run(module: str, name: str, args: Sequence[str] | None = None) -> int:
         the node's ``exit_code`` after a signal (0 if it has none), 1 if the node could not be made (a message has
         said why).
     """
-    let_them_sleep()
+    use_passive_waiting()
     stop = _Stop()
     try:
         make_node = getattr(importlib.import_module(module), name)
@@ -94,7 +94,7 @@ def _serve(make_node: Callable[[], Any], stop: _Stop) -> int:
 
 
 def _spin(executor: Any, node: Any, stop: _Stop) -> None:
-    """Spin until stopped. An exception in a callback is said and survived: a node never dies of a message."""
+    """Spin until stopped. An exception in a callback is logged, and spinning goes on: no message ends a node."""
     import rclpy
     from rclpy.exceptions import InvalidHandle
 

@@ -1,7 +1,7 @@
 """A small node beside another one, on a thread of its own: for topics with much traffic that is not about the node.
 
 rclpy's executor looks at everything that a node has for every message. Transforms, and the heartbeats of all the
-other bonds, would keep it looking; a node with nothing but two subscriptions is looked through fast.
+other bonds, would keep it busy; a node with nothing but two subscriptions takes little time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mast3r_ros.ros import qos
 
 
 class SideNode:
-    """Hears topics for ``beside``, whose context, namespace and remappings it shares.
+    """Subscribes to topics for ``beside``, whose context, namespace and remappings it shares.
 
     It has no services, parameters and clock, and a name of its own, ``<name of beside>_<purpose>``, whatever the
     process calls its nodes.
@@ -47,11 +47,11 @@ class SideNode:
     def listen(self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile) -> str:
         """Subscribe to a topic by the name that the node beside has for it; returns that name. Before :meth:`start`."""
         resolved = str(self._beside.resolve_topic_name(topic))
-        self._node.create_subscription(kind, resolved, callback, profile, event_callbacks=qos.silent_subscription())
+        self._node.create_subscription(kind, resolved, callback, profile, event_callbacks=qos.no_subscription_events())
         return resolved
 
     def start(self) -> None:
-        """Hear from now on, on the thread."""
+        """Receive from now on, on the thread."""
         self._thread.start()
 
     def count_publishers(self, resolved: str) -> int:
@@ -59,7 +59,7 @@ class SideNode:
         return int(self._node.count_publishers(resolved))
 
     def destroy(self) -> None:
-        """Stop hearing; a second time does nothing."""
+        """Stop receiving; a second time does nothing."""
         if self._stopped.is_set():
             return
         self._stopped.set()

@@ -43,10 +43,10 @@ class TransformListener:
         self.buffer = TransformBuffer(cache_s)
         self._on_invalid = on_invalid
         self._news = threading.Condition()
-        self._ears = SideNode(node, "tf_listener")
-        self._ears.listen(TFMessage, "/tf", self._take_dynamic, qos.reliable(100))
-        self._static = self._ears.listen(TFMessage, "/tf_static", self._take_static, qos.static_transforms())
-        self._ears.start()
+        self._side = SideNode(node, "tf_listener")
+        self._side.listen(TFMessage, "/tf", self._take_dynamic, qos.reliable(100))
+        self._static = self._side.listen(TFMessage, "/tf_static", self._take_static, qos.static_transforms())
+        self._side.start()
 
     def lookup(self, target: str, source: str, stamp_ns: int | None, timeout_s: float = 0.0) -> Array:
         """``target_T_source`` (4, 4) at a stamp (None: the newest), waiting for a transform that is on its way.
@@ -67,26 +67,26 @@ class TransformListener:
                     if left <= 0 or not self._news.wait(left):
                         raise
 
-    def complain_about_rivals(self, complaints: Complaints) -> None:
-        """Say where two nodes seem to publish one frame: its pose is then sometimes one's, sometimes the other's."""
-        rivals = self.buffer.rivals(SAMPLES_JUDGED)
-        if not rivals:
+    def report_duplicate_publishers(self, complaints: Complaints) -> None:
+        """Warn where two nodes seem to publish the same frame, whose pose then jumps between the two."""
+        duplicates = self.buffer.duplicates(SAMPLES_JUDGED)
+        if not duplicates:
             complaints.cured("two_tf_publishers")
-        for child, why in rivals.items():
+        for child, why in duplicates.items():
             complaints.say("two_tf_publishers", f"more than one node publishes the transform of '{child}' ({why})")
 
     @property
     def anybody_there(self) -> bool:
         """Whether somebody publishes transforms, as far as is known now."""
-        return bool(self.buffer.frames) or self._ears.count_publishers(self._static) > 0
+        return bool(self.buffer.frames) or self._side.count_publishers(self._static) > 0
 
     def clear(self) -> None:
         """Forget the moving transforms: time has jumped backwards."""
         self.buffer.clear()
 
     def destroy(self) -> None:
-        """Stop listening; a second time does nothing."""
-        self._ears.destroy()
+        """Stop; a second time does nothing."""
+        self._side.destroy()
 
     def _take_dynamic(self, message: TFMessage) -> None:
         self._take(message, static=False)
@@ -111,7 +111,7 @@ class TransformBroadcaster:
         self._node = node
         profile = qos.static_transforms() if static else qos.reliable(100)
         self._publisher = node.create_publisher(
-            TFMessage, "/tf_static" if static else "/tf", profile, event_callbacks=qos.silent_publisher()
+            TFMessage, "/tf_static" if static else "/tf", profile, event_callbacks=qos.no_publisher_events()
         )
 
     def send(self, parent: str, child: str, parent_T_child: Array, stamp_ns: int) -> None:

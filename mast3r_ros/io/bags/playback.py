@@ -38,11 +38,11 @@ class PlaybackClock:
         return self._stopped
 
     def pause(self) -> None:
-        """Let time stand still."""
+        """Pause."""
         self._restart(paused=True)
 
     def resume(self) -> None:
-        """Let time run on from where it stands."""
+        """Resume."""
         self._restart(paused=False)
 
     def set_rate(self, rate: float) -> None:

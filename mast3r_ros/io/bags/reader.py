@@ -163,7 +163,7 @@ class BagReader:
                         buffer.set_message(transform, static=topic.endswith("tf_static"))
                     except InvalidTransform as error:
                         self.report(f"{error} (on {topic}): skipped")
-            for child, why in buffer.rivals().items():
+            for child, why in buffer.duplicates().items():
                 self.warn(f"more than one node publishes the transform of '{child}' ({why}): record only one of them")
         return self._transforms[topics]
 

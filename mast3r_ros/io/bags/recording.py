@@ -29,7 +29,7 @@ class Recording:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class Finished(Recording):

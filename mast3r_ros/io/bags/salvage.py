@@ -1,7 +1,7 @@
-"""Reading recordings that were never closed: a flat battery is daily life on a robot.
+"""Reading recordings that were never closed, as after a power failure.
 
 An index is written last, so an unfinished file has none. Each scanner here walks the records from
-the start of the file and ends quietly where they stop making sense.
+the start of the file and ends where they are no longer valid.
 """
 
 from __future__ import annotations

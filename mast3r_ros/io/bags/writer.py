@@ -348,7 +348,7 @@ def _written(path: Path) -> Iterator[None]:
 
 
 def _replace(made: Path, target: Path, aside: Path) -> None:
-    """Rename ``made`` to ``target``; a folder cannot be replaced in one step, so the old one steps aside first."""
+    """Rename ``made`` to ``target``; a folder cannot be replaced in one step, so the old one is renamed first."""
     if not target.is_dir() or target.is_symlink():
         os.replace(made, target)
         return

@@ -37,7 +37,7 @@ def pack_points(
         columns["confidence"] = np.asarray(confidence).astype("<f4")
     if len({len(column) for column in columns.values()}) > 1:
         raise CodecError(f"a cloud of {len(xyz)} points needs as many colours and confidences")
-    # Column by column through uint32: a float32 copy could quieten NaN patterns inside packed colours.
+    # Column by column through uint32: a float32 copy could change NaN patterns inside packed colours.
     packed = np.stack([column.view("<u4") for column in columns.values()], axis=1)
     fields = [(name, 4 * i, FLOAT32, 1) for i, name in enumerate(columns)]
     return fields, 4 * len(columns), packed.view(np.uint8).reshape(-1)

@@ -1,4 +1,4 @@
-"""Folders and recordings of posed camera frames, each layout read by one class with the same face."""
+"""Folders and recordings of posed camera frames, each layout read by one class with the same interface."""
 
 from mast3r_ros.io.datasets.base import FrameList, Source
 from mast3r_ros.io.datasets.detect import LAYOUTS, open_source

@@ -54,7 +54,7 @@ class Process:
         lines = [line for line in self._lines() if text in line]
         return SPLIT.sub("", lines[-1]) if lines else ""
 
-    def last_words(self) -> str:
+    def end_of_log(self) -> str:
         """The last line of its log."""
         lines = [line for line in self._lines() if line.strip()]
         return SPLIT.sub("", lines[-1]) if lines else f"it said nothing ({self._log})"

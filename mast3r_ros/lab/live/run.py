@@ -127,7 +127,7 @@ def play_live(settings: LiveSettings, watch: Watch | None = None) -> LiveRun:
             with Process("bag_player", player_arguments, logs) as player:
                 _follow(listener, node, player, run, truth_at, watch)
             if player.code != 0:
-                raise LiveError(f"the bag player ended with exit code {player.code}: {player.last_words()}")
+                raise LiveError(f"the bag player ended with exit code {player.code}: {player.end_of_log()}")
     return run
 
 
@@ -190,9 +190,9 @@ def await_activity(listener: LiveListener, node: Process) -> None:
     deadline = time.monotonic() + START_S
     while not (listener.state() == "active" and listener.connected):
         if not node.running:
-            raise LiveError(f"the relocalizer ended with exit code {node.code}: {node.last_words()}")
+            raise LiveError(f"the relocalizer ended with exit code {node.code}: {node.end_of_log()}")
         if time.monotonic() > deadline:
-            raise LiveError(f"the relocalizer was not active within {START_S:g} s: {node.last_words()}")
+            raise LiveError(f"the relocalizer was not active within {START_S:g} s: {node.end_of_log()}")
         refused = node.said("cannot configure")
         if refused:
             raise LiveError(f"the relocalizer did not start: {refused}")
@@ -226,7 +226,7 @@ def _follow(
             watch(run)
             shown = now
         if not node.running:
-            raise LiveError(f"the relocalizer ended in the middle (exit code {node.code}): {node.last_words()}")
+            raise LiveError(f"the relocalizer ended in the middle (exit code {node.code}): {node.end_of_log()}")
     if watch is not None:
         watch(run)
 
