@@ -20,7 +20,8 @@ class KeyframeFeatures(dict[str, NDArray[Any]]):
     """Features of a keyframe for as long as a map keeps them in memory.
 
     Attributes:
-        key: of the map, the keyframe and its content; a matcher may keep what it makes of them by it, until they die.
+        key: of the map, the keyframe and its content; a matcher may keep by it what it makes of them, as long as they
+            exist.
     """
 
     def __init__(self, features: Features, key: Hashable) -> None:
@@ -28,7 +29,7 @@ class KeyframeFeatures(dict[str, NDArray[Any]]):
         self.key = key
 
     def __reduce__(self) -> tuple[type[dict[str, NDArray[Any]]], tuple[dict[str, NDArray[Any]]]]:
-        """In another process they are nobody's."""
+        """Another process gets plain features, which no map keeps."""
         return dict, (dict(self),)
 
 

@@ -26,12 +26,12 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame, lifted
 from mast3r_ros.geometry.pointmap import estimate_focal
 from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches, PredictedDepth
-from mast3r_ros.matching.crew import Crew
 from mast3r_ros.matching.device_tokens import TOKENS, DeviceTokens, EncodedFeatures
 from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.hardware import device_named, dtype_named
 from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
+from mast3r_ros.matching.pair_threads import PairThreads
 from mast3r_ros.matching.pairs import Correspondences, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
 from mast3r_ros.matching.stopwatch import Stopwatch
@@ -105,7 +105,7 @@ class NetworkMatcher(ABC):
                 block.compile()
         self.stages: Stages = CapturedNetwork(self.network) if self.device.type == "cuda" else self.network
         small = self.device.type == "cpu" and traits.short_operations and not compile
-        self._crew = Crew() if small and torch.get_num_threads() > 1 else None
+        self._pair_threads = PairThreads() if small and torch.get_num_threads() > 1 else None
 
     def _loaded(self, checkpoint: str | Path | PointmapNetwork) -> PointmapNetwork:
         if isinstance(checkpoint, PointmapNetwork):  # is taken over
@@ -156,7 +156,7 @@ class NetworkMatcher(ABC):
             ViT-L at 512 x 384, where the frame has depth.
         """
         self.stopwatch.reset()
-        return self._crew.map(self._encoded, [frame])[0] if self._crew else self._encoded(frame)
+        return self._pair_threads.map(self._encoded, [frame])[0] if self._pair_threads else self._encoded(frame)
 
     @torch.inference_mode()
     def _encoded(self, frame: Frame) -> Features:
@@ -234,8 +234,8 @@ class NetworkMatcher(ABC):
                 return matched(self._decoded(query, [references[row] for row in rows]), rows)
 
         batches = list(self._batches(references))
-        with self.stopwatch.shared(min(self._crew.size, len(batches)) if self._crew else 1):
-            done = self._crew.map(work, batches) if self._crew else [work(rows) for rows in batches]
+        with self.stopwatch.shared(min(self._pair_threads.size, len(batches)) if self._pair_threads else 1):
+            done = self._pair_threads.map(work, batches) if self._pair_threads else [work(rows) for rows in batches]
         by_row = {row: found for rows, batch in zip(batches, done) for row, found in zip(rows, batch, strict=True)}
         return [by_row[row] for row in range(len(references))]
 
@@ -309,7 +309,7 @@ class NetworkMatcher(ABC):
         by_size: dict[tuple[int, ...], list[int]] = {}
         for row, reference in enumerate(references):
             by_size.setdefault(tuple(reference["size"].tolist()), []).append(row)
-        threads = self._crew.size if self._crew else 1
+        threads = self._pair_threads.size if self._pair_threads else 1
         for rows in by_size.values():
             at_once = min(-(-len(rows) // threads), PAIRS_AT_ONCE)
             for start in range(0, len(rows), at_once):

@@ -1,4 +1,4 @@
-"""`mast3r_ros demo`: the whole story on generated data, or on a user's own recording and map, over real ROS 2."""
+"""`mast3r_ros demo`: from a recording to live poses, on generated data or a user's own, over real ROS 2."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TRUTH_TOPIC = "/ground_truth"
 
 
 @dataclass
-class Story:
-    """Numbered headings, and how long each chapter took."""
+class Steps:
+    """Numbered headings, and how long each step took."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def chapter(self, name: str, heading: str) -> Iterator[None]:
-        """One chapter with its heading."""
+    def step(self, name: str, heading: str) -> Iterator[None]:
+        """One step with its heading."""
         console.print(f"\n[bold cyan]{len(self.seconds) + 1}[/]  [bold]{heading}[/]")
         started = time.monotonic()
         yield
@@ -79,29 +79,29 @@ def demo(
             f"{have} needs {need} as well: a map is made with `mast3r_ros map build RECORDING -o MAP` from a recording "
             "with known poses, and the bag is another recording of the same place"
         )
-    story, own, matcher = Story(), bag is not None, matcher or DEFAULTS.matching.matcher
+    steps, own, matcher = Steps(), bag is not None, matcher or DEFAULTS.matching.matcher
     if bag is None or map is None:
         scale: dict[str, Any] = {"width": 320, "height": 240, "mapping_s": 30.0, "query_s": 8.0} if quick else {}
         settings = RecordingSettings(family=family, seed=seed, **scale)
-        bag, map = _make_world(story, output, settings, matcher)
-    _play(story, output, bag, map, matcher, image_topic, truth_topic, pictures, compare=not own)
+        bag, map = _make_world(steps, output, settings, matcher)
+    _play(steps, output, bag, map, matcher, image_topic, truth_topic, pictures, compare=not own)
 
 
-def _make_world(story: Story, output: Path, settings: RecordingSettings, matcher: str) -> tuple[Path, Path]:
+def _make_world(steps: Steps, output: Path, settings: RecordingSettings, matcher: str) -> tuple[Path, Path]:
     """A generated room, its two recordings and its map. Returns the query recording and the map."""
     from mast3r_ros.lab.synthetic.recording import demo_world, record_mapping, record_query
 
     mapping, query, map_folder = output / "mapping.mcap", output / "query.mcap", output / "map"
-    with story.chapter("world", f"A room: {settings.family}, seed {settings.seed}"):
+    with steps.step("world", f"A room: {settings.family}, seed {settings.seed}"):
         world = demo_world(settings)
         x, y, z = world.size
         _say(f"{x:.1f} x {y:.1f} x {z:.1f} m, {len(set(world.names))} objects, ray-cast with exact truth")
-    with story.chapter("recording", "Two drives of a robot: one to map the room, one to be found in it"):
+    with steps.step("recording", "Two drives of a robot: one to map the room, one to be found in it"):
         for title, record, path in (("mapping", record_mapping, mapping), ("query", record_query, query)):
             with progress(f"   {title} drive") as show:
                 record(world, path, settings, lambda done, total, show=show: show(done, total, ""))  # type: ignore[misc]
             _say(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
-    with story.chapter("map", "A map, from the first drive alone"):
+    with steps.step("map", "A map, from the first drive alone"):
         _build_map(mapping, map_folder, matcher)
     return query, map_folder
 
@@ -125,7 +125,7 @@ def _build_map(recording: Path, folder: Path, matcher: str) -> None:
 
 
 def _play(
-    story: Story,
+    steps: Steps,
     output: Path,
     bag: Path,
     map_folder: Path,
@@ -144,7 +144,7 @@ def _play(
     truth = truth_topic or (TRUTH_TOPIC if _has_topic(bag, TRUTH_TOPIC) else None)
     topics = ReplaySettings(image_topic=image_topic, truth_topic=truth)
     keyframe_map = KeyframeMap.load(map_folder)
-    with story.chapter("live", "Live: the relocalizer node and the bag player, over DDS, at real time"):
+    with steps.step("live", "Live: the relocalizer node and the bag player, over DDS, at real time"):
         run = _live(bag, map_folder, topics, matcher_name, output / "logs")
     if not any(record.accepted for record in run.records):
         raise UserError(
@@ -152,8 +152,8 @@ def _play(
             f"Is {bag} a recording of the place in {map_folder}? {output / 'logs' / 'relocalizer.log'} has the details"
         )
     matcher = MatcherOptions(matcher_name).make()
-    matchers = _side_by_side(story, bag, keyframe_map, topics) if compare else {}
-    with story.chapter("report", "What came out"):
+    matchers = _side_by_side(steps, bag, keyframe_map, topics) if compare else {}
+    with steps.step("report", "What came out"):
         summary = write_live_output(
             output,
             run.replay,
@@ -163,7 +163,7 @@ def _play(
             bag,
             topics,
             title=f"Relocalization live: {bag.name}",
-            stage_seconds=story.seconds,
+            stage_seconds=steps.seconds,
             matchers=matchers,
         )
         if pictures is not None:
@@ -173,7 +173,7 @@ def _play(
 
 
 def _side_by_side(
-    story: Story, bag: Path, keyframe_map: KeyframeMap, topics: ReplaySettings
+    steps: Steps, bag: Path, keyframe_map: KeyframeMap, topics: ReplaySettings
 ) -> dict[str, dict[str, Any]]:
     """The network of the package and sift on the same frames; nothing where the package has no network."""
     from mast3r_ros.lab.runs.side_by_side import side_by_side
@@ -181,7 +181,7 @@ def _side_by_side(
 
     if shipped_checkpoint() is None:
         return {}
-    with story.chapter("matchers", "Side by side, offline: a small learned matcher and SIFT"):
+    with steps.step("matchers", "Side by side, offline: a small learned matcher and SIFT"):
         made = [MatcherOptions(name).make() for name in ("mast3r", "sift")]
         with progress("   localizing") as show:
             rows = side_by_side(

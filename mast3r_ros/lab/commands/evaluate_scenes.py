@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +15,28 @@ from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Camera
+    from mast3r_ros.lab.runs.splits import QuerySettings
 
 QueryDepthOption = Annotated[
     bool, typer.Option(help="Check poses against the queries' own depth; a plain colour camera has none.")
 ]
-TrackingOption = Annotated[
-    bool, typer.Option(help="Take the queries as a film: each pose is held against the last one.")
-]
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """How queries of a split are localized."""
+
+    keyframes: KeyframesCount = DEFAULT_KEYFRAMES
+    query_depth: QueryDepthOption = False
+    tracking: Annotated[
+        bool, typer.Option(help="Take the queries as one sequence: each pose is held against the last one.")
+    ] = False
+
+    def settings(self) -> QuerySettings:
+        """The same for :func:`evaluate_split`."""
+        from mast3r_ros.lab.runs.splits import QuerySettings
+
+        return QuerySettings(self.keyframes, self.query_depth, self.tracking)
 
 
 @grouped
@@ -34,19 +50,16 @@ def scene(
         ),
     ],
     matching: MatcherOptions,
-    keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     map: Annotated[Path | None, typer.Option(help="Use this map; by default one is made of the train split.")] = None,
-    query_depth: QueryDepthOption = False,
-    tracking: TrackingOption = False,
+    asking: QueryOptions,
     report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
     """Localize the test split of a 7-Scenes or 12-Scenes scene in a map of its train split."""
     from mast3r_ros.lab.runs.scenes import evaluate_scene, map_of_train_split
-    from mast3r_ros.lab.runs.splits import QuerySettings
 
     chosen = matching.make()
-    settings = QuerySettings(keyframes, query_depth, tracking)
+    settings = asking.settings()
     with (
         stages() as show,
         nullcontext(load_map(map)) if map else map_of_train_split(path, chosen, show) as keyframe_map,
@@ -83,10 +96,8 @@ def tum(
         float, typer.Option(min=0, help="Colour and depth of a frame at most so far apart (s).")
     ] = 0.02,
     matching: MatcherOptions,
-    keyframes: KeyframesCount = DEFAULT_KEYFRAMES,
     map: Annotated[Path | None, typer.Option(help="Use this map; by default one is made of MAPPING.")] = None,
-    query_depth: QueryDepthOption = False,
-    tracking: TrackingOption = False,
+    asking: QueryOptions,
     report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -94,7 +105,7 @@ def tum(
 
     ICL-NUIM and Bonn come in the same layout; give their --intrinsics.
     """
-    from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split, temporary_map
+    from mast3r_ros.lab.runs.splits import evaluate_split, temporary_map
     from mast3r_ros.lab.runs.tum import TumSplit
     from mast3r_ros.mapping.selection import SelectionSettings
 
@@ -103,8 +114,8 @@ def tum(
         options["camera"] = _camera(intrinsics, queries or mapping)
     chosen = matching.make()
     split = TumSplit(mapping, queries, hold_out, every, options)
-    looked_for = split.query_frames(query_depth)
-    settings = QuerySettings(keyframes, query_depth, tracking)
+    looked_for = split.query_frames(asking.query_depth)
+    settings = asking.settings()
     about = {"data": str(mapping), "queries": str(queries or f"every second stretch of {hold_out:g} s"), "every": every}
     with (
         stages() as show,

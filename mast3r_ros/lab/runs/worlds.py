@@ -117,7 +117,7 @@ class _Solver:
         estimate = Localizer(keyframe_map, self._matcher, self._settings.localizer).localize(pair.query)
         truth = pair.reference_T_query
         seen = Viewpoint(*se3.pose_error(np.eye(4), truth), pair.overlap)
-        stamp = number * 10**9  # pairs are seconds apart: they are no film
+        stamp = number * 10**9  # pairs are seconds apart: they are no sequence
         record = Record.of(pair.query.name, stamp, estimate, truth, group=pair.family, viewpoint=seen)
         found = {
             "room": float(pair.room),

@@ -254,7 +254,7 @@ class _Block:
         return Localizer(keyframe_map, matcher, self._settings.localizer)
 
     def _stamp(self) -> int:
-        """Attempts are seconds apart: they are no film."""
+        """Attempts are seconds apart: they are no sequence."""
         return 2 * 10**9 * len(self._run.attempts)
 
     def _keep(self, matcher: str, condition: str, level: str, scene: int, record: Record) -> None:

@@ -1,8 +1,8 @@
-"""Threads for work whose single operations are too short to be shared.
+"""Threads that each match pairs of their own, for networks whose single operations are too short to be shared.
 
 Threads that share every operation of a small network wake and wait for each other a thousand times a frame: two of
 them are one and a half times as fast as one where nothing else runs, and no faster beside a robot's other processes.
-Each with pairs of its own, they meet once.
+With pairs of its own, each waits for the others once a frame.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Result = TypeVar("Result")
 MOST = 8
 
 
-class Crew:
+class PairThreads:
     """As many threads as PyTorch would share an operation among, each of which computes alone."""
 
     def __init__(self) -> None:
         threads = torch.get_num_threads()
         self.size = min(threads, MOST)
-        self._pool = ThreadPoolExecutor(self.size, "crew", _alone)
+        self._pool = ThreadPoolExecutor(self.size, "threads", _alone)
         met = threading.Barrier(self.size)
         for arrived in [self._pool.submit(met.wait) for _ in range(self.size)]:
             arrived.result()
-        # What a thread sets holds for itself, and for threads that begin later: those are none of ours.
+        # A thread's setting also holds for threads that begin later, which are not ours: set it back.
         torch.set_num_threads(threads)
 
-    def __reduce__(self) -> tuple[type[Crew], tuple[()]]:
-        """A matcher that is sent to another process gets a crew of that process."""
-        return Crew, ()
+    def __reduce__(self) -> tuple[type[PairThreads], tuple[()]]:
+        """A matcher that is sent to another process gets threads of that process."""
+        return PairThreads, ()
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
         """Results in the order of tasks; raises what the first failing one raises."""

@@ -14,8 +14,8 @@ from test_matching import texture
 
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.matching import create
-from mast3r_ros.matching.crew import Crew
 from mast3r_ros.matching.learned import NetworkMatcher
+from mast3r_ros.matching.pair_threads import PairThreads
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network.config import NetworkConfig
 from mast3r_ros.network.initialise import random_network
@@ -41,24 +41,24 @@ def seen_by_a_thread() -> int:
     return seen[0]
 
 
-def test_the_crew_computes_alone_and_everybody_else_as_before() -> None:
-    crew = Crew()
-    meeting = threading.Barrier(crew.size)
+def test_the_threads_compute_alone_and_all_others_as_before() -> None:
+    threads = PairThreads()
+    meeting = threading.Barrier(threads.size)
 
     def work(task: int) -> tuple[int, int, str]:
         meeting.wait(10)  # both are at work at the same time
         return task, torch.get_num_threads(), threading.current_thread().name
 
-    done = crew.map(work, [3, 4])
+    done = threads.map(work, [3, 4])
     assert [row[:2] for row in done] == [(3, 1), (4, 1)] and len({row[2] for row in done}) == 2
     assert torch.get_num_threads() == 2 and seen_by_a_thread() == 2
 
 
-def test_a_failing_task_is_told_and_the_crew_goes_on() -> None:
-    crew = Crew()
+def test_a_failing_task_is_told_and_the_threads_go_on() -> None:
+    threads = PairThreads()
     with pytest.raises(ZeroDivisionError):
-        crew.map(lambda task: 1 // task, [1, 0, 2])
-    assert crew.map(lambda task: 1 // task, [1, 2]) == [1, 0]
+        threads.map(lambda task: 1 // task, [1, 0, 2])
+    assert threads.map(lambda task: 1 // task, [1, 2]) == [1, 0]
 
 
 def small_matcher() -> NetworkMatcher:
@@ -69,15 +69,15 @@ def small_matcher() -> NetworkMatcher:
 
 
 @pytest.mark.parametrize("references", [1, 3])
-def test_pairs_of_a_crew_are_those_of_one_thread(references: int) -> None:
+def test_pairs_of_several_threads_are_those_of_one(references: int) -> None:
     matcher = small_matcher()
-    assert matcher._crew is not None
+    assert matcher._pair_threads is not None
     depth = np.full((240, 320), 2.0, np.float32)
     query = matcher.describe(Frame(texture(0), CAMERA))
     keyframes = [matcher.describe(Frame(texture(i), CAMERA, depth=depth)) for i in range(references)]
     together = matcher.match(query, keyframes)
     assert set(matcher.stopwatch.ms) == {"decode", "heads", "match"}
-    matcher._crew = None
+    matcher._pair_threads = None
     alone = matcher.match(query, keyframes)
     assert len(together) == references and sum(map(len, together)) > 3
     for one, other in zip(together, alone, strict=True):
@@ -97,7 +97,7 @@ def test_a_matcher_can_be_sent_to_another_process() -> None:
 
 def test_large_networks_share_their_operations_instead() -> None:
     matcher = create("mast3r", checkpoint=random_network(TINY, seed=3), size=96, device="cpu", dtype="float32")
-    assert isinstance(matcher, NetworkMatcher) and matcher._crew is None
+    assert isinstance(matcher, NetworkMatcher) and matcher._pair_threads is None
 
 
 def test_time_of_several_threads_counts_by_their_share() -> None:
