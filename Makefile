@@ -19,7 +19,7 @@ demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=m
 	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)") $(if $(MATCHER),--matcher "$(MATCHER)")
 
 test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=2 processes at once
-	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile)
+	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 lint: override DISTRO := kilted
 lint: setup ## ruff check, ruff format --check, mypy

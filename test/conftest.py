@@ -11,6 +11,8 @@ from mast3r_ros import waiting_threads
 from mast3r_ros.ros import fast_dds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+#: Files that take longest begin first, so that no worker is left alone with one of them at the end.
+LONGEST = ("synthetic", "training", "demo", "ros_relocalizer_process", "stress", "evaluation", "worlds")
 
 # For tests started by plain pytest; scripts/with_ros.sh says the same. Read by rclpy when it is first used.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
@@ -22,6 +24,12 @@ os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.update(fast_dds.setting(REPOSITORY / "config" / "fastdds.xml"))
 # As the programs do: threads that spin slow the tests down. Nothing above imports numpy or torch.
 waiting_threads.use_passive_waiting()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the others stay in their order."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session")
