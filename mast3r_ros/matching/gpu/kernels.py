@@ -36,7 +36,10 @@ def _column(key):
 
 
 @triton.jit
-def arrange(source, target, size, width, sk, sy, sx, sc, tk, tp, tc, D: tl.constexpr, WIDE: tl.constexpr, LANES: tl.constexpr, UNIT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+def arrange(
+    source, target, size, width, sk, sy, sx, sc, tk, tp, tc, D: tl.constexpr, WIDE: tl.constexpr, LANES: tl.constexpr,
+    UNIT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Maps (K, H, W, D) of any strides and floating type -> (K, H * W, WIDE) of any strides, zeros behind D.
 
     Args:
@@ -70,7 +73,28 @@ def _rows(queue, count, capacity, block, k, BM: tl.constexpr, QUEUED: tl.constex
 
 
 @triton.jit
-def search_products(own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip # noqa: E501
+def _scores(
+    query, base, start, end, D: tl.constexpr, BN: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Similarities of rows with BN columns, in float32; -inf from ``end`` on, where no EVEN tile reaches."""
+    column = start + tl.arange(0, BN)
+    entries = base + column[None, :] * D + tl.arange(0, D)[:, None]
+    entry = tl.load(entries) if EVEN else tl.load(entries, mask=(column < end)[None, :], other=0.0)
+    score = tl.dot(query, entry, input_precision=PRECISION)
+    if L2:
+        wide = entry.to(tl.float32)
+        score -= 0.5 * tl.sum(wide * wide, axis=0)[None, :]
+    if not EVEN:
+        score = tl.where((column < end)[None, :], score, float("-inf"))
+    return score
+
+
+@triton.jit
+def search_products(
+    own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Best column of every queued row by matrix products; running arg-max in registers.
 
     Args:
@@ -96,17 +120,7 @@ def search_products(own, other, queue, count, table, size_own, size_other, capac
         lane = tl.arange(0, BN)
         base = other + k.to(tl.int64) * size_other * D
         for start in range(begin, end, BN):
-            column = start + lane
-            if EVEN:
-                entry = tl.load(base + column[None, :] * D + channel[:, None])
-            else:
-                entry = tl.load(base + column[None, :] * D + channel[:, None], mask=(column < end)[None, :], other=0.0)
-            score = tl.dot(query, entry, input_precision=PRECISION)
-            if L2:
-                wide = entry.to(tl.float32)
-                score -= 0.5 * tl.sum(wide * wide, axis=0)[None, :]
-            if not EVEN:
-                score = tl.where((column < end)[None, :], score, float("-inf"))
+            score = _scores(query, base, start, end, D, BN, EVEN, L2, PRECISION)
             better = score > value
             value = tl.where(better, score, value)
             place = tl.where(better, start, place)
@@ -116,7 +130,11 @@ def search_products(own, other, queue, count, table, size_own, size_other, capac
 
 
 @triton.jit
-def search_pieces(own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, TILES: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip # noqa: E501
+def search_pieces(
+    own, other, queue, count, table, size_own, size_other, capacity, span, D: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, TILES: tl.constexpr, EVEN: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
     """As :func:`search_products`, but only which piece of TILES * BN columns has the best: one operation a product.
 
     Keys hold the first column of the piece; :func:`resolve_pieces` finds the column. ``span`` is a multiple of a piece.
@@ -135,22 +153,11 @@ def search_pieces(own, other, queue, count, table, size_own, size_other, capacit
         end = tl.minimum(begin + span, size_other)
         best = tl.full((BM,), float("-inf"), tl.float32)
         place = tl.full((BM,), begin, tl.int32)
-        lane = tl.arange(0, BN)
         base = other + k.to(tl.int64) * size_other * D
         for piece in range(begin, end, BN * TILES):
             value = tl.full((BM, BN), float("-inf"), tl.float32)
             for tile in tl.static_range(TILES):
-                column = piece + tile * BN + lane
-                if EVEN:
-                    entry = tl.load(base + column[None, :] * D + channel[:, None])
-                else:
-                    entry = tl.load(base + column[None, :] * D + channel[:, None], mask=(column < end)[None, :], other=0.0)  # fmt: skip # noqa: E501
-                score = tl.dot(query, entry, input_precision=PRECISION)
-                if L2:
-                    wide = entry.to(tl.float32)
-                    score -= 0.5 * tl.sum(wide * wide, axis=0)[None, :]
-                if not EVEN:
-                    score = tl.where((column < end)[None, :], score, float("-inf"))
+                score = _scores(query, base, piece + tile * BN, end, D, BN, EVEN, L2, PRECISION)
                 value = tl.maximum(value, score)
             top = tl.max(value, axis=1)
             better = top > best
@@ -160,7 +167,10 @@ def search_pieces(own, other, queue, count, table, size_own, size_other, capacit
 
 
 @triton.jit
-def resolve_pieces(own, other, queue, count, table, size_own, size_other, capacity, piece, D: tl.constexpr, BN: tl.constexpr, ROWS: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+def resolve_pieces(
+    own, other, queue, count, table, size_own, size_other, capacity, piece, D: tl.constexpr, BN: tl.constexpr,
+    ROWS: tl.constexpr, L2: tl.constexpr, QUEUED: tl.constexpr,
+):  # fmt: skip
     """The column within the piece that :func:`search_pieces` found, for ROWS rows one after the other."""
     k = tl.program_id(1)
     begin = tl.program_id(0) * ROWS
@@ -196,7 +206,10 @@ def resolve_pieces(own, other, queue, count, table, size_own, size_other, capaci
 
 
 @triton.jit
-def search_distances(own, other, queue, count, table, size_own, size_other, capacity, span, channels, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+def search_distances(
+    own, other, queue, count, table, size_own, size_other, capacity, span, channels, BM: tl.constexpr,
+    BN: tl.constexpr, QUEUED: tl.constexpr,
+):  # fmt: skip
     """Nearest column of every queued row by differences in float32, which do not cancel where vectors are close.
 
     Args:
@@ -257,7 +270,10 @@ def _nearer(x, y, z, points, size, start, lane, value, place):
 
 
 @triton.jit
-def search_points(own, other, queue, count, table, size_own, size_other, capacity, boxes, groups, tiles, COARSE: tl.constexpr, GROUP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr):  # fmt: skip # noqa: E501
+def search_points(
+    own, other, queue, count, table, size_own, size_other, capacity, boxes, groups, tiles, COARSE: tl.constexpr,
+    GROUP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, QUEUED: tl.constexpr,
+):  # fmt: skip
     """As :func:`search_distances` of three channels; tiles farther than what was found already are passed by.
 
     Args:
@@ -301,7 +317,10 @@ def search_points(own, other, queue, count, table, size_own, size_other, capacit
 
 
 @triton.jit
-def look_around(own, other, queue, count, table, size_own, thin_width, height, width, capacity, D: tl.constexpr, STRIDE: tl.constexpr, BM: tl.constexpr, L2: tl.constexpr):  # fmt: skip # noqa: E501
+def look_around(
+    own, other, queue, count, table, size_own, thin_width, height, width, capacity, D: tl.constexpr,
+    STRIDE: tl.constexpr, BM: tl.constexpr, L2: tl.constexpr,
+):  # fmt: skip
     """From the best of a map thinned by STRIDE to the best of the full map (K, height * width, D) around it."""
     k = tl.program_id(1)
     block = tl.program_id(0)
@@ -315,9 +334,9 @@ def look_around(own, other, queue, count, table, size_own, thin_width, height, w
         query = tl.load(own + k.to(tl.int64) * size_own * D + pixel[:, None] * D + channel[None, :]).to(tl.float32)
         value = tl.full((BM,), float("-inf"), tl.float32)
         place = y * width + x
-        for dy in tl.static_range(-STRIDE, STRIDE + 1):
+        for dy in range(-STRIDE, STRIDE + 1):
             row = tl.minimum(tl.maximum(y + dy, 0), height - 1)
-            for dx in tl.static_range(-STRIDE, STRIDE + 1):
+            for dx in range(-STRIDE, STRIDE + 1):
                 column = row * width + tl.minimum(tl.maximum(x + dx, 0), width - 1)
                 address = other + k.to(tl.int64) * height * width * D + column[:, None] * D + channel[None, :]
                 entry = tl.load(address).to(tl.float32)
@@ -331,7 +350,10 @@ def look_around(own, other, queue, count, table, size_own, thin_width, height, w
 
 
 @triton.jit
-def step(table, source, target, state, ahead, queue, count, size, size_ahead, capacity, FIRST: tl.constexpr, LAST_STEP: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+def step(
+    table, source, target, state, ahead, queue, count, size, size_ahead, capacity, FIRST: tl.constexpr,
+    LAST_STEP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Half a round trip of the walks, and the queue of the next half.
 
     Args:

@@ -79,7 +79,9 @@ class DeviceMaps:
     by_channel: bool
 
     @classmethod
-    def of(cls, maps: Tensor, products: torch.dtype, metric: str = "dot", stride: int = 1, unit: bool = True) -> DeviceMaps:  # fmt: skip # noqa: E501
+    def of(
+        cls, maps: Tensor, products: torch.dtype, metric: str = "dot", stride: int = 1, unit: bool = True,
+    ) -> DeviceMaps:  # fmt: skip
         """From maps (K, H, W, D) of any floating type and strides.
 
         Args:
@@ -159,7 +161,9 @@ def columns_of(table: Tensor) -> Tensor:
     return LAST - (table & LAST)
 
 
-def search(own: DeviceMaps, other: DeviceMaps, queue: Queue | None, table: Tensor, tiling: Tiling | None = None) -> None:  # fmt: skip # noqa: E501
+def search(
+    own: DeviceMaps, other: DeviceMaps, queue: Queue | None, table: Tensor, tiling: Tiling | None = None,
+) -> None:  # fmt: skip
     """Write the keys of the queued pixels' nearest neighbours in ``other`` into ``table``; waits for nothing.
 
     Args:
@@ -232,7 +236,9 @@ def _boxes(lowest: Tensor, highest: Tensor, count: int) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def nearest_by_kernels(queries: Tensor, database: Tensor, metric: str = "dot", products: torch.dtype = torch.float32) -> Tensor:  # fmt: skip # noqa: E501
+def nearest_by_kernels(
+    queries: Tensor, database: Tensor, metric: str = "dot", products: torch.dtype = torch.float32,
+) -> Tensor:  # fmt: skip
     """As :func:`mast3r_ros.matching.neighbours.nearest`, of vectors as they are, but what is NaN is nobody's nearest.
 
     A query that compares with nothing gets 0.
