@@ -443,6 +443,46 @@ class TestOptions:
             create("mast3r", checkpoint=random_network(TINY), device="cuda")
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+class TestOnAGpu:
+    def test_tokens_that_do_not_fit_come_from_pinned_memory_unharmed(self) -> None:
+        generator = np.random.default_rng(0)
+        keyframes = [
+            KeyframeFeatures({"tokens": generator.standard_normal((256, 256)).astype(np.float16)}, k) for k in range(8)
+        ]
+        sources = [torch.from_numpy(k["tokens"].copy()).cuda() for k in keyframes]
+        keep = DeviceTokens(torch.device("cuda"), torch.float16, 3 * 256 * 256 * 2)
+        for _ in range(50):
+            rows = generator.integers(0, 8, 4).tolist()
+            keep.fetch([keyframes[row] for row in generator.integers(0, 8, 2)])
+            found = keep.stacked([keyframes[row] for row in rows])
+            assert torch.equal(found, torch.stack([sources[row] for row in rows])) and len(keep) == 3
+        assert sum(torch.from_numpy(k["tokens"]).is_pinned() for k in keyframes) >= 5
+
+    @pytest.mark.parametrize("name", ["mast3r", "dust3r"])
+    def test_it_finds_what_the_cpu_finds(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With and without depth, for one keyframe and more, before and after its graphs are recorded."""
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        here = random_matcher(name)
+        options = {"size": 96, "dtype": "float32", "device": "cuda", "min_confidence": 0.0}
+        there = create(name, checkpoint=random_network(TINY, seed=3), subsample=here.subsample, **options)
+        frames = [Frame(texture(i), CAMERA, depth=np.full((240, 320), 2.0, np.float32)) for i in range(4)]
+        frames[3] = replace(frames[3], depth=None)
+        described = [[matcher.describe(frame) for frame in frames] for matcher in (here, there)]
+        for one, other in zip(*described, strict=True):
+            np.testing.assert_allclose(one["tokens"].astype(np.float32), other["tokens"], atol=2e-3)
+            np.testing.assert_allclose(here.local_descriptors(one), there.local_descriptors(other), atol=2e-3)
+        for rows, ask in (([1], "match"), ([1, 2], "match"), ([2], "match"), ([3, 1, 2], "match_pixels")):
+            found = [
+                getattr(matcher, ask)(features[0], [features[row] for row in rows])
+                for matcher, features in zip((here, there), described, strict=True)
+            ]
+            for one, other in zip(*found, strict=True):
+                shared = _common(one.query_xy, other.query_xy, one.reference_xy, other.reference_xy)
+                assert shared >= 0.9 * max(len(one), len(other)) > 0
+
+
 class TestPrefetch:
     def test_keyframes_near_the_prior_are_on_their_way_before_anything_is_retrieved(
         self, monkeypatch: pytest.MonkeyPatch
