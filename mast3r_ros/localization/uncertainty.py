@@ -19,8 +19,8 @@ RESIDUALS = 0.75
 #: square of 1 - cos of the gap: errors of their depth do no harm from where it was measured. Both were set on the
 #: stress worlds of seeds 0 to 999, where the scale of each map came from its own left-out keyframes.
 SIDEWAYS = 90.0
-#: A pose at a wrong place has small residuals too. Whether there is enough evidence for a place is judged by what as many
-#: matches, with the usual residuals, leave open: this share of that variance at least.
+#: A pose at a wrong place has small residuals too. Whether there is enough evidence for a place is judged by what as
+#: many matches leave open with the usual residuals: this share of that variance at least.
 LEAST_SCALE = 0.2
 
 
@@ -51,9 +51,13 @@ def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
         correction = len(pulling) / (len(pulling) - 1)
         clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
     covariance = bread * max(least_variance, _variance(pose.variance_factor, int(counts.sum()))) + clustered
-    sideways = np.sin(min(viewpoint_gap(support), np.pi / 2)) ** 2
-    symmetric: Array = (covariance + covariance.T) / 2 * (1 + SIDEWAYS * sideways)
+    symmetric: Array = (covariance + covariance.T) / 2
     return symmetric
+
+
+def sideways(support: Support) -> float:
+    """How many times the variance grows because things are seen from another side than the keyframes saw them from."""
+    return 1 + SIDEWAYS * float(1 - np.cos(min(viewpoint_gap(support), np.pi / 2))) ** 2
 
 
 def _variance(factor: float, inliers: int) -> float:
