@@ -110,7 +110,7 @@ def test_small_residuals_do_not_make_up_for_few_matches() -> None:
     """A wrong place fits its few matches well: in a map that is exact its level would be millimetres."""
     few = support(*everywhere(16), noise_px=0.05)
     exact = PoseNoise(1e-5, 1e-5, 0.02, found=40)
-    limit = AlertLimit(0.05)
+    limit = AlertLimit(0.01)
     level = protection_level(pose_covariance(few, exact)[0], limit.integrity_risk)
     assert level.inside(limit)
     verdict = verify(few, FRAME, Gates(min_agreeing_keyframes=1, min_spread=0.0), exact, limit)
