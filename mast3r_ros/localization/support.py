@@ -83,7 +83,10 @@ def seen_from_behind(support: Support) -> float:
         return 0.0
     normals = _normals(support.points[support.pose.inlier][opposed], support.landmarks, REACH * support.scene_depth_m)
     sides = [np.einsum("ij,ij->i", normals, rays[opposed]) for rays in (to_query, to_keyframe)]
-    return float(np.sum(~(sides[0] * sides[1] > 0)) / len(to_query))  # NaN, an unknown surface, is no excuse
+    known = np.isfinite(sides[0])
+    # Where hardly any surface is known, rays that oppose have no excuse.
+    behind = np.sum(sides[0][known] * sides[1][known] < 0) if 2 * known.sum() >= len(opposed) else len(opposed)
+    return float(behind / len(to_query))
 
 
 def _directions(support: Support) -> tuple[Array, Array]:

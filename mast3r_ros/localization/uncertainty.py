@@ -14,11 +14,14 @@ Array = NDArray[np.float64]
 USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
 #: How much of what the residuals say about the matches' noise is believed, as a power of their variance: residuals show
 #: blur, other lenses and poor depth, but not what all matches share.
-RESIDUALS = 0.5
-#: A pose is that many times less certain (variance) where things are seen at right angles to how the keyframes saw
-#: them: errors of their depth, which do no harm from where it was measured. Both were set on the stress worlds of
-#: seeds 0 to 999, where the scale of each map came from its own left-out keyframes.
-SIDEWAYS = 6.0
+RESIDUALS = 0.75
+#: How many times the variance grows where things are seen at right angles to how the keyframes saw them, with the
+#: square of 1 - cos of the gap: errors of their depth do no harm from where it was measured. Both were set on the
+#: stress worlds of seeds 0 to 999, where the scale of each map came from its own left-out keyframes.
+SIDEWAYS = 90.0
+#: A pose at a wrong place has small residuals too. Whether there is enough evidence for a place is judged by what as
+#: many matches leave open with the usual residuals: this share of that variance at least.
+LEAST_SCALE = 0.2
 
 
 def usual_noise(scene_depth_m: float) -> PoseNoise:
@@ -31,7 +34,7 @@ def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
 
     The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how much the
     keyframes pull in different directions (cluster-robust variance, Liang and Zeger, Biometrika 1986, with keyframes
-    as clusters); larger where things are seen from another side than the keyframes saw them from.
+    as clusters).
 
     Args:
         least_variance: of the residuals, as a share of what is assumed; smaller ones are not believed.
@@ -48,9 +51,13 @@ def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
         correction = len(pulling) / (len(pulling) - 1)
         clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
     covariance = bread * max(least_variance, _variance(pose.variance_factor, int(counts.sum()))) + clustered
-    sideways = np.sin(min(viewpoint_gap(support), np.pi / 2)) ** 2
-    symmetric: Array = (covariance + covariance.T) / 2 * (1 + SIDEWAYS * sideways)
+    symmetric: Array = (covariance + covariance.T) / 2
     return symmetric
+
+
+def sideways(support: Support) -> float:
+    """How many times the variance grows because things are seen from another side than the keyframes saw them from."""
+    return 1 + SIDEWAYS * float(1 - np.cos(min(viewpoint_gap(support), np.pi / 2))) ** 2
 
 
 def _variance(factor: float, inliers: int) -> float:
@@ -67,7 +74,12 @@ def pose_covariance(support: Support, noise: PoseNoise) -> tuple[Array, Array]:
     """Covariance (6, 6) of a pose in a map of such noise, and the part of it that the matches leave, unscaled."""
     # Where no keyframe was left out nobody knows what residuals are worth here.
     of_matches = match_covariance(support, least_variance=0.0 if noise.found else 1.0)
-    return noise.match_scale * of_matches + map_covariance(noise), of_matches
+    return noise.match_scale * sideways(support) * of_matches + map_covariance(noise), of_matches
+
+
+def careful_covariance(support: Support, noise: PoseNoise) -> Array:
+    """What the covariance (6, 6) of such a pose is at least taken to be when it is judged, see LEAST_SCALE."""
+    return LEAST_SCALE * match_covariance(support, least_variance=1.0) + map_covariance(noise)
 
 
 def worst_sigmas(covariance: Array) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from mast3r_ros.localization.support import (
     seen_from_behind,
     viewpoint_gap,
 )
-from mast3r_ros.localization.uncertainty import pose_covariance, usual_noise, worst_sigmas
+from mast3r_ros.localization.uncertainty import careful_covariance, pose_covariance, usual_noise, worst_sigmas
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.settings import Gates
@@ -68,10 +68,12 @@ def verify(
     evidence = gather(support, frame, covariance)
     freedom = tail_of(noise.found)
     level = protection_level(covariance, limit.integrity_risk, freedom)
+    careful = protection_level(careful_covariance(support, noise), limit.integrity_risk)
     checks = (
         *_checks(evidence, of_matches, support.offered, frame, gates),
+        _inside(Reason.UNCERTAIN, careful, limit, "so few matches leave much open, whatever their residuals are: "),
         _inside(Reason.UNCERTAIN, protection_level(measured, limit.integrity_risk, freedom), limit),
-        _inside(Reason.SCALE_UNVERIFIED, level, limit),
+        _inside(Reason.SCALE_UNVERIFIED, level, limit, "nothing confirms the scale of what was seen: "),
         _of_map(noise, support.believed, gates),
     )
     for reason, passed, detail in checks:
@@ -80,9 +82,8 @@ def verify(
     return Verdict(Reason.NONE, "", evidence, covariance, level)
 
 
-def _inside(reason: Reason, level: ProtectionLevel, limit: AlertLimit) -> tuple[Reason, bool, str]:
+def _inside(reason: Reason, level: ProtectionLevel, limit: AlertLimit, why: str = "") -> tuple[Reason, bool, str]:
     """Whether the bounds of the error are inside what can be borne, as in :func:`_checks`."""
-    why = "nothing confirms the scale of what was seen: " if reason is Reason.SCALE_UNVERIFIED else ""
     return (
         reason,
         level.inside(limit),

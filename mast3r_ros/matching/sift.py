@@ -23,11 +23,6 @@ from mast3r_ros.matching.sparse import KeypointMatcher, Paired, with_depth
 QUANTUM = 512.0
 #: Features per image: as many as the speed each is chosen for allows.
 USUAL_FEATURES = {"sift": 1500, "orb": 1000}
-#: What stands out less from its surroundings is no feature. Half of OpenCV's own, as in COLMAP (Schoenberger and Frahm,
-#: CVPR 2016): soft and pale pictures, which OpenCV's leaves with a few hundred features, have three times as many then.
-CONTRAST = 0.02
-#: Of what is computed: features that maps keep of another version are computed anew.
-VERSION = {"sift": 2, "orb": 1}
 #: Pixels on the long side that images are shrunk to, by default.
 LONGEST_SIDE = 1024
 
@@ -59,7 +54,7 @@ class SiftMatcher(KeypointMatcher):
     def signature(self) -> str:
         """Name of the feature and its number; the ratio does not change features."""
         side = "" if self.longest_side == LONGEST_SIDE else f"-{self.longest_side}px"
-        return f"{self.feature}-{self.max_features}-{VERSION[self.feature]}{side}"
+        return f"{self.feature}-{self.max_features}-1{side}"
 
     def _seen(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         grey: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -79,7 +74,7 @@ class SiftMatcher(KeypointMatcher):
         # Made per call: OpenCV's detectors are not safe to share between threads, and making one is free.
         if self.feature == "orb":
             return cv2.ORB_create(self.max_features, scaleFactor=1.2, nlevels=8, fastThreshold=7)
-        return cv2.SIFT_create(self.max_features, contrastThreshold=CONTRAST)
+        return cv2.SIFT_create(self.max_features)
 
     def _as_bytes(self, descriptors: NDArray[Any]) -> NDArray[np.uint8]:
         if self.feature == "orb":
