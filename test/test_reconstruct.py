@@ -12,7 +12,6 @@ import numpy as np
 import photo_worlds
 import pytest
 from command_line import separate_runner
-from mast3r_ros.io.datasets.ply import read_ply
 from PIL import Image
 from scipy.special import ndtri
 
@@ -21,6 +20,7 @@ from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.io.datasets.colmap import Colmap
+from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import note, print_facts, print_json, stages, warn
-from mast3r_ros.cli.options import CheckpointOption, DeviceOption, JsonOption, MatcherOption, MatcherOptions
+from mast3r_ros.cli.options import CheckpointOption, DeviceOption, JsonOption, MatcherOption, MatcherOptions, grouped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,34 @@ class Mapper(str, Enum):
     PYCOLMAP = "pycolmap"
 
 
+@dataclass(frozen=True)
+class ScaleOptions:
+    """What tells the scale."""
+
+    poses: Annotated[
+        Path | None,
+        typer.Option(
+            "--poses",
+            help="Known poses of some images, 'name qw qx qy qz tx ty tz' (camera to map, metres): they give the scale "
+            "and the map's frame.",
+        ),
+    ] = None
+    known_length: Annotated[
+        tuple[str, str, float] | None,
+        typer.Option("--known-length", help="Two images and the metres between them.", metavar="A B METRES"),
+    ] = None
+    odometry: Annotated[
+        bool,
+        typer.Option(
+            "--odometry",
+            help="The source is a recording with poses (a bag, ...): they are odometry, and tell the scale.",
+        ),
+    ] = False
+
+
+@grouped
 def reconstruct(
+    *,
     source: Annotated[Path, typer.Argument(help="Folder of photos, or a video.", metavar="IMAGES|VIDEO")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the scene.", metavar="SCENE")],
     matcher: MatcherOption = None,
@@ -49,25 +77,7 @@ def reconstruct(
             "file of a calibration (.yaml). Without it focal lengths are found.",
         ),
     ] = None,
-    poses: Annotated[
-        Path | None,
-        typer.Option(
-            "--poses",
-            help="Known poses of some images, 'name qw qx qy qz tx ty tz' (camera to map, metres): they give the scale "
-            "and the map's frame.",
-        ),
-    ] = None,
-    known_length: Annotated[
-        tuple[str, str, float] | None,
-        typer.Option("--known-length", help="Two images and the metres between them.", metavar="A B METRES"),
-    ] = None,
-    odometry: Annotated[
-        bool,
-        typer.Option(
-            "--odometry",
-            help="The source is a recording with poses (a bag, ...): they are odometry, and tell the scale.",
-        ),
-    ] = False,
+    known: ScaleOptions,
     neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12,
     mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.OWN,
     json: JsonOption = False,
@@ -87,13 +97,13 @@ def reconstruct(
     check_place(scene)
     finder = _finder(matcher, checkpoint, device)
     with stages() as show, replacing(scene) as fresh:
-        photos, driven = _photos(source, fresh, intrinsics, odometry, show)
-        film = FOLLOWING if source.is_file() or odometry else 0
+        photos, driven = _photos(source, fresh, intrinsics, known.odometry, show)
+        film = FOLLOWING if source.is_file() or known.odometry else 0
         result = run(photos, finder, ReconstructSettings(neighbours, film, mapper.value), show)
         facts = write_scene(
             fresh,
             result,
-            _scale(result, poses, known_length, driven),
+            _scale(result, known.poses, known.known_length, driven),
             str(source),
             _saver(matcher, checkpoint, device, show),
             show,
