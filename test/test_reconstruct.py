@@ -170,6 +170,9 @@ def test_what_cannot_be_reconstructed_says_why(tmp_path: Path) -> None:
     film.write_bytes(b"nothing that moves" * 100)
     assert "no frame can be decoded" in failing(film, "-o", tmp_path / "scene")
     assert "is no folder" in failing(tmp_path / "missing", "-o", tmp_path / "scene")
+    assert "no image 'nowhere.jpg'" in failing(
+        turning, "-o", tmp_path / "scene", "--known-length", "view_00.jpg", "nowhere.jpg", 1
+    )
     assert not (tmp_path / "scene").exists()
     assert "is no reconstruction" in failing(one, "-o", tmp_path / "one")
 
