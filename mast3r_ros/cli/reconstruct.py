@@ -93,7 +93,7 @@ def reconstruct(
 
     began = time.monotonic()
     scene = output.expanduser().resolve()
-    check_place(scene)
+    check_place(scene, source)
     finder = _finder(matcher, checkpoint, device)
     with stages() as show, replacing(scene) as fresh:
         photos, driven = _photos(source, fresh, intrinsics, known.odometry, show)
