@@ -42,8 +42,8 @@ def check_place(scene: Path, source: Path) -> None:
     foreign = [name for name in items if not OWN.fullmatch(name)]
     if foreign or (items and FACTS not in items):
         raise MapError(
-            f"{scene}: exists and is no reconstruction, or more than one ({', '.join(foreign[:3] or items[:3])}): choose "
-            "another place, or remove it first"
+            f"{scene}: exists and is no reconstruction, or more than one ({', '.join(foreign[:3] or items[:3])}): "
+            "choose another place, or remove it first"
         )
 
 
