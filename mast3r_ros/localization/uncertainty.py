@@ -49,7 +49,8 @@ def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
         clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
     covariance = bread * max(least_variance, _variance(pose.variance_factor, int(counts.sum()))) + clustered
     sideways = np.sin(min(viewpoint_gap(support), np.pi / 2)) ** 2
-    return (covariance + covariance.T) / 2 * (1 + SIDEWAYS * sideways)
+    symmetric: Array = (covariance + covariance.T) / 2 * (1 + SIDEWAYS * sideways)
+    return symmetric
 
 
 def _variance(factor: float, inliers: int) -> float:
