@@ -3,6 +3,7 @@
 # stage, the real node at 30 and 60 images a second, the small network of the package.
 #
 #   scripts/gpu_check.sh [FOLDER]                results go to FOLDER (default: gpu_check)
+#   scripts/gpu_check.sh --quick [FOLDER]        K = 4 at 30 images a second, no tests: two minutes
 #   scripts/gpu_check.sh --device cpu [FOLDER]   a rehearsal with small sizes
 #   PYTHON=... scripts/gpu_check.sh              another interpreter than .venv's; ROS 2 is needed for the node only
 #
@@ -11,11 +12,14 @@
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-device=cuda
-if [ "${1:-}" = --device ]; then
-    device=${2:-}
-    shift 2
-fi
+device=cuda quick=
+while true; do
+    case ${1:-} in
+        --device) device=${2:-}; shift $(($# > 1 ? 2 : 1)) ;;
+        --quick) quick=yes; shift ;;
+        *) break ;;
+    esac
+done
 case $device in
     cuda) sizes=(--config vitl) counts=(-k 1 -k 4 -k 8 -k 10) rounds=15 rates=(--rate 30 --rate 60) seconds=7 queries=40 ;;
     cpu)
@@ -23,6 +27,9 @@ case $device in
         ;;
     *) echo "gpu_check: --device $device is not one of cuda, cpu" >&2; exit 2 ;;
 esac
+if [ -n "$quick" ] && [ "$device" = cuda ]; then
+    counts=(-k 4 --no-compiled) rates=(--rate 30) queries=20
+fi
 folder=${1:-gpu_check}
 mkdir -p "$folder" && folder=$(cd "$folder" && pwd)
 cd "$root" || exit 2
@@ -74,7 +81,7 @@ part network 170 bash -c 'benchmark gpu "$@"' _ "${sizes[@]}" "${counts[@]}" --r
     --device "$device" -o "$folder/network.json"
 part node 100 bash -c 'benchmark node "$@"' _ "${sizes[@]}" -k "$([ "$device" = cuda ] && echo 4 || echo 2)" \
     "${rates[@]}" --seconds "$seconds" --device "$device" -o "$folder/node.json"
-part tests 110 bash -c cuda_tests
+[ -n "$quick" ] || part tests 200 bash -c cuda_tests
 part small 90 bash -c small_network
 if [ "${#failed[@]}" -gt 0 ]; then
     echo "failed: ${failed[*]}" | tee -a "$folder/gpu_check.txt"

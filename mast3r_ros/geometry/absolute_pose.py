@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 MOST_SAMPLED = 400
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
+#: So does a step whose square is less than this, in standard deviations that the matches leave.
+NEGLIGIBLE = 3e-3
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
@@ -170,6 +172,9 @@ def refine_pose(
             step = -np.asarray(np.linalg.solve(damped, state.gradient), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
+        # Squared in standard deviations of the pose: further steps would move it less than can be known.
+        if -(step @ state.gradient) < NEGLIGIBLE:
+            break
         further = moved(map_T_camera, step)
         trial = _linearise(further, problem)
         if trial.cost <= state.cost:

@@ -7,6 +7,9 @@ that has passed this a few times is asked again only where a pose explains less 
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +49,7 @@ class StretchCheck:
             return None
         ideal = camera.rays(xy)
         known = np.isfinite(ideal).all(axis=1)
+        settings = replace(settings, iterations=min(settings.iterations, _enough(MORE * inliers / max(len(xy), 1))))
         for stretch in STRETCHES:
             pose = ransac_pose(ideal[known] / (1.0, stretch), points[known], weights[known], camera.focal, settings)
             if pose is not None and int(pose.inlier.sum()) > MORE * inliers:
@@ -53,3 +57,12 @@ class StretchCheck:
         self._passed = [(other, n) for other, n in self._passed if not other.same_as(camera)]
         self._passed.append((camera, passed + 1))
         return None
+
+
+def _enough(share: float) -> int:
+    """Rounds of RANSAC that find a pose which explains such a share of the matches, were there one.
+
+    Three times those in which three of its matches are drawn at least once with a probability of 99.99 %.
+    """
+    drawn = min(max(share, 0.05), 0.99) ** 3
+    return max(100, math.ceil(3 * math.log(1e-4) / math.log1p(-drawn)))

@@ -193,7 +193,7 @@ def send_images(rate: float, seconds: float, began: Any, ended: Any) -> None:
         message.header.stamp = info.header.stamp = node.get_clock().now().to_msg()
         infos.publish(info)
         images.publish(message)
-    ended.value = time.time()
+    ended.value = began.value + int(rate * seconds) / rate
     time.sleep(0.5)
     node.destroy_node()
     rclpy.shutdown()
