@@ -70,6 +70,15 @@ def test_settings_are_swapped_as_a_whole_between_frames(office: Path) -> None:
     assert not refused.localized and refused.reason is m.Reason.TOO_FEW_INLIERS
 
 
+def test_the_map_keeps_as_much_in_memory_as_the_settings_say(office: Path) -> None:
+    keyframes, settings = m.open_map(office / "maps" / "office"), m.Settings().changed({"feature_memory": 1})
+    matcher = m.Relocalizer(keyframes, m.load_matcher("sift"), settings).matcher
+    assert keyframes.feature_memory == 2**20
+    for keyframe in keyframes.keyframes:
+        keyframes.features(matcher, keyframe.id)
+    assert keyframes._cache.used_bytes <= 2**20
+
+
 def test_a_track_holds_odometry_against_a_jump(office: Path) -> None:
     settings = m.Settings().changed({"tracking.commit_views": 1})
     relocalizer = m.Relocalizer(m.open_map(office / "maps" / "office"), m.load_matcher("sift"), settings)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import SettingsError
 from mast3r_ros.localization.estimate import Reason
+from mast3r_ros.matching.registry import matcher_options
 from mast3r_ros.settings import Settings
 from mast3r_ros.tables import as_markdown, as_yaml, settings_of
 
@@ -107,6 +108,15 @@ assert LocalizerSettings().keyframes == 9
 """
     subprocess.run([sys.executable, "-c", program], check=True)
     assert "    keyframes: 5" in as_yaml(Settings) and "| `keyframes` | int | `5` |" in as_markdown(Settings)
+
+
+def test_settings_of_the_gpu_reach_the_matcher_that_has_them() -> None:
+    matching = Settings().changed({"compile_network": True, "device_memory": 3, "network_size": 128}).matching
+    had = {"compile": True, "device_memory": 3, "size": 128}
+    assert had.items() <= matcher_options("mast3r", matching.options()).items()
+    assert not set(had) & set(matcher_options("sift", matching.options()))
+    shown = CliRunner().invoke(app, ["localize", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert "--compile" in shown.stdout
 
 
 def test_the_command_writes_and_checks_files(tmp_path: Path) -> None:

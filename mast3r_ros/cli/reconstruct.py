@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from mast3r_ros.matching.base import Matcher
     from mast3r_ros.multiview.model import Model
-    from mast3r_ros.multiview.photos import PhotoFolder
-    from mast3r_ros.multiview.reconstruct import Reconstruction
+    from mast3r_ros.multiview.photos import Photo, PhotoFolder
     from mast3r_ros.multiview.scale import Scale
 
 
@@ -94,22 +93,25 @@ def reconstruct(
 
     began = time.monotonic()
     scene = output.expanduser().resolve()
-    check_place(scene)
+    check_place(scene, source)
     finder = _finder(matcher, checkpoint, device)
     with stages() as show, replacing(scene) as fresh:
         photos, driven = _photos(source, fresh, intrinsics, known.odometry, show)
         film = FOLLOWING if source.is_file() or known.odometry else 0
+        scale = _scale(photos, known.poses, known.known_length, driven)
         result = run(photos, finder, ReconstructSettings(neighbours, film, mapper.value), show)
         facts = write_scene(
             fresh,
             result,
-            _scale(result, known.poses, known.known_length, driven),
+            lambda model: scale(model, result.photos),
             str(source),
             _saver(matcher, checkpoint, device, show),
             show,
         )
         facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
         write_facts(fresh, facts)
+    if facts["scale"] is None and known != ScaleOptions():
+        warn("what was given tells no scale of the largest part: too few of those images are registered in it")
     _tell(facts, json)
 
 
@@ -147,22 +149,25 @@ def _photos(
 
 
 def _scale(
-    result: Reconstruction,
+    photos: PhotoFolder,
     poses: Path | None,
     known_length: tuple[str, str, float] | None,
     driven: dict[str, NDArray[np.float64]],
-) -> Callable[[Model], Scale | None]:
-    from mast3r_ros.multiview.scale import from_length, from_odometry, from_poses, read_camera_poses
+) -> Callable[[Model, Sequence[Photo]], Scale | None]:
+    """What tells the scale of a model; what was given is read and checked now, before the long work."""
+    from mast3r_ros.multiview.scale import checked_length, from_length, from_odometry, from_poses, read_camera_poses
 
     if poses is not None:
-        known = read_camera_poses(poses, result.photos)
-        return lambda model: from_poses(model, known, f"poses of {poses}")
+        known = read_camera_poses(poses, photos.names)
+        return lambda model, images: from_poses(model, _by_number(known, images), f"poses of {poses}")
     if known_length is not None:
-        return lambda model: from_length(model, result.photos, *known_length)
-    if driven:
-        moved = {n: driven[photo.name] for n, photo in enumerate(result.photos) if photo.name in driven}
-        return lambda model: from_odometry(model, moved, "odometry")
-    return lambda model: None
+        length = checked_length(photos.names, *known_length)
+        return lambda model, images: from_length(model, [image.name for image in images], *length)
+    return lambda model, images: from_odometry(model, _by_number(driven, images), "odometry") if driven else None
+
+
+def _by_number(poses: dict[str, NDArray[np.float64]], images: Sequence[Photo]) -> dict[int, NDArray[np.float64]]:
+    return {n: poses[image.name] for n, image in enumerate(images) if image.name in poses}
 
 
 def _saver(

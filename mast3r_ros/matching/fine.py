@@ -84,6 +84,10 @@ def _crops(image: NDArray[Any], windows: NDArray[Any]) -> Tensor:
 
 def sampled(depth: NDArray[np.floating], xy: NDArray[Any]) -> NDArray[np.float64]:
     """Depth (N,) at whole or fractional pixels (N, 2), bilinear; NaN where one of its neighbours is not known (> 0)."""
+    if np.issubdtype(xy.dtype, np.integer):  # all matches but those of full images: most of what lifting takes
+        whole: NDArray[np.float64] = depth[xy[:, 1], xy[:, 0]].astype(np.float64)
+        whole[~(whole > 0)] = np.nan
+        return whole
     height, width = depth.shape
     x, y = np.clip(np.asarray(xy, np.float64), 0, [width - 1, height - 1]).T
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)

@@ -261,16 +261,18 @@ class NetworkMatcher(ABC):
         if surface.depth is None:
             return Matches.empty(surface.note)
         z = sampled(surface.depth, found.xy1)
+        xy1, xy2, conf = found.xy1, found.xy2, found.conf
         known = np.isfinite(z)
-        xy1, xy2, z = found.xy1[known], found.xy2[known], z[known]
+        if not known.all():
+            xy1, xy2, conf, z = (values[known] for values in (xy1, xy2, conf, z))
         points = lifted(view1.rays(xy1), z)
-        conf = found.conf[known].astype(np.float64)
+        conf = conf.astype(np.float64)
         reference_xy, query_xy = view1.to_raw(xy1), view2.to_raw(xy2)
-        seen = np.asarray(np.isfinite(reference_xy).all(axis=1) & np.isfinite(query_xy).all(axis=1))
         # Confidences are unbounded; of two sure matches none is worth much more than the other.
         weights = conf / (1 + conf)
         matches = Matches(query_xy, reference_xy, points, weights, surface.scale, surface.scale_sigma, surface.note)
-        return matches[seen]
+        seen = np.isfinite(reference_xy) & np.isfinite(query_xy)
+        return matches if seen.all() else matches[seen.all(axis=1)]
 
     # -- shape of a single view --------------------------------------------------------------------
 

@@ -60,6 +60,11 @@ class PhotoFolder:
     cameras: Mapping[str, Camera] = field(default_factory=dict)
     unusable: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def names(self) -> list[str]:
+        """Every file's path from the folder."""
+        return [path.relative_to(self.folder).as_posix() for path in self.files]
+
     def __iter__(self) -> Iterator[tuple[Photo, Frame]]:
         """Usable images; a second copy of an image is not."""
         reader, known = ImageFiles(), dict[str, str]()

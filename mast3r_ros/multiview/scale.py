@@ -16,7 +16,6 @@ from scipy.spatial.transform import Rotation
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.io.datasets.base import named_values, numbers, pose_of, read_table
 from mast3r_ros.multiview.model import Model
-from mast3r_ros.multiview.photos import Photo
 
 Array = NDArray[np.float64]
 
@@ -52,32 +51,34 @@ class Scale:
         return model.moved(self.factor, self.R, self.t)
 
 
-def from_length(model: Model, photos: Sequence[Photo], first: str, second: str, metres: float) -> Scale | None:
+def checked_length(names: Sequence[str], first: str, second: str, metres: float) -> tuple[str, str, float]:
+    """The same again. Raises DatasetError for an image that is none of these, or a length that cannot be."""
+    for name in (first, second):
+        if name not in names:
+            raise DatasetError(f"--known-length: there is no image '{name}' (there are {', '.join(names[:3])}, ...)")
+    if first == second or not 0 < metres < np.inf:
+        raise DatasetError(f"--known-length {first} {second} {metres:g}: two images and a positive length are needed")
+    return first, second, metres
+
+
+def from_length(model: Model, names: Sequence[str], first: str, second: str, metres: float) -> Scale | None:
     """By the distance between the camera centres of two images; None where the model lacks one of them.
 
     The interval allows for one per cent of error of the length, and for half of one of the reconstruction.
 
-    Raises:
-        DatasetError: for an image that does not exist, or twice the same place.
+    Args:
+        names: of all images, by number.
     """
-    names = {photo.name: n for n, photo in enumerate(photos)}
-    for name in (first, second):
-        if name not in names:
-            raise DatasetError(f"--known-length: there is no image '{name}' ({', '.join(list(names)[:3])}, ...)")
-    pair = names[first], names[second]
+    place = {name: n for n, name in enumerate(names)}
+    pair = place.get(first, -1), place.get(second, -1)
     if not all(n in model.world_T_camera for n in pair):
         return None
     units = float(np.linalg.norm(model.world_T_camera[pair[0]][:3, 3] - model.world_T_camera[pair[1]][:3, 3]))
-    if not units > 0 or not metres > 0:
-        raise DatasetError(f"--known-length {first} {second} {metres:g}: both images are at the same place")
+    if units <= 0:
+        return None
     factor, unsure = metres / units, MEASURED * 1.5
-    return Scale(
-        factor,
-        (factor * (1 - unsure), factor * (1 + unsure)),
-        np.eye(3),
-        np.zeros(3),
-        f"distance of {first} and {second}, {metres:g} m",
-    )
+    interval = factor * (1 - unsure), factor * (1 + unsure)
+    return Scale(factor, interval, np.eye(3), np.zeros(3), f"distance of {first} and {second}, {metres:g} m")
 
 
 def from_poses(model: Model, known: Mapping[int, Array], origin: str) -> Scale | None:
@@ -157,20 +158,23 @@ def _weighted_median(values: Array, weights: Array) -> float:
     return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def read_camera_poses(file: Path, photos: Sequence[Photo]) -> dict[int, Array]:
-    """``map_T_camera`` (4, 4) by image number, of lines "name qw qx qy qz tx ty tz".
+def read_camera_poses(file: Path, names: Sequence[str]) -> dict[str, Array]:
+    """``map_T_camera`` (4, 4) by image name, of lines "name qw qx qy qz tx ty tz".
+
+    Args:
+        names: of all images; those of the file may be without folders.
 
     Raises:
         DatasetError: for a missing or malformed file, or one that knows fewer than three of the images.
     """
-    names = {photo.name: n for n, photo in enumerate(photos)} | {photo.path.name: n for n, photo in enumerate(photos)}
-    expected, found = "qw qx qy qz tx ty tz", {}
+    known = {Path(name).name: name for name in names} | {name: name for name in names}
+    expected, found = "qw qx qy qz tx ty tz", dict[str, Array]()
     for line, words in read_table(file):
         name, values = named_values(words, 7)
         w, x, y, z, *translation = numbers(file, line, values, expected)
         pose = pose_of(file, line, translation, [x, y, z, w], f"name {expected}")
-        if name in names:
-            found[names[name]] = pose
+        if name in known:
+            found[known[name]] = pose
     if len(found) < 3:
         raise DatasetError(f"{file}: knows the poses of {len(found)} of the images; a scale needs three")
     return found

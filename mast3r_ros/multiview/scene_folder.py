@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,15 +20,31 @@ from mast3r_ros.multiview.write_scene import keyframe_map, point_colours, write_
 #: Tells a folder that was written here from one that a person would miss.
 FACTS = "reconstruction.json"
 
+#: What is written here; a folder with anything else is not replaced.
+OWN = re.compile(r"(reconstruction\.json|sparse|images|map(_\d+)?|cloud(_\d+)?\.ply)")
+
 Stages = Callable[[str, int, int], None]
 #: The scale of a component, where something tells it.
 ScaleOf = Callable[[Model], Scale | None]
 
 
-def check_place(scene: Path) -> None:
-    """Raises MapError where a reconstruction would overwrite something else."""
-    if scene.exists() and (not scene.is_dir() or (any(scene.iterdir()) and not (scene / FACTS).is_file())):
-        raise MapError(f"{scene}: exists and is no reconstruction: choose another place, or remove it first")
+def check_place(scene: Path, source: Path) -> None:
+    """Make sure that nothing is lost when a reconstruction takes its place.
+
+    Raises:
+        MapError: where something else is there already, or the source itself.
+    """
+    if source.exists() and (source.resolve() == scene or scene in source.resolve().parents):
+        raise MapError(f"{source} lies in {scene}, which is replaced by the scene: choose another place for it")
+    if not scene.exists():
+        return
+    items = sorted(item.name for item in scene.iterdir()) if scene.is_dir() else [scene.name]
+    foreign = [name for name in items if not OWN.fullmatch(name)]
+    if foreign or (items and FACTS not in items):
+        raise MapError(
+            f"{scene}: exists and is no reconstruction, or more than one ({', '.join(foreign[:3] or items[:3])}): "
+            "choose another place, or remove it first"
+        )
 
 
 def write_scene(

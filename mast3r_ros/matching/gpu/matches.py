@@ -87,11 +87,12 @@ def unpacked(packed: Tensor, width1: int, width2: int) -> list[PairMatches]:
     index1, index2, bits = packed.numpy()
     matches = []
     for first, second, conf in zip(index1, index2, bits.view(np.float32)):
-        rows = first >= 0
+        rows = np.flatnonzero(first >= 0)
         matches.append(PairMatches(_to_xy(first[rows], width1), _to_xy(second[rows], width2), conf[rows]))
     return matches
 
 
 def _to_xy(index: NDArray[np.int32], width: int) -> NDArray[np.int64]:
     """Linear pixels (N,) -> (N, 2) as x, y."""
-    return np.stack((index % width, index // width), axis=-1).astype(np.int64)
+    y, x = np.divmod(index, width)
+    return np.stack((x, y), axis=-1).astype(np.int64)
