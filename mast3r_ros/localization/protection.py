@@ -61,6 +61,10 @@ class ProtectionLevel:
         """Whether both bounds are; unknown ones are not."""
         return self.position_m <= limit.position_m and self.rotation_rad <= limit.rotation_rad
 
+    def and_at_least(self, other: ProtectionLevel) -> ProtectionLevel:
+        """The larger of both bounds each."""
+        return ProtectionLevel(max(self.position_m, other.position_m), max(self.rotation_rad, other.rotation_rad))
+
 
 def alert_limit(
     scene_depth_m: float, position_m: float = 0.0, rotation_deg: float = 10.0, integrity_risk: float = 1e-3

@@ -69,8 +69,8 @@ def verify(
     covariance = measured + np.diag([scale_sigma_m**2] * 3 + [0.0] * 3)
     evidence = (measure or gather)(support, frame, covariance)
     freedom = tail_of(noise.found)
-    level = protection_level(covariance, limit.integrity_risk, freedom)
     careful = protection_level(careful_covariance(support, noise), limit.integrity_risk)
+    level = protection_level(covariance, limit.integrity_risk, freedom).and_at_least(careful)
     checks = (
         *_checks(evidence, of_matches, support.offered, frame, gates),
         _inside(Reason.UNCERTAIN, careful, limit, "so few matches leave much open, whatever their residuals are: "),
