@@ -29,12 +29,24 @@ REACHED_BY = {
     "localization/single_reference.py": ["localize"],
     "mapping/consistency.py": ["map build"],
     "multiview/reconstruct.py": ["reconstruct"],
+    "multiview/photos.py": ["reconstruct"],
+    "multiview/video.py": ["reconstruct"],
     "multiview/scale.py": ["reconstruct", "map scale"],
     "mast3r_ros/pipeline.py": ["map scale"],  # the command that the error names
     "mast3r_ros/settings.py": ["localize", "replay", "evaluate bag"],
 }
-#: Options of the commands of ROS, COLMAP and pip.
-FOREIGN = {"--no-deps", "--output_type", "--ros-args", "--params-file", "--log-level", "--once"}
+#: Options of the commands of ROS, COLMAP, pip and nvidia-smi.
+FOREIGN = {
+    "--query-gpu",
+    "--format",
+    "--id",
+    "--no-deps",
+    "--output_type",
+    "--ros-args",
+    "--params-file",
+    "--log-level",
+    "--once",
+}
 
 
 def commands() -> dict[str, set[str]]:
