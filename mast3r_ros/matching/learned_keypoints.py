@@ -136,7 +136,7 @@ class AlikedMatcher(LearnedKeypointMatcher):
         super().__init__(max_features, size, pairing, dtype, device, usual=(1024, 1024))
 
     def _made_detector(self) -> Any:
-        network = pretrained.kornia_features().ALIKED("aliked-n16", self.max_features, self.threshold)
+        network = pretrained.kornia_features().ALIKED("aliked-n16rot", self.max_features, self.threshold)
         return pretrained.loaded(network, pretrained.ALIKED.read()).to(self.device)
 
     def _made_glue(self) -> Any:
