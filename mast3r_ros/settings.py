@@ -217,8 +217,14 @@ class CommitmentSettings:
         0.1, "A view is different from this distance on, as a share of the scene's depth.", low=0, high=10
     )
     commit_turn: float = setting(0.26, "So is one turned by this.", low=0, high=3.2, unit="rad")
-    commit_share: float = setting(
-        0.6, "Share of the different views, refused ones too, that must agree.", low=0, high=1
+    commit_expected: float = setting(
+        0.6,
+        "Share of what the map expects in an image above which a view speaks for the track and below which against it.",
+        low=0,
+        high=1,
+    )
+    commit_evidence: float = setting(
+        0.5, "Sum over the different views, of what each shows more than commit_expected.", low=0, high=100
     )
     commit_keyframes: int = setting(4, "Different keyframes that must support the answers.", low=1, high=100)
     lost_after_s: float = setting(
@@ -241,6 +247,12 @@ class TrackerSettings(BeliefSettings, CommitmentSettings):
     limit: float = setting(4.0, "Standard deviations a pose may be off odometry (odometry_disagrees).", low=1, high=100)
     confirmations: int = setting(3, "Agreeing attempts that overrule odometry.", low=1, high=100)
     first_confirmations: int = setting(1, "Agreeing attempts before the first pose is accepted.", low=1, high=100)
+    joint_frames: int = setting(
+        5,
+        "Frames of different views, with odometry between, solved together where the last is refused alone; 1: none.",
+        low=1,
+        high=20,
+    )
 
 
 @dataclass(frozen=True)

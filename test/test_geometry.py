@@ -136,7 +136,7 @@ def test_jacobian_matches_finite_differences():
     for axis in range(6):
         step = np.zeros(6)
         step[axis] = 1e-6
-        numeric = (project(absolute_pose._moved(T, step)) - project(absolute_pose._moved(T, -step))) / 2e-6
+        numeric = (project(absolute_pose.moved(T, step)) - project(absolute_pose.moved(T, -step))) / 2e-6
         np.testing.assert_allclose(J[:, :, axis], numeric, atol=1e-6)
 
 

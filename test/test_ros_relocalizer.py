@@ -155,7 +155,7 @@ class TestPoses:
         self, map_folder: Path
     ) -> None:
         """What a user sees meanwhile: poses, and in ~/status and /diagnostics what is missing."""
-        with live(map=str(map_folder), tracking__commit_views=4) as (node, robot):
+        with live(map=str(map_folder), tracking__commit_views=4, tracking__commit_evidence=0.4) as (node, robot):
             poses = robot.listen(PoseWithCovarianceStamped, "/relocalizer/pose")
             sent = robot.listen(TFMessage, "/tf", qos.reliable(100))
             said = robot.listen(DiagnosticArray, "/relocalizer/status")
@@ -179,7 +179,11 @@ class TestPoses:
             assert all(status.accepted and status.track == "tentative" for status in first) and len(poses) >= 3
             assert "3 of 3 different views agree" in first[2].track_detail and not _from_map(sent)
             level, sentence = node._statistics.health("active")
-            assert level == DiagnosticStatus.WARN and "map -> odom waits: 3 of 3 different views" in sentence
+            assert (
+                level == DiagnosticStatus.WARN
+                and "; 3 of 3 different views agree" in sentence
+                and "map -> odom waits" in sentence
+            )
             assert show(3, 1.5).track == "committed"
             wait_until(lambda: _from_map(sent))
             carried = [show(0, 1.5) for _ in range(3)]

@@ -103,22 +103,21 @@ def ransac_pose(
     if len(ideal) < MINIMUM:
         return None
     camera = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal_px, 0.0, 0.0]}
-    ransac = {
-        "max_reproj_error": settings.threshold_px,
-        "max_iterations": settings.iterations,
-        "min_iterations": min(100, settings.iterations),
-        "seed": settings.seed,
-    }
     tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
     # About their own middle and at their own size: what is found depends neither on units nor on where zero is.
-    middle, size = _middle_and_size(points[tried])
+    middle, size = middle_and_size(points[tried])
     start = None
     if initial is not None:
         camera_T_map = se3.inverse(initial)
         start = poselib.CameraPose()
         start.R, start.t = camera_T_map[:3, :3], (camera_T_map[:3, :3] @ middle + camera_T_map[:3, 3]) / size
     pose, _ = poselib.estimate_absolute_pose(
-        ideal[tried] * focal_px, (points[tried] - middle) / size, camera, ransac, {"max_iterations": 20}, start
+        ideal[tried] * focal_px,
+        (points[tried] - middle) / size,
+        camera,
+        ransac_options(settings),
+        {"max_iterations": 20},
+        start,
     )
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     map_T_camera[:3, 3] = map_T_camera[:3, 3] * size + middle
@@ -129,7 +128,17 @@ def ransac_pose(
     return _pose(map_T_camera, found, problem) if found.inlier.sum() >= MINIMUM else None
 
 
-def _middle_and_size(points: Array) -> tuple[Array, float]:
+def ransac_options(settings: SolverSettings) -> dict[str, float]:
+    """The settings as PoseLib names them."""
+    return {
+        "max_reproj_error": settings.threshold_px,
+        "max_iterations": settings.iterations,
+        "min_iterations": min(100, settings.iterations),
+        "seed": settings.seed,
+    }
+
+
+def middle_and_size(points: Array) -> tuple[Array, float]:
     """Median (3,) of points (N, 3) and their median distance from it; 1 where they are one point."""
     middle = np.median(points, axis=0)
     size = float(np.median(np.linalg.norm(points - middle, axis=1)))
@@ -161,11 +170,11 @@ def refine_pose(
             step = -np.asarray(np.linalg.solve(damped, state.gradient), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
-        moved = _moved(map_T_camera, step)
-        trial = _linearise(moved, problem)
+        further = moved(map_T_camera, step)
+        trial = _linearise(further, problem)
         if trial.cost <= state.cost:
             settled = state.cost - trial.cost < SETTLED * state.cost
-            map_T_camera, state, damping = moved, trial, damping / 5
+            map_T_camera, state, damping = further, trial, damping / 5
             if settled:
                 break
         else:
@@ -200,7 +209,7 @@ class _Linearisation:
     """Cost of a pose and its quadratic model.
 
     Attributes:
-        residual, jacobian: (2, N) pixels, zero for outliers, and (6, 2, N) with respect to the twist of :func:`_moved`
+        residual, jacobian: (2, N) pixels, zero for outliers, and (6, 2, N) with respect to the twist of :func:`moved`
             in the camera's axes.
         robust: (N,) weight of each match in the model; zero for outliers.
         axes: (6, 6) turns the camera's axes into the map's.
@@ -217,6 +226,14 @@ class _Linearisation:
     robust: Array
     axes: Array
     sigma: Array
+
+
+def pose_at(
+    map_T_camera: Array, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings
+) -> AbsolutePose:
+    """A pose as it is, with what the matches say of it; args as :func:`refine_pose`."""
+    problem = _Problem.of(ideal, points, weights, focal_px, settings)
+    return _pose(map_T_camera, _linearise(map_T_camera, problem), problem)
 
 
 def _pose(map_T_camera: Array, state: _Linearisation, problem: _Problem) -> AbsolutePose:
@@ -236,7 +253,7 @@ def _pose(map_T_camera: Array, state: _Linearisation, problem: _Problem) -> Abso
     )
 
 
-def _moved(map_T_camera: Array, twist: Array) -> Array:
+def moved(map_T_camera: Array, twist: Array) -> Array:
     """The pose after a small motion in fixed map axes about the camera centre."""
     step = se3.exp(twist)
     return se3.make(step[:3, :3] @ map_T_camera[:3, :3], map_T_camera[:3, 3] + step[:3, 3])
@@ -271,7 +288,7 @@ def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
 
 
 def _jacobian(projected: Array, inverse: Array) -> Array:
-    """Derivative (6, 2, N) of image coordinates (2, N) with respect to the twist of :func:`_moved`, camera axes.
+    """Derivative (6, 2, N) of image coordinates (2, N) with respect to the twist of :func:`moved`, camera axes.
 
     Args:
         inverse: (N,) 1 / depth.

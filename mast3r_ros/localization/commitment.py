@@ -17,6 +17,10 @@ from mast3r_ros.settings import CommitmentSettings
 
 Array = NDArray[np.float64]
 
+#: What a view speaks against a track from which nothing of it was found, the most that such views add up to, and what
+#: an agreeing view speaks for it where the map, or the matcher, cannot tell what should be seen.
+MISSED, MOST_MISSED, UNTOLD = 0.2, 1.0, 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -25,11 +29,13 @@ class View:
     Attributes:
         odom_T_camera: (4, 4).
         found: whether an answer from there agreed with the track.
+        explained: of the image's parts in which the map shows something, the share that shows it; NaN where unknown.
         keyframes: ids that supported it.
     """
 
     odom_T_camera: Array
     found: bool
+    explained: float = float("nan")
     keyframes: frozenset[str] = frozenset()
 
 
@@ -44,8 +50,9 @@ class Views:
         for k, known in enumerate(self.views):
             metres, degrees = se3.pose_error(view.odom_T_camera, known.odom_T_camera)
             if metres < apart_m and np.radians(degrees) < apart_rad:
-                both = replace(known, found=known.found or view.found, keyframes=known.keyframes | view.keyframes)
-                return Views((*self.views[:k], both, *self.views[k + 1 :]))
+                keyframes = known.keyframes | view.keyframes
+                shown = view if view.found and not known.found else known
+                return Views((*self.views[:k], replace(shown, keyframes=keyframes), *self.views[k + 1 :]))
         return Views((*self.views, view))
 
     @property
@@ -58,18 +65,25 @@ class Views:
         """Different keyframes that supported it."""
         return len(frozenset().union(*(view.keyframes for view in self.views)))
 
+    def evidence(self, settings: CommitmentSettings) -> float:
+        """How much more of what the map expects was found than in a place that is merely alike, summed over views."""
+        total = 0.0
+        for view in self.views:
+            more = view.explained - settings.commit_expected if view.found else -MISSED
+            total = max(total + (UNTOLD if np.isnan(more) else more), -MOST_MISSED)
+        return total
+
     def suffice(self, settings: CommitmentSettings) -> bool:
         """Whether the track may be believed."""
-        return (
-            self.found >= settings.commit_views
-            and self.found >= settings.commit_share * len(self.views)
-            and self.keyframes >= min(settings.commit_keyframes, settings.commit_views)
-        )
+        if settings.commit_views == 1:
+            return self.found > 0
+        enough = self.found >= settings.commit_views and self.keyframes >= settings.commit_keyframes
+        return enough and self.evidence(settings) >= settings.commit_evidence
 
     def missing(self, settings: CommitmentSettings) -> str:
         """What it takes, in words."""
-        agree = f"{self.found} of {len(self.views)} different views agree"
         return (
-            f"{agree}, {settings.commit_views} and {settings.commit_share:.0%} are needed before map -> odom is given: "
-            "drive on or turn, or give an initial pose"
+            f"{self.found} of {len(self.views)} different views agree, with evidence {self.evidence(settings):.2f}; "
+            f"map -> odom waits for {settings.commit_views} and {settings.commit_evidence:.2f}: drive on or turn, or "
+            "give an initial pose"
         )

@@ -129,6 +129,7 @@ class PoseEstimate:
         camera_focal_px: focal length used (estimated where the frame had no calibration).
         timings_ms: milliseconds by stage: describe, retrieve, match, solve, verify, total.
         matched: matches by keyframe, for drawing.
+        frames: that the pose rests on: more than one where this frame alone was refused.
         track: of a Tracker with odometry, whether the track is believed; ``track_detail`` says what is missing.
     """
 
@@ -146,6 +147,7 @@ class PoseEstimate:
     timings_ms: dict[str, float] = field(default_factory=dict)
     matched: tuple[KeyframeMatches, ...] = ()
     stamp_ns: int = 0
+    frames: int = 1
     track: Track = Track.NONE
     track_detail: str = ""
 

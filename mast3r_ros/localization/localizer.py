@@ -162,7 +162,7 @@ class Localizer:
         if len(found.xy) < MINIMUM:
             return rejected(Reason.TOO_FEW_MATCHES, found.how_few())
         with clock.stage("solve"):
-            depth = self._scene_depth(found)
+            depth = self.scene_depth(found)
             solved = self._solve(frame, found, depth)
             if frame.camera is None:
                 frame, solved = self._as_the_maps_camera(frame, found, depth, solved)
@@ -172,11 +172,11 @@ class Localizer:
             pose, found, told = solved
             support = self._support(pose, found, depth)
             support = replace(
-                support, landmarks=self._landmarks(found, support), believed=self._agrees(support, query.prior)
+                support, landmarks=self.landmarks_around(found, support), believed=self.agrees(support, query.prior)
             )
             limit = self.alert_limit if np.isfinite(self.map.scene_depth_m) else limit_of(self.settings, depth)
             verdict = verify(
-                support, frame, self.settings.gates, self.map.pose_noise, limit, self._scale_sigma(found, support)
+                support, frame, self.settings.gates, self.map.pose_noise, limit, self.scale_sigma(found, support)
             )
             if verdict.reason is Reason.NONE:
                 verdict = self._with_calibration(frame, found, support, verdict)
@@ -194,7 +194,7 @@ class Localizer:
             found.points,
             found.weights,
             verdict.evidence.inliers,
-            self._solver(frame, support.scene_depth_m),
+            self.solver(frame, support.scene_depth_m),
         )
         if stretch is None:
             return verdict
@@ -204,7 +204,7 @@ class Localizer:
         )
         return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=detail)
 
-    def _agrees(self, support: Support, prior: PosePrior | None) -> bool:
+    def agrees(self, support: Support, prior: PosePrior | None) -> bool:
         """Whether the camera was believed to be where it was found, to within three standard deviations.
 
         A prior too vague to tell places or directions apart agrees with nothing. However exact a prior is, a pose is
@@ -238,7 +238,7 @@ class Localizer:
         """The error that the application can bear in this map."""
         return limit_of(self.settings, self.map.view_depth_m)
 
-    def _scene_depth(self, found: Correspondences) -> float:
+    def scene_depth(self, found: Correspondences) -> float:
         """How far away what was matched typically is, metres: by the keyframes, or by the points themselves."""
         depth = self.map.typical_depth(found.ids)
         return depth if depth > 0 else float(np.median(np.concatenate([m.points[:, 2] for m in found.matches])))
@@ -247,7 +247,7 @@ class Localizer:
         centres = np.array([self.map[id].map_T_camera[:3, 3] for id in found.ids])
         return Support(pose, found.xy, found.points, found.keyframe, centres, scene_depth_m)
 
-    def _solver(self, frame: Frame, scene_depth_m: float) -> SolverSettings:
+    def solver(self, frame: Frame, scene_depth_m: float) -> SolverSettings:
         """The solver's settings, with the thresholds of this image and this scene."""
         return replace(
             self.settings.solver,
@@ -257,7 +257,7 @@ class Localizer:
 
     def _solve(self, frame: Frame, found: Correspondences, scene_depth_m: float) -> _Solved | None:
         """Robust pose over all keyframes, refined with balanced weights, and whether its focal length was known."""
-        settings = self._solver(frame, scene_depth_m)
+        settings = self.solver(frame, scene_depth_m)
         known = None
         centre = np.array([frame.width - 1, frame.height - 1]) / 2
         if frame.camera is not None:
@@ -298,13 +298,13 @@ class Localizer:
         fewer = solved is not None and with_own[0].inlier.sum() < solved[0].inlier.sum()
         return (frame, solved) if fewer else (own, with_own)
 
-    def _landmarks(self, found: Correspondences, support: Support) -> Array:
+    def landmarks_around(self, found: Correspondences, support: Support) -> Array:
         """Map points (M, 3) that the matcher knows from the keyframes which support the pose most."""
         counts = inliers_by_keyframe(support)
         best = [int(k) for k in np.argsort(-counts, kind="stable")[:EXPECTING] if counts[k] >= SUPPORT]
         return self._map_landmarks.of(found.ids[k] for k in best)
 
-    def _scale_sigma(self, found: Correspondences, support: Support) -> float:
+    def scale_sigma(self, found: Correspondences, support: Support) -> float:
         """Standard deviation (m) of a scale that nothing confirms: it moves the camera to and from a keyframe."""
         origin = support.pose.map_T_camera[:3, 3]
         uncertain = [

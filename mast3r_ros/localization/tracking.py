@@ -18,6 +18,7 @@ from mast3r_ros.localization.commitment import View, Views
 from mast3r_ros.localization.estimate import PoseEstimate, Reason, Status, Track
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.pose_prior import PosePrior
+from mast3r_ros.localization.several_views import RecentSightings, solve_together
 from mast3r_ros.localization.uncertainty import worst_sigmas
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.settings import TrackerSettings
@@ -57,6 +58,7 @@ class Tracker:
         self._committed = False
         self._lost = ""
         self._unseen: list[int] = []
+        self._recent = RecentSightings()
 
     def set_prior(self, prior: PosePrior, odom_T_camera: Array | None = None, stamp_ns: int = 0) -> None:
         """Tell where the camera is believed to be (a person's estimate). Replaces what was known.
@@ -91,6 +93,11 @@ class Tracker:
         believed = self._guide
         prior = None if believed is None else believed.now(frame.stamp_ns, odom_T_camera, self.settings)
         estimate = self.localizer.localize(frame, prior)
+        if odom_T_camera is not None and self.settings.joint_frames > 1:
+            depth_m = self.map.view_depth_m
+            recent = self._recent.with_frame(frame, estimate, odom_T_camera, self.settings, depth_m)
+            if not estimate.localized:
+                estimate = solve_together(self.localizer, recent, prior)
         if estimate.localized:
             estimate = self._judge(estimate, odom_T_camera, frame.stamp_ns)
         if not estimate.localized:
@@ -137,6 +144,7 @@ class Tracker:
         """The track is contradicted: nothing is known but what will be found from now on."""
         self._accepted, self._prior, self._views = None, None, Views()
         self._committed, self._lost, self._unseen = False, why, []
+        self._recent = RecentSightings()
 
     def _refused(self, estimate: PoseEstimate, odom_T_camera: Array | None, stamp_ns: int) -> None:
         """What an attempt without an answer says about the track."""
@@ -165,10 +173,15 @@ class Tracker:
         return telling and max(self.map.overlaps(map_T_camera).values(), default=0.0) >= SAME_VIEW
 
     def _with_view(self, views: Views, odom_T_camera: Array | None, estimate: PoseEstimate) -> Views:
-        if odom_T_camera is None:
+        if odom_T_camera is None or estimate.frames > 1:  # several frames together are no evidence of their own
             return views
         found = estimate.localized
-        view = View(odom_T_camera, found, frozenset(estimate.keyframes) if found else frozenset())
+        view = View(
+            odom_T_camera,
+            found,
+            estimate.evidence.explained,
+            frozenset(estimate.keyframes) if found else frozenset(),
+        )
         return views.with_view(view, self.settings.commit_distance * self.map.view_depth_m, self.settings.commit_turn)
 
     def _told(self, estimate: PoseEstimate) -> PoseEstimate:

@@ -7,7 +7,7 @@ image, a geometry that fixes all six degrees of freedom, keyframes that agree wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ def verify(
     noise: PoseNoise | None = None,
     limit: AlertLimit | None = None,
     scale_sigma_m: float = 0.0,
+    measure: Callable[[Support, Frame, Array], Evidence] | None = None,
 ) -> Verdict:
     """Judge a pose by evidence that a confident mistake does not produce.
 
@@ -58,6 +59,7 @@ def verify(
         noise: of the map, where it was measured.
         limit: error that the application can bear; by default what suits the scene.
         scale_sigma_m: standard deviation that a scale which nothing confirms leaves to the position, metres.
+        measure: what gathers the figures, where it is not one frame that the pose rests on.
 
     Returns:
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
@@ -65,7 +67,7 @@ def verify(
     noise, limit = noise or usual_noise(support.scene_depth_m), limit or alert_limit(support.scene_depth_m)
     measured, of_matches = pose_covariance(support, noise)
     covariance = measured + np.diag([scale_sigma_m**2] * 3 + [0.0] * 3)
-    evidence = gather(support, frame, covariance)
+    evidence = (measure or gather)(support, frame, covariance)
     freedom = tail_of(noise.found)
     level = protection_level(covariance, limit.integrity_risk, freedom)
     careful = protection_level(careful_covariance(support, noise), limit.integrity_risk)
@@ -208,7 +210,14 @@ def balanced_weights(support: Support, weights: Array, width: int, height: int) 
     Matches that lie together share the error of the same piece of depth map and keyframe pose. Counted
     one by one they would outvote the rest of the image and promise millimetres.
     """
-    group = support.keyframe * CELLS + cells_of(support.query_xy, width, height)
-    count = np.bincount(group[support.pose.inlier], minlength=int(group.max()) + 1)
-    balanced: Array = weights / np.maximum(count[group], 1)
-    return balanced
+    return balanced(weights, support.pose.inlier, support.keyframe, support.query_xy, width, height)
+
+
+def balanced(
+    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
+) -> Array:
+    """As :func:`balanced_weights`, of matches at pixels ``xy`` (N, 2)."""
+    group = keyframe * CELLS + cells_of(xy, width, height)
+    count = np.bincount(group[inlier], minlength=int(group.max()) + 1)
+    shared: Array = weights / np.maximum(count[group], 1)
+    return shared

@@ -118,7 +118,7 @@ class Statistics:
         if track is Track.LOST:
             return DiagnosticStatus.ERROR, f"{message}; the track is lost, map -> odom is withdrawn: {detail}"
         if track is Track.TENTATIVE:
-            return DiagnosticStatus.WARN, f"{message}; map -> odom waits: {detail}"
+            return DiagnosticStatus.WARN, f"{message}; {detail}"
         return level, message
 
     def values(self) -> dict[str, str]:

@@ -225,7 +225,7 @@ def write_result_bag(path: Path, run: Replay, settings: ReplaySettings, map_fram
             bag.pose("/relocalizer/pose", pose, covariance, record.stamp_ns, map_frame)
             if record.stamp_ns in corrections:
                 bag.transform(map_frame, settings.odom_frame, corrections[record.stamp_ns], record.stamp_ns)
-            elif record.stamp_ns not in run.uncommitted:
+            elif run.map_in_tf or record.stamp_ns not in run.uncommitted:
                 bag.transform(map_frame, leaf, pose, record.stamp_ns)
         if way:
             bag.trajectory("/relocalizer/path", way, way[-1][0], map_frame)
