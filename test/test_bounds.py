@@ -16,7 +16,7 @@ from mast3r_ros.lab.pages.stanford import stanford
 from mast3r_ros.lab.runs.difficulty import calibration_by_quartile
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.record import Record
-from mast3r_ros.lab.stress.starts import starts_summary
+from mast3r_ros.lab.stress.starts import Start, summarise_starts
 from mast3r_ros.localization.estimate import Reason
 from mast3r_ros.localization.map_noise import fit_noise
 from mast3r_ros.localization.protection import TAIL, AlertLimit, protection_level, tail_of
@@ -148,8 +148,12 @@ class TestRunsHeldAgainstTheirBounds:
         assert stanford([answer("none", 0.01)]) is None
 
     def test_starts_have_a_share_only_where_one_was_false(self) -> None:
-        assert starts_summary(1000, 2, 1) == {"tried": 1000, "false_commits": 2, "p_second_false": 0.5}
-        assert math.isnan(starts_summary()["p_second_false"])
+        nothing = Start("twin_rooms", "in the twin", False, math.nan, False, None, None)
+        twice = replace(nothing, seconds=2.0, false=True, first_false=True, second_false=True)
+        once = replace(nothing, first_false=True, second_false=False)
+        figures = summarise_starts([nothing, twice, once], [])
+        assert (figures["tried"], figures["false_commits"], figures["p_second_false"]) == (3, 1, 0.5)
+        assert math.isnan(summarise_starts([nothing], [])["p_second_false"])
 
 
 def test_noise_of_an_earlier_version_is_read_as_resting_on_nothing() -> None:

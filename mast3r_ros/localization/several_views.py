@@ -25,6 +25,7 @@ from mast3r_ros.localization.estimate import Evidence, KeyframeMatches, PoseEsti
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.support import SUPPORT, Support
+from mast3r_ros.localization.uncertainty import USUAL_POSITION
 from mast3r_ros.settings import TrackerSettings
 
 Array = NDArray[np.float64]

@@ -12,7 +12,7 @@ from mast3r_ros.cli.common import note, print_facts, print_json, print_table, st
 from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, ComparedMatchers, JsonOption, KeyframesCount, grouped
 
 #: What --quick takes instead of the defaults.
-QUICK = {"rooms": 1, "queries": 4, "negatives": 60, "keyframes": 16}
+QUICK = {"rooms": 1, "queries": 4, "negatives": 60, "keyframes": 16, "starts": 4}
 
 
 @grouped
@@ -27,6 +27,9 @@ def stress(
     queries: Annotated[int, typer.Option(min=1, help="Queries of each condition in each room.")] = 12,
     conditions: Annotated[str, typer.Option(help="Only these, comma separated; by default all.")] = "",
     negatives: Annotated[int, typer.Option(min=0, help="Queries that the map cannot answer.")] = 3000,
+    starts: Annotated[
+        int, typer.Option(min=0, help="Starts on each film of twin_rooms, mirrored_rooms, equal_doors; 0: none.")
+    ] = 80,
     quick: Annotated[bool, typer.Option("--quick", help="One room, few queries, 60 negatives: does it run?")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Folder for report.html, conditions.png, summary.json, records.jsonl.")
@@ -37,13 +40,21 @@ def stress(
     from mast3r_ros.lab.stress.conditions import CONDITIONS
     from mast3r_ros.lab.stress.report import StressPictures, write_stress
     from mast3r_ros.lab.stress.run import StressSettings, ignore, run_stress
+    from mast3r_ros.lab.stress.starts import CONDITIONS as START_CONDITIONS
     from mast3r_ros.lab.stress.summary import summarise_stress
     from mast3r_ros.localization import LocalizerSettings
 
     matchers = compared.make()
-    sizes: dict[str, int] = QUICK if quick else {"rooms": rooms, "queries": queries, "negatives": negatives}
-    names = tuple(name.strip() for name in conditions.split(",") if name.strip()) or tuple(CONDITIONS)
-    settings = StressSettings(seed, conditions=names, localizer=LocalizerSettings(keyframes=keyframes), **sizes)
+    sizes = {"rooms": rooms, "queries": queries, "negatives": negatives, "starts": starts}
+    sizes = {**sizes, **QUICK} if quick else sizes
+    names = [name.strip() for name in conditions.split(",") if name.strip()] or [*CONDITIONS, *START_CONDITIONS]
+    settings = StressSettings(
+        seed,
+        conditions=tuple(name for name in names if name not in START_CONDITIONS),
+        start_conditions=tuple(name for name in names if name in START_CONDITIONS) if sizes["starts"] else (),
+        localizer=LocalizerSettings(keyframes=keyframes),
+        **sizes,
+    )
     pictures = StressPictures(matchers)
     with stages() as show:
         # Pictures of matches are only drawn for a report.
@@ -73,7 +84,26 @@ def print_stress(summary: dict[str, Any]) -> None:
         ]
         if kinds:
             print_table(f"negatives, {name}", ("kind", "asked", "accepted", "per 1000"), kinds)
-        print_facts(name, _facts(figures))
+        if figures["queries"]:
+            print_facts(name, _facts(figures))
+    if summary["starts"]["tried"]:
+        print_starts(summary["starts"])
+
+
+def print_starts(figures: dict[str, Any]) -> None:
+    """Starts by place, and what became of kidnappings."""
+    columns = ("condition", "place", "tried", "answered", "first_false", "second_false", "committed", "false_commits")
+    print_table("starts", columns, [tuple(str(row[key]) for key in columns) for row in figures["by_place"]])
+    low, high = figures["false_commits_per_1000_interval"]
+    seconds, noticed = figures["seconds_to_commit"], figures["seconds_to_notice"]
+    facts = {
+        "false commits": f"{figures['false_commits_per_1000']:.2f} of 1000 starts  (95 %: {low:.2f} to {high:.2f})",
+        "second answer false, the first being so": _percent(figures["p_second_false"]),
+        "seconds to commit": f"{seconds['p50']:.1f} (median), {seconds['p95']:.1f} (95 %)",
+        "kidnappings noticed within 5 s": f"{figures['noticed_within_5_s']} of {figures['kidnappings']}",
+        "seconds to notice": f"{noticed['p50']:.1f} (median), {noticed['p100']:.1f} (longest)",
+    }
+    print_facts("starts", facts)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from mast3r_ros.lab.runs.viewpoint import Viewpoints
 from mast3r_ros.lab.stress.conditions import CONDITIONS, Condition, chosen
 from mast3r_ros.lab.stress.negatives import negatives
 from mast3r_ros.lab.stress.scenes import Scene, scenes_of
+from mast3r_ros.lab.stress.starts import FILM, Kidnapping, Start, StartSettings, run_starts
 from mast3r_ros.lab.synthetic import take
 from mast3r_ros.localization import Localizer, LocalizerSettings, PoseEstimate
 from mast3r_ros.localization.map_noise import measure_pose_noise
@@ -56,6 +57,8 @@ class StressSettings:
         conditions: by name, see stress_conditions.
         queries: of each condition in each room.
         negatives: in all, see :mod:`negatives`; 0 for none.
+        start_conditions: by name, see :mod:`starts`.
+        starts: on each film of a start condition, at most.
         keyframes: about how many a map has.
         width, height: of the images, pixels; the camera sees 67 degrees.
         localizer: how queries are localized, gates included.
@@ -66,6 +69,8 @@ class StressSettings:
     conditions: tuple[str, ...] = tuple(CONDITIONS)
     queries: int = 12
     negatives: int = 3000
+    start_conditions: tuple[str, ...] = ()
+    starts: int = 80
     keyframes: int = 40
     width: int = 320
     height: int = 240
@@ -119,11 +124,16 @@ class StressRun:
         settings: of the run.
         attempts: in the order they were made.
         examples: condition or kind of negative, level, and a picture of it, for people.
+        matchers: by name.
+        starts, kidnappings: of the first matcher, see :mod:`starts`.
     """
 
     settings: StressSettings
     attempts: list[Attempt] = field(default_factory=list)
     examples: list[tuple[str, str, NDArray[np.uint8]]] = field(default_factory=list)
+    matchers: list[str] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    kidnappings: list[Kidnapping] = field(default_factory=list)
 
     def show(self, name: str, level: str, frame: Frame) -> None:
         """Keep a picture as the example of its kind unless there is one."""
@@ -151,7 +161,13 @@ def run_stress(
     Raises:
         UserError: for a condition that does not exist.
     """
-    run = StressRun(settings or StressSettings())
+    run = StressRun(settings or StressSettings(), matchers=[matcher.name for matcher in matchers])
+    s = run.settings
+    if s.start_conditions:
+        asked = StartSettings(s.seed, s.rooms, s.start_conditions, FILM, s.starts, s.keyframes, s.localizer)
+        run.starts, run.kidnappings = run_starts(matchers[0], asked, s.camera, progress)
+    if not s.conditions:
+        return run
     seeds = range(run.settings.seed, run.settings.seed + run.settings.rooms)
     blocks = [seeds[k : k + BLOCK] for k in range(0, len(seeds), BLOCK)]
     for number, block in enumerate(blocks):

@@ -17,7 +17,7 @@ from mast3r_ros.lab.runs.summary import errors_of
 from mast3r_ros.lab.stress.conditions import CONDITIONS
 from mast3r_ros.lab.stress.negatives import TITLES
 from mast3r_ros.lab.stress.run import Attempt, StressRun
-from mast3r_ros.lab.stress.starts import starts_summary
+from mast3r_ros.lab.stress.starts import summarise_starts
 
 #: A pose this near to the truth is one that gates should let pass: metres, degrees.
 GOOD_M, GOOD_DEG = 0.10, 5.0
@@ -34,7 +34,9 @@ OF_POSITIVES = (
 
 def evaluations(run: StressRun) -> dict[str, Evaluation]:
     """The run of each matcher, by name, as any other evaluation: queries first, then negatives."""
-    return {matcher: _evaluation(run, matcher) for matcher in dict.fromkeys(a.matcher for a in run.attempts)}
+    return {
+        matcher: _evaluation(run, matcher) for matcher in run.matchers or dict.fromkeys(a.matcher for a in run.attempts)
+    }
 
 
 def summarise_stress(run: StressRun) -> dict[str, Any]:
@@ -50,7 +52,8 @@ def summarise_stress(run: StressRun) -> dict[str, Any]:
     rows = [row for summary in of_each.values() for row in summary["conditions"]]
     order = list(dict.fromkeys(row["condition"] for row in rows))
     rows.sort(key=lambda row: order.index(row["condition"]))  # matchers beside each other
-    return {**first, "conditions": rows, "starts": starts_summary(), "matchers": of_each if len(of_each) > 1 else {}}
+    starts = summarise_starts(run.starts, run.kidnappings)
+    return {**first, "conditions": rows, "starts": starts, "matchers": of_each if len(of_each) > 1 else {}}
 
 
 def coverage_kept(records: Iterable[Record]) -> tuple[int, int]:
