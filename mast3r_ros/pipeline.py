@@ -8,7 +8,7 @@ print(answer.map_T_camera, answer.covariance, answer.reason)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mast3r_ros.io.datasets import open_source
 from mast3r_ros.io.datasets.base import read_expected
 from mast3r_ros.localization import Localizer, PoseEstimate, PosePrior, Tracker
 from mast3r_ros.localization.map_noise import save_ready
+from mast3r_ros.localization.several_views import localize_rig
 from mast3r_ros.mapping import build
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
@@ -126,6 +127,15 @@ class Relocalizer:
             DatasetError: for a file that is no image.
         """
         return self._localizer.localize(self._frame(image, camera, depth), prior)
+
+    def localize_rig(self, frames: Sequence[Frame], rig_T_cameras: NDArray[np.float64]) -> PoseEstimate:
+        """Find the first of a rig's cameras: alone where its picture is enough, else by all pictures together.
+
+        Args:
+            frames: calibrated, one of each camera, taken at the same time.
+            rig_T_cameras: (C, 4, 4) where the cameras are on the rig.
+        """
+        return localize_rig(self._localizer, frames, rig_T_cameras)
 
     def track(self, frame: Frame, odom_T_camera: Array | None = None) -> PoseEstimate:
         """Localize the next frame of a moving camera: odometry and earlier answers guide it and contradict it.

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import walls
 
+import mast3r_ros as m
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.rig_pose import RigView, ransac_rig_pose, refine_rig_pose
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 FOCAL = 300.0
 TRUTH = se3.exp([0.4, -0.2, 1.1, 0.1, -0.3, 0.2])
@@ -78,3 +84,49 @@ def test_errors_under_drift_are_as_large_as_the_covariance_says() -> None:
         alone.append(np.trace(np.linalg.inv(own.pose.information)[:3, :3]))
         assert np.trace(np.linalg.inv(found.pose.information)[:3, :3]) < alone[-1], "more views say more"
     assert 2 < np.mean(squared) < 14
+
+
+class TestTogether:
+    """Pictures of a wall of which each shows a part, in a map of three walls."""
+
+    @pytest.fixture(scope="class")
+    def relocalizer(self) -> m.Relocalizer:
+        keyframes = KeyframeMap()
+        for number in range(3):
+            keyframes.add(walls.posed(number))
+        return m.Relocalizer(keyframes, m.load_matcher("sift"))
+
+    @staticmethod
+    def strip(left: int, right: int) -> m.Frame:
+        """A camera that sees these columns of the second wall only."""
+        whole = walls.CAMERA
+        K = whole.K - [[0, 0, left], [0, 0, 0], [0, 0, 0]]
+        image = np.ascontiguousarray(walls.image(1)[:, left:right])
+        return m.Frame(image, replace(whole, width=right - left, K=K))
+
+    @pytest.fixture
+    def strict(self, relocalizer: m.Relocalizer) -> Iterator[m.Relocalizer]:
+        """Wants half more inliers than the first strip alone has."""
+        found = relocalizer.localize(self.strip(0, 210)).evidence.inliers
+        before = relocalizer.settings
+        relocalizer.settings = before.changed({"gates.min_inliers": int(1.5 * found)})
+        yield relocalizer
+        relocalizer.settings = before
+
+    def test_what_each_camera_of_a_rig_shows_too_little_of_all_show_together(self, strict: m.Relocalizer) -> None:
+        parts = [self.strip(0, 210), self.strip(210, 420), self.strip(420, 640)]
+        alone = strict.localize(parts[0])
+        assert alone.reason is m.Reason.TOO_FEW_INLIERS
+        answer = strict.localize_rig(parts, np.stack([np.eye(4)] * 3))
+        assert answer.localized and answer.frames == 3 and answer.evidence.inliers > 1.5 * alone.evidence.inliers
+        metres, degrees = se3.pose_error(answer.map_T_camera, walls.posed(1).map_T_camera)
+        assert metres < 0.02 and degrees < 0.5
+        assert answer.protection.position_m < answer.alert_limit.position_m
+
+    def test_the_same_picture_three_times_says_no_more_than_once(self, strict: m.Relocalizer) -> None:
+        answer = strict.localize_rig([self.strip(0, 210)] * 3, np.stack([np.eye(4)] * 3))
+        assert answer.reason is m.Reason.TOO_FEW_INLIERS and answer.frames == 1
+
+    def test_the_first_camera_must_show_something_itself(self, strict: m.Relocalizer) -> None:
+        blank = replace(self.strip(0, 210), image=np.full_like(self.strip(0, 210).image, 128))
+        assert not strict.localize_rig([blank, self.strip(210, 640)], np.stack([np.eye(4)] * 2)).localized

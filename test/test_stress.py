@@ -25,6 +25,7 @@ from mast3r_ros.lab.runs.described_once import DescribedOnce
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.stress import negatives
 from mast3r_ros.lab.stress.conditions import CONDITIONS, chosen
+from mast3r_ros.lab.stress.films import Film, Stage, carried, film, mirrored
 from mast3r_ros.lab.stress.run import (
     HELD_OUT_SEED,
     TUNING_SEED,
@@ -33,10 +34,11 @@ from mast3r_ros.lab.stress.run import (
     StressSettings,
     run_stress,
 )
-from mast3r_ros.lab.stress.scenes import KINDS, Place, Scene, scenes_of, visitors
+from mast3r_ros.lab.stress.scenes import KINDS, LIGHTING, Place, Scene, scenes_of, visitors
+from mast3r_ros.lab.stress.starts import StartSettings, stage_localizer, starts_on, summarise_starts
 from mast3r_ros.lab.stress.summary import summarise_stress
-from mast3r_ros.lab.synthetic import Shot, take
-from mast3r_ros.localization import Gates, Localizer, LocalizerSettings
+from mast3r_ros.lab.synthetic import RoomSettings, Shot, make_room, take
+from mast3r_ros.localization import Gates, Localizer, LocalizerSettings, TrackerSettings
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.registry import create
 
@@ -332,3 +334,52 @@ def test_a_warehouse_whose_middle_is_full_is_orbited_where_there_is_room() -> No
     assert scene.place.name == "warehouse 4" and len(scene.mapping) >= 5
     positions = np.array([shot.map_T_camera[:3, 3] for shot in scene.mapping])
     assert (scene.place.world.clearance(positions) > 0.25).all()
+
+
+# ------------------------------------------------------------------------------------------------ starts
+
+
+class TestStarts:
+    @pytest.fixture(scope="class")
+    def seen(self, scenes: dict[str, Scene]) -> Film:
+        return film(scenes["room"].place, SMALL, 14, np.eye(4))
+
+    def test_a_robot_that_is_carried_away_sees_another_place_and_its_odometry_nothing(self, seen: Film) -> None:
+        away = carried(seen, 4, 10)
+        assert len(away.frames) == 4 + len(seen.frames) - 10
+        np.testing.assert_allclose(away.odom_T_camera[3], away.odom_T_camera[4], atol=1e-9)
+        np.testing.assert_allclose(away.truth[4], seen.truth[10])
+        assert away.frames[4].image is seen.frames[10].image
+        step = se3.inverse(away.odom_T_camera[4]) @ away.odom_T_camera[5]
+        np.testing.assert_allclose(step, se3.inverse(seen.odom_T_camera[10]) @ seen.odom_T_camera[11], atol=1e-9)
+        stamps = np.array([frame.stamp_ns for frame in away.frames])
+        assert (np.diff(stamps) == 5 * 10**8).all()
+
+    def test_the_mirror_image_is_mirrored_with_its_motion(self, seen: Film) -> None:
+        mirror = mirrored(seen)
+        np.testing.assert_array_equal(mirror.frames[2].image[:, ::-1], seen.frames[2].image)
+        ours, theirs = (se3.inverse(f.odom_T_camera[0]) @ f.odom_T_camera[5] for f in (seen, mirror))
+        np.testing.assert_allclose(theirs[:3, 3], ours[:3, 3] * [-1, 1, 1], atol=1e-9)
+        assert mirror.truth is None and np.linalg.det(theirs[:3, :3]) > 0
+
+    def test_starts_in_the_room_commit_to_it_and_starts_in_its_mirror_image_to_nothing(
+        self, scenes: dict[str, Scene], seen: Film
+    ) -> None:
+        stage = Stage(take(scenes["room"].mapping, 1), {})
+        localizer = stage_localizer(stage, create("sift"), LocalizerSettings())
+        settings = StartSettings(
+            starts=4, tracking=TrackerSettings(joint_frames=1, commit_evidence=0.2, commit_views=2)
+        )
+        inside = list(starts_on(seen, localizer, settings, "in the map", ""))
+        assert len(inside) == 4 and not any(start.false for start in inside)
+        assert any(math.isfinite(start.seconds) for start in inside)
+        beside = list(starts_on(mirrored(seen), localizer, settings, "mirrored_rooms", ""))
+        assert not any(math.isfinite(start.seconds) for start in beside)
+        figures = summarise_starts([*inside, *beside], [])
+        assert figures["tried"] == 8 and figures["false_commits"] == 0 and 0 < figures["committed_in_the_map"] <= 1
+        assert [row["place"] for row in figures["by_place"]] == ["", ""]
+
+    def test_a_twin_has_the_same_walls_and_other_pictures(self) -> None:
+        one, twin = (make_room("office", 3, RoomSettings(make=3, twin=k, lighting=LIGHTING)) for k in (0, 1))
+        assert one.names == twin.names and torch.equal(one.centre, twin.centre)
+        assert not torch.equal(one.atlas.texels, twin.atlas.texels)

@@ -62,7 +62,8 @@ class StartSettings:
     starts: int = 80
     keyframes: int = 40
     localizer: LocalizerSettings = field(default_factory=LocalizerSettings)
-    tracking: TrackerSettings = field(default_factory=TrackerSettings)
+    #: Frames that are solved together are no evidence for a commitment, and would take most of the time.
+    tracking: TrackerSettings = field(default_factory=lambda: TrackerSettings(joint_frames=1))
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _of_place(starts: Sequence[Start], condition: str, place: str) -> dict[str, 
         "answered": sum(start.first_false is not None for start in here),
         "first_false": sum(bool(start.first_false) for start in here),
         "second_false": sum(bool(start.second_false) for start in here),
-        "committed": sum(np.isfinite(start.seconds) for start in here),
+        "committed": sum(bool(np.isfinite(start.seconds)) for start in here),
         "false_commits": sum(start.false for start in here),
     }
 
