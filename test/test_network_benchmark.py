@@ -132,6 +132,22 @@ def test_benchmark_network_contract(run, monkeypatch) -> None:
     assert abs(deviation["pose_error"]["expected_change"]) < 0.5
 
 
+def test_benchmark_gpu_rehearsed_on_a_cpu(run, tmp_path) -> None:
+    """Rows as they come, figures that hold together, a file that has all of them."""
+    options = ("--config", "small", "-k", "1", "--rounds", "1", "--no-compiled", "--network-size", "96")
+    file = tmp_path / "table.json"
+    code, out, err = run("benchmark", "gpu", *options, "--device", "cpu", "--dtype", "float32", "-o", str(file))
+    assert code == 0, err
+    rows = {row["row"]: row for row in json.loads(file.read_text(), parse_constant=pytest.fail)["rows"]}
+    assert list(rows) == ["set-up", "float32 K=1", "start", "graphs K=1", "plain K=1"]
+    row = rows["graphs K=1"]
+    assert row["device"] == "cpu" and row["dtype"] == "float32" and row["total_ms"] > 0
+    assert set(row["localizer_ms"]) >= {"describe", "match", "total"}
+    assert row["deviation"]["match_agreement"] == 1  # on a CPU both are the same
+    for name in ("image in", "encode", "decode", "descriptors", "matching", "pose", "total"):
+        assert f"graphs K=1: {name} " in out
+
+
 def test_benchmark_match_prints_a_table(run) -> None:
     code, out, _ = run("benchmark", "match", "--size", "64")
     assert code == 0 and "exactly repetitive" in out and "regions found" in out
