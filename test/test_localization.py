@@ -479,7 +479,7 @@ class TestCommitment:
         assert "6.00 m" in answers[2].track_detail and "3 of 3 different views agree" in answers[2].track_detail
         np.testing.assert_allclose(tracker.map_T_odom, self.MAP_T_ODOM, atol=1e-9)
 
-    @pytest.mark.parametrize("overlap", [1.0, 0.2])
+    @pytest.mark.parametrize("overlap", [1.0, 0.1])
     def test_a_track_is_lost_when_nothing_is_seen_where_the_map_shows_something(self, replayed, overlap: float) -> None:
         replayed.map.overlaps = lambda pose: {"k": overlap}
         tracker = Tracker(replayed, ALONE)

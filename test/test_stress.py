@@ -34,10 +34,10 @@ from mast3r_ros.lab.stress.run import (
     StressSettings,
     run_stress,
 )
-from mast3r_ros.lab.stress.scenes import KINDS, LIGHTING, Place, Scene, scenes_of, visitors
+from mast3r_ros.lab.stress.scenes import KINDS, Place, Scene, scenes_of, visitors
 from mast3r_ros.lab.stress.starts import StartSettings, stage_localizer, starts_on, summarise_starts
 from mast3r_ros.lab.stress.summary import summarise_stress
-from mast3r_ros.lab.synthetic import RoomSettings, Shot, make_room, take
+from mast3r_ros.lab.synthetic import LightingSettings, RoomSettings, Shot, make_room, take
 from mast3r_ros.localization import Gates, Localizer, LocalizerSettings, TrackerSettings
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.registry import create
@@ -380,6 +380,7 @@ class TestStarts:
         assert [row["place"] for row in figures["by_place"]] == ["", ""]
 
     def test_a_twin_has_the_same_walls_and_other_pictures(self) -> None:
-        one, twin = (make_room("office", 3, RoomSettings(make=3, twin=k, lighting=LIGHTING)) for k in (0, 1))
+        light = LightingSettings(1, 1)
+        one, twin = (make_room("office", 3, RoomSettings(make=3, twin=k, lighting=light)) for k in (0, 1))
         assert one.names == twin.names and torch.equal(one.centre, twin.centre)
         assert not torch.equal(one.atlas.texels, twin.atlas.texels)

@@ -26,7 +26,7 @@ from mast3r_ros.settings import TrackerSettings
 Array = NDArray[np.float64]
 
 #: A camera should see what a keyframe saw when their views overlap by this (:mod:`mast3r_ros.mapping.overlap`) ...
-SAME_VIEW = 0.5
+SAME_VIEW = 0.2
 #: ... unless hardly anything was matched: covered, dark or blurred pictures say nothing.
 TELLING_MATCHES = 20
 
