@@ -8,7 +8,7 @@
 #   WHEELS=folder         where pip finds what is missing, on a machine without a network
 #   CONFIG=file.yaml      another training than config/train/small_gpu.yaml
 #   INIT=file.safetensors weights that a new training starts from
-#   SPLIT_MB=14           leave files larger than this in parts, with join.sh, which puts them together
+#   SPLIT_MB=14           leave model and state in parts of this size, with join.sh, which puts them together
 set -euo pipefail
 
 [ $# -ge 1 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -43,7 +43,6 @@ fi
 if [ "$split_mb" != 0 ]; then
     for file in "$out"/{model,state}.safetensors; do
         rm -f "$file".part-*
-        [ "$(stat -c %s "$file")" -gt $((split_mb << 20)) ] || [ "$split_mb" = 1 ] || continue
         split --bytes="${split_mb}M" --numeric-suffixes --suffix-length=3 "$file" "$file.part-"
         rm "$file"
     done
