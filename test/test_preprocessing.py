@@ -182,5 +182,5 @@ def test_a_gpu_prepares_the_same_image(shape: tuple[int, int]) -> None:
         here, there = work(image, size), work(image, size, device=device)
         assert there.tensor.is_cuda and here.size == there.size
         np.testing.assert_array_equal(here.original_T_input, there.original_T_input)
-        atol = 1e-5 if work is prepare_for_localization or int(PIL.__version__.split(".")[0]) < 13 else 1.01 / 127.5
+        atol = 2e-5 if work is prepare_for_localization or int(PIL.__version__.split(".")[0]) < 13 else 1.01 / 127.5
         torch.testing.assert_close(there.tensor.cpu(), here.tensor, atol=atol, rtol=0)

@@ -131,7 +131,7 @@ def prepare_for_localization(
         size: of the network, 512 or 224.
         reference_offsets: the published code rounds the crop's offset but stores it unrounded, half a pixel off
             when the difference is odd; True reproduces that in ``original_T_input``.
-        device: where to resize; values differ by 1e-5 at most.
+        device: where to resize; values differ by 2e-5 at most.
     """
     height, width = image.shape[:2]
     target_height, target_width = training_resolution(height, width, size)
