@@ -18,11 +18,9 @@ from mast3r_ros.settings import SolverSettings
 Array = NDArray[np.float64]
 
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
-MOST_SAMPLED = 400
+MOST_SAMPLED = 800
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
-#: So does a step whose square is less than this, in standard deviations that the matches leave.
-NEGLIGIBLE = 3e-3
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
@@ -135,7 +133,7 @@ def ransac_options(settings: SolverSettings) -> dict[str, float]:
     return {
         "max_reproj_error": settings.threshold_px,
         "max_iterations": settings.iterations,
-        "min_iterations": min(100, settings.iterations),
+        "min_iterations": min(200, settings.iterations),
         "seed": settings.seed,
     }
 
@@ -172,9 +170,6 @@ def refine_pose(
             step = -np.asarray(np.linalg.solve(damped, state.gradient), dtype=np.float64)
         except np.linalg.LinAlgError:
             return None
-        # Squared in standard deviations of the pose: further steps would move it less than can be known.
-        if -(step @ state.gradient) < NEGLIGIBLE:
-            break
         further = moved(map_T_camera, step)
         trial = _linearise(further, problem)
         if trial.cost <= state.cost:
