@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 #: Corners of the room in the map frame, metres.
 LOW, HIGH = np.array([-2.0, -1.5, -2.0]), np.array([2.0, 1.5, 2.5])
 CAMERA = Camera.pinhole(640, 480, 525, 525, 319.5, 239.5)
-#: Noise of the camera in grey levels; one is 16 mm of wall. Matches are off by 3 pixels, as a trained network's are.
+#: Noise of the camera in grey levels; one is 16 mm of wall. Matches are off by 3 to 6 pixels.
 NOISE = 0.5
 
 #: Tokens: 3 x 256 pixels, sums that make their mean zero, constants that fix their length, and random layers' space.
