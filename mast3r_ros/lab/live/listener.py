@@ -39,7 +39,7 @@ class LiveListener:
     Attributes:
         poses: pose (4, 4) and covariance (6, 6) by stamp.
         corrections: (stamp_ns, map_T_odom) whenever it changed.
-        health: newest values of the relocalizer's /diagnostics.
+        health: newest values of the relocalizer's /diagnostics, of all its statuses.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class LiveListener:
     def _take_health(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.startswith(RELOCALIZER.lstrip("/")):
-                self.health = {pair.key: pair.value for pair in status.values}
+                self.health.update({pair.key: pair.value for pair in status.values})
 
     def _take_tf(self, message: TFMessage) -> None:
         """map -> odom is repeated many times per second; only changes are worth keeping."""
