@@ -6,8 +6,8 @@
 export DISTRO ?= kilted
 PYTHON_BIN = $(if $(filter kilted,$(DISTRO)),.venv,.venv-$(DISTRO))/bin
 WITH_ROS := scripts/with_ros.sh
-# Much of the suite waits for messages and processes: two at once, each with a ROS domain of its own. 0: one, in line.
-WORKERS ?= 2
+# Much of the suite waits for messages and processes: three at once on two cores, each with a ROS domain of its own. 0: one, in line.
+WORKERS ?= 3
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ setup: ## Make .venv with everything (DISTRO=jazzy or humble: another one); does
 demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=my_map [MATCHER=mast3r]
 	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)") $(if $(MATCHER),--matcher "$(MATCHER)")
 
-test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=2 processes at once
+test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=3 processes at once
 	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 lint: override DISTRO := kilted
