@@ -128,7 +128,7 @@ def test_demo_over_dds(world_folder: Path, tmp_path: Path) -> None:
     assert (output / "recording.rrd").exists() == (find_spec("rerun") is not None)
     with open_bag(output / "result.mcap") as bag:
         assert bag.topics["/relocalizer/pose"].count == summary["frames_localized"]
-        # Where the node is slowed down and looks at a part of the images, these may be too few views to give map -> odom.
+        # A node that is slowed down looks at a part of the images: perhaps too few views to give map -> odom.
         every = summary["frames_taken"] == summary["frames_played"]
         assert bag.transforms().can_transform("map", "odom") or not every
     records = [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
