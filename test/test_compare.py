@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import separate_runner
 from test_report import Page
-from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import UserError
@@ -184,9 +184,9 @@ def test_what_is_no_run_is_named(tmp_path, text):
 def test_the_command_prints_and_writes(tmp_path):
     a, b = save(tmp_path / "a", records()), save(tmp_path / "b", records(shift_m=0.02, lost=30))
     arguments = ["evaluate", "compare", str(a), str(b / "summary.json"), "--report", str(tmp_path / "out")]
-    shown = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    shown = separate_runner().invoke(app, arguments, catch_exceptions=False)
     assert shown.exit_code == 0 and "A is better" in shown.output and "median translation error m" in shown.output
-    printed = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout
+    printed = separate_runner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout
     assert json.loads(printed) == json.loads((tmp_path / "out" / "comparison.json").read_text())
     page = Page((tmp_path / "out" / "report.html").read_text())
     assert "A against B" in page.text and "McNemar" in page.text and "frame95" in page.text

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import oracle_pairs
 import pytest
+import torch
 from golden_cases import SHARED, case, needs_shared
+from packaging.version import Version
 
 from mast3r_ros.geometry.scale import fit_similarity
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
@@ -120,7 +122,10 @@ def test_golden_alignment(name: str) -> None:
     assert off < max(0.015, unsure) * np.abs(golden["init_grad_pw_poses"]).max()
 
     views = alignment.views(alignment.optimise())
-    np.testing.assert_allclose(views.losses[:10], golden["losses"][:10], rtol=max(0.01, 2 * unsure))
+    # Adam's first steps are the signs of gradients, of which some are rounding: PyTorch 2.6 goes 2.3 % another way at
+    # first, and ends where the others end.
+    steps = 0.01 if Version(torch.__version__) >= Version("2.7") else 0.03
+    np.testing.assert_allclose(views.losses[:10], golden["losses"][:10], rtol=max(steps, 2 * unsure))
     assert views.losses[-1] == pytest.approx(float(golden["losses"][-1]), rel=0.01)
     jitter = meta["jitter1e-6"]
     np.testing.assert_allclose(views.focals, golden["final_focals"], rtol=max(1e-3, jitter["focal_rel"]))

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import walls
+from command_line import separate_runner
 from oracle import CAMERA, TINY, OracleNetwork, keyframe_poses, save_network, see
-from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MapError
@@ -77,6 +77,6 @@ class TestCommand:
 
 def localize(*arguments: object) -> dict:
     """The JSON object of one image."""
-    result = CliRunner().invoke(app, ["localize", *map(str, arguments), "--json"])
+    result = separate_runner().invoke(app, ["localize", *map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import separate_runner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.conformance.scene import make_scene
@@ -298,7 +298,7 @@ def test_the_command_prints_the_contract_and_writes_a_report(tmp_path: Path) -> 
         "textureless_walls",
         "--json",
     ]
-    result = CliRunner().invoke(app, [*arguments, "--quick", "--report", str(tmp_path)])
+    result = separate_runner().invoke(app, [*arguments, "--quick", "--report", str(tmp_path)])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
     assert 20 < figures["negatives"] <= 60 and set(figures["calibration"]) == {"0.50", "0.90", "0.99"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import separate_runner
 from oracle import CAMERA, OracleNetwork, keyframe_poses, see
 from torch import Tensor
-from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MatcherError, UserError
@@ -220,7 +220,7 @@ def test_sift_has_no_scale_without_depth() -> None:
 def test_the_command(tmp_path: Path) -> None:
     options = ["--pairs", "6", "--rooms", "1", "--seed", "3", "--size", "256", "192"]
     command = ["evaluate", "worlds", "--matcher", "sift", "--report", str(tmp_path), *options, "--json"]
-    result = CliRunner().invoke(app, command)
+    result = separate_runner().invoke(app, command)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     for key in ("queries", "answered", "wrong_accepted", "recall", "match_precision_3px", "median_rotation_error_deg"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -53,8 +54,8 @@ def _scaled(image: RGB) -> tuple[RGB, float]:
     """The image at the picture's height, and the scale that took it there."""
     scale = HEIGHT / image.shape[0]
     width = max(round(image.shape[1] * scale), 1)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, HEIGHT), interpolation=method), dtype=np.uint8), scale
+    method = Image.BOX if scale < 1 else Image.BILINEAR  # OpenCV 4.5.4 takes no image of one pixel
+    return np.asarray(Image.fromarray(image).resize((width, HEIGHT), method)), scale
 
 
 def _draw_lines(canvas: RGB, ends: NDArray[np.float64], outliers: bool) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from mast3r_ros.frames import Frame, lifted
@@ -77,7 +77,7 @@ class PointmapEngineMatcher:
     def describe(self, frame: Frame) -> Features:
         """The image as the engine sees it, where its pixels lie, and how far away what they show is."""
         height, width = self.size
-        image = cv2.resize(rectified(frame), (width, height), interpolation=cv2.INTER_AREA)
+        image = np.asarray(Image.fromarray(rectified(frame)).resize((width, height), Image.BOX))
         sx, sy = frame.width / width, frame.height / height  # pixel centres are at integers
         to_frame = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
         view = NetworkView(self.size, to_frame, frame.camera, np.zeros((0, 0), np.float32))
