@@ -128,9 +128,11 @@ def test_demo_over_dds(world_folder: Path, tmp_path: Path) -> None:
     assert (output / "recording.rrd").exists() == (find_spec("rerun") is not None)
     with open_bag(output / "result.mcap") as bag:
         assert bag.topics["/relocalizer/pose"].count == summary["frames_localized"]
-        # A node that is slowed down looks at a part of the images: perhaps too few views to give map -> odom.
-        every = summary["frames_taken"] == summary["frames_played"]
-        assert bag.transforms().can_transform("map", "odom") or not every
+        # map -> odom waits for views that differ: six seconds can be too short. What is given of it must be right.
+        transforms = bag.transforms()
+        if transforms.can_transform("map", "odom"):
+            moved, turned = se3.pose_error(transforms.lookup("map", "odom"), np.eye(4))
+            assert moved < 1.0 and turned < 30, "as far as odometry drifts, see the test of the recorded transforms"
     records = [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
     assert all(record["reason"] for record in records if record["status"] == "rejected")
 
