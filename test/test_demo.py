@@ -128,11 +128,8 @@ def test_demo_over_dds(world_folder: Path, tmp_path: Path) -> None:
     assert (output / "recording.rrd").exists() == (find_spec("rerun") is not None)
     with open_bag(output / "result.mcap") as bag:
         assert bag.topics["/relocalizer/pose"].count == summary["frames_localized"]
-        # map -> odom waits for views that differ: six seconds can be too short. What is given of it must be right.
-        transforms = bag.transforms()
-        if transforms.can_transform("map", "odom"):
-            moved, turned = se3.pose_error(transforms.lookup("map", "odom"), np.eye(4))
-            assert moved < 1.0 and turned < 30, "as far as odometry drifts, see the test of the recorded transforms"
+        # map -> odom waits for views that differ, and six seconds can be too short: test_ros_relocalizer.py tests it.
+        assert bag.topics["/relocalizer/status"].count == summary["frames_taken"]
     records = [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
     assert all(record["reason"] for record in records if record["status"] == "rejected")
 
