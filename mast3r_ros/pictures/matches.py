@@ -54,7 +54,8 @@ def _scaled(image: RGB) -> tuple[RGB, float]:
     """The image at the picture's height, and the scale that took it there."""
     scale = HEIGHT / image.shape[0]
     width = max(round(image.shape[1] * scale), 1)
-    method = Image.BOX if scale < 1 else Image.BILINEAR  # OpenCV 4.5.4 takes no image of one pixel
+    filters = getattr(Image, "Resampling", Image)  # it came with Pillow 9.1; OpenCV 4.5.4 takes no image of one pixel
+    method = filters.BOX if scale < 1 else filters.BILINEAR
     return np.asarray(Image.fromarray(image).resize((width, HEIGHT), method)), scale
 
 
