@@ -31,6 +31,8 @@ PAIRINGS = ("lightglue", "nearest")
 LEAST_CONTRAST, SQUARE = 3, 9
 #: Nearest / second nearest distance that nearest neighbours may have at most.
 RATIO = 0.95
+#: Keypoints of an image, and pixels on its longer side, where nothing else is asked for.
+USUAL = 1024
 
 
 class LearnedKeypointMatcher(KeypointMatcher):
@@ -44,14 +46,19 @@ class LearnedKeypointMatcher(KeypointMatcher):
     width: int
 
     def __init__(
-        self, max_features: int, size: int, pairing: str, dtype: str, device: str, usual: tuple[int, int]
+        self,
+        max_features: int = 0,
+        size: int = 0,
+        pairing: str = "lightglue",
+        dtype: str = "auto",
+        device: str = "auto",
     ) -> None:
-        """See the matchers for the arguments; ``usual`` are those of ``max_features`` and ``size``."""
+        """See the matchers for the arguments."""
         if pairing not in PAIRINGS:
             raise MatcherError(f"pairing '{pairing}' is not one of {', '.join(PAIRINGS)}")
         if size and not 64 <= size <= 2048:
             raise MatcherError(f"size {size} is outside 64 to 2048 pixels (0 takes what suits the matcher)")
-        super().__init__(max_features or usual[0], size or usual[1])
+        super().__init__(max_features or USUAL, size or USUAL)
         self.device = device_named(device)
         self.dtype = dtype_named(dtype, self.device)
         self._detector = self._made_detector()
@@ -125,16 +132,6 @@ class AlikedMatcher(LearnedKeypointMatcher):
     #: Least score of a keypoint. NVIDIA's cuVSLAM takes this for scenes of little texture; ALIKED's own is 0.2.
     threshold = 0.005
 
-    def __init__(
-        self,
-        max_features: int = 0,
-        size: int = 0,
-        pairing: str = "lightglue",
-        dtype: str = "auto",
-        device: str = "auto",
-    ) -> None:
-        super().__init__(max_features, size, pairing, dtype, device, usual=(1024, 1024))
-
     def _made_detector(self) -> Any:
         network = pretrained.kornia_features().ALIKED("aliked-n16rot", self.max_features, self.threshold)
         return pretrained.loaded(network, pretrained.ALIKED.read()).to(self.device)
@@ -172,16 +169,6 @@ class XfeatMatcher(LearnedKeypointMatcher):
     width = 64
     #: Sides of the image that is searched are multiples of this.
     multiple = 32
-
-    def __init__(
-        self,
-        max_features: int = 0,
-        size: int = 0,
-        pairing: str = "lightglue",
-        dtype: str = "auto",
-        device: str = "auto",
-    ) -> None:
-        super().__init__(max_features, size, pairing, dtype, device, usual=(1024, 1024))
 
     def _made_detector(self) -> Any:
         network = pretrained.kornia_features().XFeat(self.max_features)
