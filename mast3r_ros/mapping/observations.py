@@ -13,6 +13,7 @@ from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, PixelMatcher
+from mast3r_ros.matching.sift import DOUBLED
 
 Array = NDArray[np.float64]
 
@@ -98,7 +99,7 @@ class LocalFeatures:
             frame, keyframe = self._map.frame(id), self._map[id]
             grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
             points, descriptors = cv2.SIFT_create(nfeatures=self._features).detectAndCompute(grey, None)
-            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2)
+            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2) - DOUBLED
             descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
             root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
             rays = keyframe.camera.rays(xy)
