@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.conformance.features import different, same_array
-from mast3r_ros.conformance.scene import Scene, blank
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
+from mast3r_ros.lab.conformance.features import different, same_array
+from mast3r_ros.lab.conformance.scene import Scene, blank
 from mast3r_ros.matching.base import Features, Matcher, Matches
 
 #: A point may project this far from the pixel it was matched at, pixels of the keyframe.

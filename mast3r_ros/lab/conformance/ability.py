@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mast3r_ros.conformance.contract import DEPTH_SHARE, outside
-from mast3r_ros.conformance.scene import Scene
+from mast3r_ros.lab.conformance.contract import DEPTH_SHARE, outside
+from mast3r_ros.lab.conformance.scene import Scene
 from mast3r_ros.matching.base import (
     Capabilities,
     Matcher,

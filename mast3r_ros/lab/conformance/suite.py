@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mast3r_ros.conformance import ability, contract, features
-from mast3r_ros.conformance.scene import Scene, make_scene
 from mast3r_ros.errors import UserError
+from mast3r_ros.lab.conformance import ability, contract, features
+from mast3r_ros.lab.conformance.scene import Scene, make_scene
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.matching.registry import create, factory_of
 

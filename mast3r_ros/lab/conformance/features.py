@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.conformance.scene import Scene
 from mast3r_ros.frames import PosedFrame
+from mast3r_ros.lab.conformance.scene import Scene
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher
 
