@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from mast3r_ros.cli.common import load_map, note, stages
-from mast3r_ros.cli.options import JsonOption, KeyframesCount, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.lab.commands.options import KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 
