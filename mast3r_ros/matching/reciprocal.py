@@ -105,7 +105,11 @@ def merge_matches(index1: Tensor, index2: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def grid_starts(height: int, width: int, subsample: int, device: torch.device | None = None) -> Tensor:
-    """Linear indices of a pixel grid that starts half a step from the corner."""
+    """Linear indices (S,) int64 of a pixel grid that starts half a step from the corner, row-major.
+
+    Raises:
+        ValueError: for a step below one pixel.
+    """
     if subsample < 1:
         raise ValueError(f"subsample = {subsample} must be at least 1")
     y = torch.arange(subsample // 2, height, subsample, device=device)
@@ -114,7 +118,7 @@ def grid_starts(height: int, width: int, subsample: int, device: torch.device | 
 
 
 def to_xy(index: Tensor, width: int) -> Tensor:
-    """Linear pixel indices (...) -> (..., 2) as x, y."""
+    """Linear pixel indices (...) of an image of this width -> pixels (..., 2) as x, y."""
     return torch.stack((index % width, index // width), dim=-1)
 
 
