@@ -60,7 +60,7 @@ class Head(nn.Module, ABC):
         """(B, 4, H, W) before activation: x, y, z, confidence."""
 
     def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """All maps before activation: points as :meth:`raw_points`, and descriptors where the head has them."""
+        """All maps before activation: points (B, 4, H, W), and descriptors (B, D[+1], H, W) or None."""
         return self.raw_points(layers, size), None
 
     def points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Pointmap:
