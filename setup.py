@@ -78,6 +78,8 @@ setup(
             "open3d-cpu>=0.18; platform_machine == 'x86_64'",
             "open3d>=0.18; platform_machine != 'x86_64'",
         ],
+        # `checkpoint export-onnx` runs what it writes.
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.17"],
     },
     entry_points={"console_scripts": [] if BUILT_BY_COLCON else COMMANDS},
 )

@@ -47,7 +47,7 @@ def import_colmap(
             raise
         xy, depth = model.observed(index, posed.frame.width, posed.frame.height)
         frame = replace(posed.frame, depth=None, stamp_ns=index + 1)
-        keyframe = made.add(replace(posed, frame=frame), id_of_name(frame.name, made))
+        keyframe = made.add(replace(posed, frame=frame), id_of_name(frame.name, made.__contains__))
         if len(depth):
             made.set_points(keyframe.id, xy, depth)
         progress(index + 1, len(model))
