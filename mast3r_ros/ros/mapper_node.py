@@ -188,13 +188,7 @@ class Mapper(Node):
 
     def _posed(self, arrival: Arrival, settings: MapperParameters) -> PosedFrame:
         """The frame with its pose at the time of exposure."""
-        frame = self._intake.frame(
-            arrival,
-            rectified=settings.rectified,
-            info_wait_s=FOREVER_S,
-            depth_slop_s=settings.depth_slop,
-            info_frame=settings.camera_info_frame_id,
-        )
+        frame = self._intake.frame(arrival, settings, FOREVER_S)
         camera_frame = settings.camera_frame_id or arrival.message.header.frame_id
         try:
             pose = self._tf.lookup(settings.global_frame_id, camera_frame, arrival.stamp_ns, settings.tf_timeout)

@@ -16,7 +16,7 @@ from mast3r_ros.io.bags.messages import decode_colour, stamp_ns
 from mast3r_ros.io.bags.plan import Plan, usable_camera
 from mast3r_ros.io.bags.readable import Readable
 
-#: How long, in recording time, a frame waits for its camera_info and depth.
+#: How long a frame waits for its camera_info and depth, nanoseconds of recording time.
 PATIENCE_NS = 250_000_000
 
 
