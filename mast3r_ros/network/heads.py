@@ -86,6 +86,11 @@ class LinearHead(Head):
         super().__init__(config)
         self.proj = nn.Linear(config.dec_embed_dim, POINT_CHANNELS * config.patch_size**2)
 
+    @property
+    def point_layers(self) -> tuple[int, ...]:
+        """The last one."""
+        return (self.config.dec_depth,)
+
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
         (last,) = self._typed(self.proj, layers[-1])
