@@ -171,17 +171,6 @@ class KeyframeMap:
             self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
         return keyframe
 
-    def set_depth(self, id: str, depth: NDArray[np.floating]) -> Keyframe:
-        """Give a keyframe another depth image, (H, W) metres; its features are made anew."""
-        entry = self._entry(id)
-        if depth.shape != (entry.keyframe.camera.height, entry.keyframe.camera.width):
-            raise MapError(f"keyframe '{id}': depth of shape {depth.shape} does not fit its image")
-        keyframe = replace(entry.keyframe, has_depth=True)
-        with self._lock:
-            blob, median = encode_depth(depth), _median_depth(depth)
-            self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
-        return keyframe
-
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
 
