@@ -31,7 +31,7 @@ from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
-from mast3r_ros.mapping.views import Views
+from mast3r_ros.mapping.views import KeyframeViews
 from mast3r_ros.matching.base import Features, Matcher
 
 #: Called with (done, total).
@@ -68,7 +68,7 @@ class KeyframeMap:
         self._image_format = image_format
         self._entries: dict[str, Entry] = {}
         self._cameras: dict[tuple[Any, ...], Camera] = {}
-        self._views: Views | None = None  # when needed
+        self._views: KeyframeViews | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
@@ -293,10 +293,10 @@ class KeyframeMap:
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
-    def _seen_views(self) -> Views:
+    def _seen_views(self) -> KeyframeViews:
         with self._lock:
             if self._views is None:
-                self._views = Views.of(self._entries.values())
+                self._views = KeyframeViews.of(self._entries.values())
             return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
