@@ -36,6 +36,7 @@ class Mapper(str, Enum):
     OWN = "own"
     PYCOLMAP = "pycolmap"
     SPARSE = "sparse"
+    GLOBAL = "global"
 
 
 @dataclass(frozen=True)

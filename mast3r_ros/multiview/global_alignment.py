@@ -45,6 +45,7 @@ class GlobalAlignment:
         known: KnownViews = KnownViews(),
         device: str | torch.device = "cpu",
     ) -> None:
+        self._known_centres = known.centres
         self._settings, self._free_scale, self._device = settings, not known.fixes_scale, torch.device(device)
         self._sides = _sides(pairs, settings.weight, self._device)
         self._shapes = image_shapes(pairs)
@@ -140,7 +141,8 @@ class GlobalAlignment:
 
     def _centre(self, number: int) -> Tensor:
         height, width = self._shapes[number]
-        return self._tensor([width / 2, height / 2]) + CENTRE_BRAKE * self.centres[number]
+        first = self._known_centres.get(number, [width / 2, height / 2])
+        return self._tensor(first) + CENTRE_BRAKE * self.centres[number]
 
     def _tensor(self, values: object) -> Tensor:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self._device).clone()

@@ -42,6 +42,7 @@ class PlacedImages:
 
 def model_of(placed: PlacedImages, pairs: Mapping[int, MatchedPair], grids: Grids) -> Model:
     """A point for every match whose two images agree where it is: the mean of what both say."""
+    pairs = {number: pair for number, pair in pairs.items() if number in placed.depths}
     step = -(-sum(len(pair.verified) for pair in pairs.values()) // MOST_POINTS)
     points, errors, images, pixels = [], [], [], []
     for number, pair in pairs.items():
@@ -97,3 +98,18 @@ def _running(image: NDArray[np.int64]) -> NDArray[np.int64]:
     running = np.empty(len(image), np.int64)
     running[order] = np.arange(len(image)) - first
     return running
+
+
+def metres_of(
+    told: Mapping[int, NDArray[np.floating]], found: Mapping[int, NDArray[np.floating]]
+) -> tuple[float, float]:
+    """Metres for each unit, the median of what the images' pointmaps say, and how far they differ about it.
+
+    Args:
+        told: depths of each image in metres, as the network has them.
+        found: the same pixels' depths after alignment.
+    """
+    logs = np.array([float(np.median(np.log(np.maximum(told[n], 1e-9) / np.maximum(found[n], 1e-9)))) for n in told])
+    middle = float(np.median(logs))
+    spread = 1.4826 * float(np.median(np.abs(logs - middle))) / float(np.sqrt(max(len(logs), 1)))
+    return float(np.exp(middle)), spread

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from mast3r_ros.matching.base import capabilities
 from mast3r_ros.matching.pair_maps import PointmapMatcher
 from mast3r_ros.multiview import pair_graph
-from mast3r_ros.multiview.cycles import BROKEN_DEG, contradicted
+from mast3r_ros.multiview.cycles import BROKEN_DEG, confirmed, contradicted
+from mast3r_ros.multiview.global_placing import GlobalPlacing
 from mast3r_ros.multiview.matched_pairs import Grids, MatchedPair, matched_pairs, with_told_focals
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.pair_graph import Pair
@@ -31,6 +32,8 @@ Stages = Callable[[str, int, int], None]
 MATCHES, MATCH_BYTES = 400, 300
 #: Pairs that the others contradict by this much are wrong: share of the depth, logarithm of a scale.
 MOST_PLACE, MOST_SCALE = 0.6, 0.7
+#: A pair that no triangle confirms must explain this share of its matches.
+ALONE_SHARE = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +72,16 @@ class PointmapInput:
 
 
 def reconstruct_pointmaps(
-    given: PointmapInput, matcher: PointmapMatcher, progress: Stages = lambda stage, done, total: None
+    given: PointmapInput,
+    matcher: PointmapMatcher,
+    method: str,
+    progress: Stages = lambda stage, done, total: None,
 ) -> PointmapScene:
-    """Every component that hangs together, aligned by matches and canonical pointmaps."""
+    """Every component that hangs together.
+
+    Args:
+        method: ``sparse``, by matches and canonical pointmaps, or ``global``, by all pixels of all pointmaps.
+    """
 
     def told(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(stage, done, total)
@@ -85,14 +95,19 @@ def reconstruct_pointmaps(
     surfaces = Surfaces(given.work, given.described, store, pairs, photos, grids, told("joining pointmaps"))
     edges, rejected = _believed(pairs, surfaces)
     components, contradicting = _components(len(photos), edges)
-    models = []
+    # Coarse pointmaps (a small network's) are metres where it was trained, and wrong many times over elsewhere.
+    able, models = capabilities(matcher), list[Model]()
+    metric = able.metric and not able.coarse_points
+    by_clouds = GlobalPlacing(store, surfaces, photos, grids, given.known, metric, given.memory)
     for images, frames, numbers in components:
         believed = {number: pairs[number] for number in numbers}
-        metric = capabilities(matcher).metric
-        placed = place_sparsely(
-            images, frames, believed, surfaces, photos, given.known, metric, progress=told("aligning")
-        )
-        models.append(model_of(placed, believed, grids))
+        if method == "global":
+            parts = by_clouds.place(images, believed, told("aligning"))
+        else:
+            step = told("aligning")
+            parts = [place_sparsely(images, frames, believed, surfaces, photos, given.known, metric, progress=step)]
+        models += [model_of(placed, believed, grids) for placed in parts]
+    models.sort(key=lambda model: -len(model))
     rejected += [pairs[n].images for n in contradicting]
     return PointmapScene(models, [pairs[n].images for _, _, numbers in components for n in numbers], sorted(rejected))
 
@@ -119,7 +134,9 @@ def _believed(pairs: Sequence[MatchedPair], surfaces: Surfaces) -> tuple[dict[in
             rejected.append((i, j))
         else:
             edges[number] = edge
-    broken = contradicted({(edge.a, edge.b): edge.R for edge in edges.values()})
+    rotations = {(edge.a, edge.b): edge.R for edge in edges.values()}
+    broken, sure = contradicted(rotations), confirmed(rotations)
+    broken |= {pairs[n].images for n in edges if pairs[n].share < ALONE_SHARE} - sure
     rejected += sorted(broken)
     return {number: edge for number, edge in edges.items() if (edge.a, edge.b) not in broken}, rejected
 

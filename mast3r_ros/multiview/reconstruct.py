@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError, UserError
 from mast3r_ros.frames import Frame
-from mast3r_ros.matching.base import Matcher, matches_pixels
+from mast3r_ros.matching.base import Matcher, capabilities, matches_pixels
 from mast3r_ros.matching.pair_maps import PointmapMatcher, predicts_pointmaps
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.colmap_mapper import map_with_pycolmap, pycolmap_installed
@@ -25,6 +25,8 @@ from mast3r_ros.multiview.similar_views import pairs_to_match, verified_pairs
 from mast3r_ros.multiview.verification import VerifiedPair
 from mast3r_ros.multiview.work_folder import DescribedImages, WorkFolder
 
+#: Mappers that need pointmaps.
+POINTMAP_MAPPERS = ("sparse", "global")
 #: Told what is being done, and how far it is.
 Stages = Callable[[str, int, int], None]
 
@@ -37,7 +39,8 @@ class ReconstructSettings:
         neighbours: images that each is matched with, by appearance.
         following: and those that follow it, of a film.
         mapper: ``own`` or ``pycolmap`` (where the extra ``colmap`` is installed), from matches; ``sparse``, from
-            matches and a network's pointmaps; ``auto`` takes that where the matcher has pointmaps, else ``own``.
+            matches and a network's pointmaps (MASt3R's alignment); ``global``, from pointmaps alone (DUSt3R's).
+            ``auto`` takes ``sparse`` where pointmaps are in metres, ``global`` where in no unit, ``own`` without any.
         memory: bytes that features and matches may take.
     """
 
@@ -103,11 +106,11 @@ def reconstruct(
         alike = pairs_to_match(described, len(photos), matcher, settings.neighbours)
         next_ones = pair_graph.sliding_window(len(photos), settings.following, cyclic=False)
         wanted = sorted(set(alike) | set(next_ones))
-        if mapper == "sparse":
+        if mapper in POINTMAP_MAPPERS:
             assert predicts_pointmaps(matcher)
             poses = {n: known[photo.name] for n, photo in enumerate(photos) if known and photo.name in known}
             given = PointmapInput(kept, described, photos, wanted, poses, settings.memory // 2)
-            return _by_pointmaps(source, given, matcher, progress)
+            return _by_pointmaps(source, given, matcher, mapper, progress)
         assert matches_pixels(matcher)
         found, pixel = verified_pairs(
             described, photos, wanted, matcher, lambda done, total: progress("matching pairs", done, total)
@@ -138,14 +141,16 @@ def _mapper(matcher: Matcher, wanted: str) -> str:
         )
     if wanted != "auto":
         return wanted
-    return "sparse" if predicts_pointmaps(matcher) else "own"
+    if not predicts_pointmaps(matcher):
+        return "own"
+    return "sparse" if capabilities(matcher).metric else "global"
 
 
 def _by_pointmaps(
-    source: PhotoFolder, given: PointmapInput, matcher: PointmapMatcher, progress: Stages
+    source: PhotoFolder, given: PointmapInput, matcher: PointmapMatcher, mapper: str, progress: Stages
 ) -> Reconstruction:
     photos = given.photos
-    scene = reconstruct_pointmaps(given, matcher, progress)
+    scene = reconstruct_pointmaps(given, matcher, mapper, progress)
     if not scene.models:
         raise ReconstructionError(
             f"none of the {len(photos)} images shows the same as another: photograph the place with more overlap "

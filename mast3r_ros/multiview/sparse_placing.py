@@ -11,7 +11,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.multiview.alignment_start import similarity_of_poses
 from mast3r_ros.multiview.matched_pairs import MatchedPair
 from mast3r_ros.multiview.photos import Photo, with_focal
-from mast3r_ros.multiview.placed import PlacedImages
+from mast3r_ros.multiview.placed import PlacedImages, metres_of
 from mast3r_ros.multiview.sim3_graph import JoinedFrames
 from mast3r_ros.multiview.sparse_alignment import (
     MatchSide,
@@ -76,7 +76,7 @@ def place_sparsely(
         poses,
         {number: tuple(depths_of(n, number) for n in pair.images) for number, pair in pairs.items()},  # type: ignore[misc]
         dense,
-        _metres({n: surfaces.of[n].anchors for n in images}, of_anchors) if metric else None,
+        metres_of({n: surfaces.of[n].anchors for n in images}, of_anchors) if metric else None,
     )
 
 
@@ -147,11 +147,3 @@ def _started(
         turns[row], places[row] = known[images[row]][:3, :3], known[images[row]][:3, 3]
     fixed[rows] = True
     return scales, turns, places, fixed
-
-
-def _metres(told: Mapping[int, NDArray[np.floating]], found: Mapping[int, Array]) -> tuple[float, float]:
-    """Metres for each unit, the median of what the images' pointmaps say, and how far they differ about it."""
-    logs = np.array([float(np.median(np.log(np.maximum(told[n], 1e-9) / np.maximum(found[n], 1e-9)))) for n in told])
-    middle = float(np.median(logs))
-    spread = 1.4826 * float(np.median(np.abs(logs - middle))) / np.sqrt(max(len(logs), 1))
-    return float(np.exp(middle)), spread

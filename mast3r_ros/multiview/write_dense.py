@@ -15,7 +15,7 @@ from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.atomic import write_replacing
 from mast3r_ros.multiview.dense_cloud import Cloud, fused
-from mast3r_ros.multiview.dense_view import DenseView
+from mast3r_ros.multiview.dense_view import DenseView, pixels_of_rays
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.write_scene import read_photo
@@ -89,12 +89,7 @@ def _others(model: Model, number: int) -> list[int]:
 def _sampled(view: DenseView, camera: Camera, local: Array) -> Array:
     """(N,) depth of the pixels that points (N, 3) in a camera's frame fall on; 0 where none does."""
     height, width = view.depth.shape
-    y, x = np.mgrid[:height:7, :width:7]
-    rays = camera.rays(view.xy[::7, ::7].reshape(-1, 2))
-    seen = np.isfinite(rays).all(axis=1)
-    # The matcher's image is a rectified one: from ideal coordinates to its pixels the way is affine.
-    pixels = np.stack([x.ravel(), y.ravel()], axis=1)[seen]
-    affine = np.linalg.lstsq(np.c_[rays[seen], np.ones(seen.sum())], pixels, rcond=None)[0]
+    affine = pixels_of_rays(camera, view.xy)
     depth, ahead = np.zeros(len(local)), local[:, 2] > 0
     ideal = local[ahead, :2] / local[ahead, 2:]
     column, row = np.rint(np.c_[ideal, np.ones(len(ideal))] @ affine).clip(-1, 1e6).astype(int).T
