@@ -153,11 +153,7 @@ def _quartiles(summary: dict[str, Any]) -> str:
 
 def _matches(pictures: Sequence[Picture]) -> list[str]:
     """A section for each kind of picture, the worst ones first."""
-    titles = {
-        "worst": f"The worst {sum(p.kind == 'worst' for p in pictures)} queries",
-        "rejected": "Other rejections",
-        "typical": "Typical answers",
-    }
+    titles = {"worst": "The worst queries", "rejected": "Other rejections", "typical": "Typical answers"}
     found = {kind: [picture for picture in pictures if picture.kind == kind] for kind in titles}
     text = "Left the query, right its best keyframe."
     return [section(titles[kind], gallery(chosen), text) for kind, chosen in found.items() if chosen]
