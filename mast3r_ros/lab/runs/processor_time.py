@@ -14,7 +14,9 @@ PROCESSOR = "processor"
 class Timed(Protocol):
     """A dataclass with milliseconds by stage."""
 
-    timings_ms: dict[str, float]
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """Milliseconds."""
 
 
 _Timed = TypeVar("_Timed", bound=Timed)
