@@ -18,7 +18,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class Data:
     limit: str
     task: str = "localization"
 
+    @property
+    def together(self) -> bool:
+        """Whether one command measures several matchers: what is made for it, rooms, is then made once."""
+        return not self.real
+
     def good(self, summary: dict[str, Any]) -> int:
         """Answers within the limit."""
         share = summary["recall"][self.limit] if self.real else summary[f"success_{self.limit}"]
@@ -60,15 +65,22 @@ def all_data(shared: Path) -> list[Data]:
     ]
 
 
-def measure(data: Data, matcher: str, device: str, weights: str, runs: Path | None) -> Measured:
-    """Run one command and take its figures."""
-    asked = f"{data.command} --matcher {matcher} --json" + ("" if matcher == "sift" else f" --device {device}")
+def measure(data: Data, matchers: Sequence[str], device: str, weights: dict[str, str], runs: Path | None) -> None:
+    """Run one command and save its figures."""
+    asked = f"{data.command} {' '.join(f'--matcher {name}' for name in matchers)} --json"
+    asked += "" if [*matchers] == ["sift"] else f" --device {device}"
     print(f"mast3r_ros {asked}", file=sys.stderr, flush=True)
-    kept = [] if runs is None else ["--report", str(runs / data.name / f"{matcher}-{device}")]
+    kept = [] if runs is None else ["--report", str(runs / data.name / f"{'-'.join(matchers)}-{device}")]
     program = [sys.executable, "-m", "mast3r_ros.cli.main", *asked.split(), *kept]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     printed = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True, env=one_thread).stdout
     summary = json.loads(printed)
+    of_each = summary.get("matchers") or {matchers[0]: summary}
+    save_rows([_row(data, name, device, weights[name], f"mast3r_ros {asked}", of_each[name]) for name in matchers])
+
+
+def _row(data: Data, matcher: str, device: str, weights: str, command: str, summary: dict[str, Any]) -> Measured:
+    """What a command says of one matcher."""
     degrees = "median_rotation_error_deg" if data.task == "localization" else "median_direction_error_deg"
     return Measured(
         matcher,
@@ -83,7 +95,7 @@ def measure(data: Data, matcher: str, device: str, weights: str, runs: Path | No
         latency_ms=round(summary["latency_ms"]["p50"], 1),
         machine=_machine(device, summary["machine"]),
         date=datetime.date.today().isoformat(),
-        command=f"mast3r_ros {asked}",
+        command=command,
         weights=weights,
         processor_ms=round(summary["processor_ms"]["p50"], 1),
         median_error_m=round(summary["median_translation_error_m"] or 0.0, 4),
@@ -137,13 +149,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path)
     given = parser.parse_args()
     weights = usable_here()
-    for matcher in given.matcher or [name for name in MATCHERS if name in weights]:
-        for data in all_data(given.shared) if given.shared else ():
-            there = (matcher, data.name, given.device, weights[matcher]) in {
-                (row.matcher, row.data, row.device, row.weights) for row in read_table() if row.processor_ms
-            }
-            if given.data in data.name and not (given.missing and there):
-                save_rows([measure(data, matcher, given.device, weights[matcher], given.runs)])
+    wanted = given.matcher or [name for name in MATCHERS if name in weights]
+    chosen = [data for data in all_data(given.shared) if given.data in data.name] if given.shared else []
+    parts = [(data, tuple(wanted) if data.together else (name,)) for name in wanted for data in chosen]
+    for data, names in dict.fromkeys(parts):
+        there = {
+            (row.matcher, row.weights) for row in read_table() if (row.data, row.device) == (data.name, given.device)
+        }
+        missing = [name for name in names if not given.missing or (name, weights[name]) not in there]
+        if missing:
+            measure(data, missing, given.device, weights, given.runs)
     write_page()
 
 

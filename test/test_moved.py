@@ -20,7 +20,7 @@ def test_every_old_path_names_a_module_that_exists(old: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("mast3r_ros.datasets.query_list", "mast3r_ros.io.datasets.query_list"),
+        ("mast3r_ros.datasets.query_list", "mast3r_ros.lab.datasets.query_list"),
         ("mast3r_ros.bags", "mast3r_ros.io.bags"),
         ("mast3r_ros.evaluation.metrics.risk", "mast3r_ros.lab.metrics.risk"),
     ],
