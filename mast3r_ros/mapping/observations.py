@@ -109,8 +109,8 @@ class LocalFeatures:
         return self._described[id]
 
 
-class NetworkPixels:
-    """Pixels that a network matches; it needs no corners, and one pass for all neighbours."""
+class MatchedPixels:
+    """What a matcher that needs no depth finds: depth is then known where the same matcher will look for it."""
 
     def __init__(self, keyframe_map: KeyframeMap, matcher: PixelMatcher) -> None:
         self._map, self._matcher = keyframe_map, matcher

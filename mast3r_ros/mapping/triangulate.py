@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, NetworkPixels, Observations, View
+from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, MatchedPixels, Observations, View
 from mast3r_ros.mapping.shared_views import PARALLAX_DEG, SharedViews
-from mast3r_ros.matching.base import Matcher, matches_pixels, predicts_depth
+from mast3r_ros.matching.base import Matcher, matches_pixels
 
 #: Neighbours each keyframe is triangulated with.
 NEIGHBOURS = 8
@@ -37,13 +37,13 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     local = LocalFeatures(keyframe_map)
     shared = SharedViews(keyframe_map, local)
     finder: Finder = local
-    network = matcher is not None and predicts_depth(matcher)
-    if matcher is not None and network and matches_pixels(matcher):
-        finder = NetworkPixels(keyframe_map, matcher)
+    own = matcher is not None and matches_pixels(matcher)
+    if matcher is not None and matches_pixels(matcher):
+        finder = MatchedPixels(keyframe_map, matcher)
     found = {}
     for id in wanted:
-        # A network sees what SIFT does not, so it is shown views in which SIFT finds nothing as well.
-        view, observations = finder(id, shared.neighbours(id, NEIGHBOURS, fill=network))
+        # Others see what SIFT does not, so they are shown views in which SIFT finds nothing as well.
+        view, observations = finder(id, shared.neighbours(id, NEIGHBOURS, fill=own))
         features, depth = _points(view, observations)
         found[id] = view.xy[features], depth
     # Set at the end: points make features out of date, and the finder still needs them.

@@ -306,7 +306,7 @@ class NetworkMatcher(ABC):
 
         return self._in_batches(first, others, both_orders)
 
-    def _seen_from_first(self, pairs: Pairs) -> tuple[list[ViewPoints], list[ViewPoints], list[Correspondences]]:
+    def _seen_from_first(self, pairs: Pairs) -> tuple[list[ViewPoints], list[ViewPoints], list[NetworkMatches]]:
         """Points of view 1 and of view 2 in camera 1's frame, and the matches."""
         maps = []
         with self.stopwatch.stage("heads"):
