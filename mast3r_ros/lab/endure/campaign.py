@@ -210,13 +210,14 @@ def _work(make: Make, folder: Path, seed: int, first: int, end: int, told: Conne
 
 def _one(trial: Trial, rng: Rng, watch: Watch) -> tuple[str, str, str]:
     try:
-        outcome = trial(rng)
+        try:
+            outcome = trial(rng)
+        except UserError as error:
+            outcome = f"refused: {type(error).__name__}"
         watch.check()
         return outcome, "", ""
     except Wrong as wrong:
         return "wrong", wrong.kind, str(wrong)
-    except UserError as error:
-        return f"refused: {type(error).__name__}", "", ""
     except Exception as error:
         kind, text = watch.told(error)
         return "wrong", kind, text

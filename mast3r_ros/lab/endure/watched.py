@@ -26,7 +26,7 @@ class Watch:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._allowed = (str(folder.resolve()), "/dev/", "/proc/")
+        self._allowed = (f"{folder.resolve()}/", "/dev/", "/proc/")
         self._canary = folder.resolve() / CANARY
         self._seen: list[str] = []
         self._on = False
@@ -64,7 +64,10 @@ class Watch:
                 if (writes and not name.startswith(self._allowed)) or name == str(self._canary):
                     self._seen.append(f"open {name}")
         elif event in CHANGES and isinstance(args[0], (str, bytes, os.PathLike)):
-            name = os.path.realpath(os.fsdecode(args[0]))
+            name = os.fsdecode(args[0])
+            if isinstance(args[-1], int) and args[-1] >= 0 and not os.path.isabs(name):
+                name = f"/proc/self/fd/{args[-1]}/{name}"  # relative to an open folder, as shutil removes trees
+            name = os.path.realpath(name)
             if not name.startswith(self._allowed):
                 self._seen.append(f"{event} {name}")
 
