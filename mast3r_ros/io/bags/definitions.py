@@ -55,9 +55,9 @@ def _is_whole(store: Typestore, msgtype: str) -> bool:
 def _covers(store: Typestore, standard: Typestore, msgtype: str) -> bool:
     fields = dict(store.fielddefs[msgtype][1]) if msgtype in store.fielddefs else {}
     return all(
-        name in fields and set(_nested(kind)) == set(_nested(fields[name])) and all(
-            _covers(store, standard, inner) for inner in _nested(kind) if inner in standard.fielddefs
-        )
+        name in fields
+        and set(_nested(kind)) == set(_nested(fields[name]))
+        and all(_covers(store, standard, inner) for inner in _nested(kind) if inner in standard.fielddefs)
         for name, kind in standard.fielddefs[msgtype][1]
     )
 

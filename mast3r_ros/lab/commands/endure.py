@@ -61,10 +61,33 @@ def kills(
     _campaign("kills", trials, seed, first, report, json)
 
 
+@app.command()
+def faults(
+    bag: Annotated[
+        Path | None, typer.Argument(help="Recording with odometry and /ground_truth; by default a generated drive.")
+    ] = None,
+    map: Annotated[Path | None, typer.Option(help="Map of the recording's place.")] = None,
+    matcher: Annotated[str, typer.Option(help="Matcher of the robot.")] = "sift",
+    trials: TrialsOption = 100,
+    seed: SeedOption = 0,
+    first: FirstOption = 0,
+    report: ReportOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Twelve faults of a robot, injected into a recording: detected, harmless, or dangerous?"""
+    from mast3r_ros.lab.endure.faults import with_recording
+
+    _run("faults", with_recording(bag, map, matcher), trials, seed, first, report, json)
+
+
 def _campaign(name: str, trials: int, seed: int, first: int, report: Path | None, json: bool) -> None:
+    make = importlib.import_module(f"mast3r_ros.lab.endure.{name}").make
+    _run(name, make, trials, seed, first, report, json)
+
+
+def _run(name: str, make: Any, trials: int, seed: int, first: int, report: Path | None, json: bool) -> None:
     from mast3r_ros.lab.endure.campaign import run_campaign
 
-    make = importlib.import_module(f"mast3r_ros.lab.endure.{name}").make
     with progress(name, trials) as show:
         told(run_campaign(name, make, trials, seed, report, lambda done, total: show(done, total), first), report, json)
 

@@ -212,7 +212,7 @@ def _calibrations(folder: Path) -> None:
         "  distortion_model: radtan\n  distortion_coeffs: [0.1, -0.05, 0.0, 0.0]\n  rostopic: /camera/image_raw\n"
     )
     (folder / "opencv.yaml").write_text(
-        f'%YAML:1.0\n---\nimage_width: {w}\nimage_height: {h}\ncamera_matrix: !!opencv-matrix\n   rows: 3\n   cols: 3\n'
+        f"%YAML:1.0\n---\nimage_width: {w}\nimage_height: {h}\ncamera_matrix: !!opencv-matrix\n   rows: 3\n   cols: 3\n"
         f"   dt: d\n   data: {K}\ndistortion_coefficients: !!opencv-matrix\n   rows: 1\n   cols: 5\n   dt: d\n"
         "   data: [0.1, -0.05, 0., 0., 0.]\n"
     )

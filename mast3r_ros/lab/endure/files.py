@@ -152,7 +152,9 @@ def _yaml(rng: Rng, data: bytes) -> bytes:
         document = yaml.safe_load(data)
     except yaml.YAMLError:  # OpenCV's own tags
         return _words(rng, data)
-    return yaml.safe_dump(mutate_document(rng, document), sort_keys=False, allow_unicode=True).encode("utf-8", "replace")
+    return yaml.safe_dump(mutate_document(rng, document), sort_keys=False, allow_unicode=True).encode(
+        "utf-8", "replace"
+    )
 
 
 def yaml_bomb(rng: Rng) -> bytes:
