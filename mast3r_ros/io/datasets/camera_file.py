@@ -34,7 +34,7 @@ UNKNOWN = "is no ROS camera calibration, nor one of OpenCV or Kalibr"
 Fields = Mapping[str, Any]
 
 
-#: How what is no calibration fails: numbers that are infinite and nests without end, and OpenCV's parser by SystemError.
+#: How what is no calibration fails: by infinite numbers, nests without end, and OpenCV's parser by SystemError.
 UNREADABLE = (
     *(yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError),
     *(cv2.error, SystemError),

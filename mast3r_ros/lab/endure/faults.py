@@ -1,8 +1,8 @@
 """Twelve faults of a robot, injected into a recording: detected, harmless or dangerous, and how long that took.
 
 A trial is a stretch of the recording: the track is committed on its first frames, then the fault begins. A fault is
-*dangerous* where an accepted pose of the robot is off by more than 25 cm or 10 degrees (a finding), *detected* where the
-accepted poses stay right but fewer come, or the track is withdrawn, and *harmless* where nothing changes.
+*dangerous* where an accepted pose of the robot is off by more than 25 cm or 10 degrees (a finding), *detected* where
+the accepted poses stay right but fewer come, or the track is withdrawn, and *harmless* where nothing changes.
 """
 
 from __future__ import annotations

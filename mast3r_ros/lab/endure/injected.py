@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -142,7 +143,7 @@ def other_floor(moments: Sequence[Moment], rng: Rng) -> list[Moment]:
 def _shifted(moments: Sequence[Moment], seconds: float) -> list[Moment]:
     """Odometry and truth of ``seconds`` after each frame, on the way to the next one."""
     shifted = []
-    for now, then in zip(moments, moments[1:], strict=False):
+    for now, then in pairwise(moments):
         share = seconds * 1e9 / max(then.frame.stamp_ns - now.frame.stamp_ns, 1)
         odom = now.odom_T_camera
         if odom is not None and then.odom_T_camera is not None:

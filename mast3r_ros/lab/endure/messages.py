@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Messages:
 
     def trial(self, rng: Rng) -> str:
         """One set with something wrong."""
-        kinds: list[Callable[[Rng], str]] = [self._pictures] * 6 + [self._transform, self._prior, self._setting]
+        kinds: list[Callable[[Rng], str]] = [self._transform, self._prior, self._setting, *[self._pictures] * 6]
         outcome = kinds[rng.integers(len(kinds))](rng)
         if rng.integers(GOOD_EVERY) == 0:
             number = int(rng.integers(VIEWS))
@@ -182,12 +182,14 @@ def make(folder: Path) -> Trial:
     intake.DEPTH_WAIT_S = 0.0  # nobody publishes beside a trial: what is not here will not come
     complaints = Complaints(Silent())
     taken = intake.Intake(complaints)
-    taken.registration = DepthRegistration(SimpleNamespace(lookup=TransformBuffer().lookup), lambda: 0.0)
+    transforms = cast(Any, SimpleNamespace(lookup=TransformBuffer().lookup))  # TF without a node
+    taken.registration = DepthRegistration(transforms, lambda: 0.0)
+    compressed_image = vars(intake)["CompressedImage"]  # this room imports nothing of ROS itself
     made = Messages(Relocalizer(small_map(), create("fake")), taken, complaints)
     for number in range(VIEWS):
         image, depth = view(number)
         stamp = STAMP_NS + number * 10**9
-        compressed = intake.CompressedImage(header=conversions.header(CAMERA_FRAME, stamp), format="jpeg")
+        compressed = compressed_image(header=conversions.header(CAMERA_FRAME, stamp), format="jpeg")
         compressed.data = codec.picture_files.encode_jpeg(image, 95)
         made.sets.append(
             {

@@ -120,5 +120,5 @@ def mutate_document(rng: Rng, node: Any) -> Any:
         return any_text(rng)
     if isinstance(node, (int, float)) and not isinstance(node, bool) and rng.random() < 0.8:
         return any_integer(rng, int(node), -(2**70), 2**70) if rng.random() < 0.5 else any_number(rng, float(node))
-    others = (None, True, [], {}, [1, [2, [3]]], {"a": 1}, "text", 7, 1e400, [node] * 3, {"x": node})
+    others: tuple[Any, ...] = (None, True, [], {}, [1, [2, [3]]], {"a": 1}, "text", 7, 1e400, [node] * 3, {"x": node})
     return others[rng.integers(len(others))]
