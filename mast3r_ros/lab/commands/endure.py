@@ -62,6 +62,21 @@ def kills(
 
 
 @app.command()
+def life(
+    trials: TrialsOption = 500,
+    seed: SeedOption = 0,
+    first: FirstOption = 0,
+    report: ReportOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Transitions, parameters, clock jumps, drivers that come and go, broken messages over DDS; always images."""
+    from mast3r_ros.lab.live.processes import own_environment
+
+    with own_environment():
+        _campaign("life", trials, seed, first, report, json)
+
+
+@app.command()
 def faults(
     bag: Annotated[
         Path | None, typer.Argument(help="Recording with odometry and /ground_truth; by default a generated drive.")
@@ -98,7 +113,9 @@ def told(figures: dict[str, Any], report: Path | None, json: bool) -> None:
         print_json(figures)
     else:
         shown = {name: figures[name] for name in ("trials", "found", "seconds")}
-        print_facts(f"endure {figures['campaign']}", {**shown, **figures["outcomes"], **figures["kinds"]})
+        print_facts(
+            f"endure {figures['campaign']}", {**shown, **figures["facts"], **figures["outcomes"], **figures["kinds"]}
+        )
         if report is not None:
             note(f"report: {report / 'report.md'}")
     if figures["found"]:

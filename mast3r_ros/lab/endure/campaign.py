@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mast3r_ros.errors import UserError
-from mast3r_ros.io.documents import write_json
+from mast3r_ros.io.documents import to_json, write_json
 from mast3r_ros.lab.endure.watched import Watch, resident_mib
 from mast3r_ros.lab.runs.environment import machine, versions
 
@@ -61,6 +62,7 @@ class State:
         outcomes: of trials, by name.
         kinds: findings by cause.
         findings: the first few of each cause.
+        facts: what the trials have measured beside, in their last process.
     """
 
     seed: int = 0
@@ -69,6 +71,7 @@ class State:
     outcomes: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def found(self, trial: int, kind: str, text: str) -> None:
         """Take a finding."""
@@ -94,6 +97,9 @@ def run_campaign(
     while state.trials < first + trials and deaths < MOST_DEATHS:
         with _Worker(make, seed, state.trials, first + trials) as worker:
             for outcome, kind, text in worker.results():
+                if outcome == "facts":
+                    state.facts = json.loads(text)
+                    continue
                 if kind:
                     state.found(state.trials, kind, text)
                 if outcome == "memory":
@@ -122,6 +128,7 @@ def summary(name: str, state: State, first: int = 0) -> dict[str, Any]:
         "outcomes": state.outcomes,
         "kinds": state.kinds,
         "findings": state.findings,
+        "facts": state.facts,
         "machine": machine(),
         "versions": versions(),
     }
@@ -205,7 +212,11 @@ def _work(make: Make, folder: Path, seed: int, first: int, end: int, told: Conne
             if now - base > GROWTH_MIB:
                 told.send(("memory", "memory grows", f"from {base:.0f} to {now:.0f} MiB by trial {number}"))
                 base = now
+    if facts := getattr(getattr(trial, "__self__", None), "facts", None):
+        told.send(("facts", "", to_json(facts())))
     told.send(None)
+    told.close()
+    os._exit(0)  # whatever threads a trial has left
 
 
 def _one(trial: Trial, rng: Rng, watch: Watch) -> tuple[str, str, str]:

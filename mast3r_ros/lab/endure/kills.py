@@ -1,8 +1,8 @@
 """Kill -9 at any moment, and a disk that refuses at any write: afterwards the old or the new state opens.
 
 Every trial brings back the old state, begins to write the new one in a process of its own, and either kills that
-process at a random moment, or lets its disk be full, read-only or too small from a random write on. Then the state is opened,
-must be the old or the new one as a whole, and writing anew must succeed.
+process at a random moment, or lets its disk be full, read-only or too small from a random write on. Then the state is
+opened, must be the old or the new one as a whole, and writing anew must succeed.
 """
 
 from __future__ import annotations
