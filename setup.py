@@ -72,6 +72,8 @@ setup(
         "colmap": ["pycolmap>=4.0"],
         # The fused kernels of a GPU, which are PyTorch's own operations without it. CUDA wheels of PyTorch bring it.
         "gpu": ["triton>=3.0"],
+        # `checkpoint export-onnx` runs what it writes.
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.17"],
         # Needs Debian's libusb-1.0-0 and about 2 GB.
         "open3d": ["open3d>=0.18"],
     },

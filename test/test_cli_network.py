@@ -20,10 +20,10 @@ from test_matching import texture
 
 from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.matching import fast_reciprocal_matches
 from mast3r_ros.matching.prediction import predict_pair
 from mast3r_ros.network import NetworkConfig, Tokens
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.preprocessing import load_image, prepare
 
 SIZE = 96

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mast3r_ros.conformance import check_matcher
-from mast3r_ros.conformance.scene import blank, make_scene
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.conformance import check_matcher
+from mast3r_ros.lab.conformance.scene import blank, make_scene
 from mast3r_ros.matching import Features, create, from_settings, pretrained
 from mast3r_ros.matching.base import Matcher, capabilities
 from mast3r_ros.settings import MatcherSettings

@@ -17,7 +17,7 @@ from oracle import TINY, save_network  # noqa: E402
 from ros_world import Robot, build_map, ros, spinning, values, wait_until  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from mast3r_ros.network.initialise import random_network  # noqa: E402
+from mast3r_ros.lab.training.initialise import random_network  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
 

@@ -15,11 +15,11 @@ import torch
 from command_line import separate_runner
 
 from mast3r_ros.cli.main import app
-from mast3r_ros.conformance.scene import make_scene
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.lab.commands.evaluate_stress import stress
+from mast3r_ros.lab.conformance.scene import make_scene
 from mast3r_ros.lab.pages.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
 from mast3r_ros.lab.runs.described_once import DescribedOnce
 from mast3r_ros.lab.runs.record import Record

@@ -63,7 +63,7 @@ def inverse(T: Array) -> Array:
 
 
 def apply(T: Array, points: NDArray[np.floating]) -> Array:
-    """Points (..., 3) of frame b -> frame a."""
+    """``a_T_b`` (4, 4) applied to points (..., 3) in frame b -> the same points in frame a."""
     return np.asarray(points) @ T[:3, :3].T + T[:3, 3]
 
 

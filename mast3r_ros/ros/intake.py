@@ -67,13 +67,13 @@ class Intake:
         self._known = Calibration()
 
     def take_info(self, message: CameraInfo) -> None:
-        """A camera_info has come."""
+        """Keep a camera_info as the current one."""
         with self._news:
             self._info = message
             self._news.notify_all()
 
     def take_depth(self, message: Image | CompressedImage) -> None:
-        """A depth image has come."""
+        """Keep a depth image for the images to come; the last five are kept."""
         with self._news:
             self._depths.append(message)
             self._depth_at = time.monotonic()

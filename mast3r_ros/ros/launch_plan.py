@@ -76,7 +76,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """Programs to start, and sentences to say."""
 
     programs: tuple[Program, ...]
@@ -110,7 +110,7 @@ def relocalization_arguments(installation: Installation) -> list[Argument]:
     ]
 
 
-def relocalization(given: Mapping[str, str], installation: Installation) -> Plan:
+def relocalization(given: Mapping[str, str], installation: Installation) -> LaunchPlan:
     """The relocalizer, fed by a camera. Raises UserError for arguments that cannot be."""
     overrides = _overrides(given, "map", "matcher", "checkpoint", "feed")
     if given["autostart"]:
@@ -132,7 +132,7 @@ def mapping_arguments(installation: Installation) -> list[Argument]:
     ]
 
 
-def mapping(given: Mapping[str, str], installation: Installation) -> Plan:
+def mapping(given: Mapping[str, str], installation: Installation) -> LaunchPlan:
     """The mapper, fed by a camera. Raises UserError for arguments that cannot be."""
     overrides = _overrides(given, "map", "existing", "global_frame_id", "matcher")
     return _node_and_rviz("mapper", given, installation, _camera_topics(given), overrides)
@@ -157,7 +157,7 @@ def replay_arguments(installation: Installation) -> list[Argument]:
     ]
 
 
-def replay(given: Mapping[str, str], installation: Installation) -> Plan:
+def replay(given: Mapping[str, str], installation: Installation) -> LaunchPlan:
     """A recording, played on its own time, and the relocalizer. Raises UserError for arguments that cannot be."""
     given = {**given, "use_sim_time": "true"}
     if given["on_end"] not in ("exit", "hold"):
@@ -317,7 +317,7 @@ def _node_and_rviz(
     installation: Installation,
     topics: CameraTopics,
     overrides: Mapping[str, Any],
-) -> Plan:
+) -> LaunchPlan:
     """The relocalizer or the mapper and, where asked for, RViz.
 
     Parameters of the node: the file first, then what the camera asks for, then the launch arguments.
@@ -344,9 +344,9 @@ def _node_and_rviz(
         time_to_stop=TIME_TO_STOP,
     )
     if not switch(given, "rviz"):
-        return Plan((node,))
+        return LaunchPlan((node,))
     if not installation.has("rviz2"):
-        return Plan((node,), ("RViz is not installed (apt install ros-$ROS_DISTRO-rviz2): going on without it",))
+        return LaunchPlan((node,), ("RViz is not installed (apt install ros-$ROS_DISTRO-rviz2): going on without it",))
     rviz = Program(
         package="rviz2",
         executable="rviz2",
@@ -356,4 +356,4 @@ def _node_and_rviz(
         remappings=(*((topic, topic.lstrip("/")) for topic in RVIZ_TOPICS[executable]), *transforms),
         arguments=("-d", installation.config(RVIZ_CONFIGURATIONS[executable])),
     )
-    return Plan((node, rviz))
+    return LaunchPlan((node, rviz))

@@ -15,12 +15,12 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from mast3r_ros.ros import fast_dds
-from mast3r_ros.ros.launch_plan import Argument, Installation, Plan, Program
+from mast3r_ros.ros.launch_plan import Argument, Installation, LaunchPlan, Program
 
 
 def description(
     arguments: Callable[[Installation], list[Argument]],
-    plan: Callable[[Mapping[str, str], Installation], Plan],
+    plan: Callable[[Mapping[str, str], Installation], LaunchPlan],
 ) -> LaunchDescription:
     """Arguments, our Fast DDS profile unless the user has one, then what the plan says once the arguments are known."""
     installation = Installation(Path(get_package_share_directory("mast3r_ros")), _is_installed)

@@ -49,10 +49,11 @@ class Disturbed:
     Args:
         images: what the camera shows at each place.
         map_T_base: (P, 4, 4) the places.
+        judge: is told of every pose that is published, place and pose (4, 4), and raises what is wrong with it.
 
     Attributes:
-        wrong: told of every pose that is published: place and pose (4, 4).
         simulated_s: time that has passed for the robot.
+        failures: what the judge and the callbacks have raised.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Disturbed:
         self.robot = Node("robot")
         self.images, self.camera, self.places = images, camera, map_T_base
         self.judge = judge
+        self._jumps = 0
         self.published, self.simulated_s, self.place, self.now_ns = 0, 0.0, 0, START_NS
         self.latencies: list[float] = []
         self.failures: list[str] = []
@@ -91,7 +93,6 @@ class Disturbed:
         self._mount = TransformBroadcaster(self.robot, static=True)
         self._mount.send("base_link", "camera", base_T_camera, self.now_ns)
         self.robot.create_subscription(PoseWithCovarianceStamped, "relocalizer/pose", self._heard, qos.reliable(50))
-        self.covered = False
         self._executor = MultiThreadedExecutor(6)
         for node in (self.node, self.robot):
             self._executor.add_node(node)
@@ -112,8 +113,9 @@ class Disturbed:
     def jump(self, seconds: float) -> None:
         """The clock jumps, as when a recording begins anew."""
         with self._lock:
-            self.now_ns = max(self.now_ns + round(seconds * 1e9), START_NS)
-            self._shown.clear()
+            # Never a stamp that was there before: a pose of before the jump would be held against another place.
+            self._jumps += 1
+            self.now_ns = max(self.now_ns + round(seconds * 1e9), START_NS) // 10**6 * 10**6 + self._jumps
 
     def call(self, name: str) -> None:
         """Call one of the node's services, as the executor would."""
@@ -124,10 +126,13 @@ class Disturbed:
 
     def send(self, spoil: Callable[[str, Any], None]) -> None:
         """One image, camera_info or initial pose after something was done to it."""
-        stamp = self.now_ns
-        image = conversions.to_image(self.images[self.place], "camera", stamp)
+        with self._lock:
+            self.now_ns += 10**6
+            stamp, place = self.now_ns, self.place
+            self._shown[stamp] = place, time.monotonic()
+        image = conversions.to_image(self.images[place], "camera", stamp)
         info = conversions.to_camera_info(self.camera, "camera", stamp)
-        prior = conversions.to_pose_with_covariance(self.places[self.place], 0.1 * np.eye(6), "map", stamp)
+        prior = conversions.to_pose_with_covariance(self.places[place], 0.1 * np.eye(6), "map", stamp)
         for name, message, to in (
             ("image", image, self._pictures),
             ("info", info, self._infos),
