@@ -22,8 +22,8 @@ from mast3r_ros.matching.sparse import KeypointMatcher, Paired, with_depth
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
 QUANTUM = 512.0
 #: OpenCV doubles the image before it looks for SIFT features and puts pixel 2 x + 0.5 at 2 x: every feature lies this
-#: far to the right and below of where it is, pixels. Of one camera's images that hardly shows; held against another lens or
-#: resolution, all matches of an image are off by it alike.
+#: far to the right and below of where it is, pixels. In images of one camera that hardly shows; held against another
+#: lens or resolution, all matches of an image are off by it alike.
 DOUBLED = 0.25
 #: Each octave of ORB's pyramid is smaller by this.
 ORB_STEP = 1.2
@@ -87,7 +87,7 @@ class SiftMatcher(KeypointMatcher):
             return xy - np.float32(DOUBLED)
         # A pixel k of a smaller image is s pixels wide and its middle at s k + (s - 1) / 2; OpenCV takes s k.
         side = np.array([ORB_STEP**keypoint.octave for keypoint in keypoints], np.float32)
-        return xy + (side[:, None] - 1) / 2
+        return xy + (side[:, None] - np.float32(1)) / np.float32(2)
 
     def _nothing(self) -> NDArray[np.uint8]:
         return np.zeros((0, 128 if self.feature == "sift" else 32), np.uint8)
