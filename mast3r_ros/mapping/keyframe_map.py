@@ -316,22 +316,31 @@ class KeyframeMap:
         with self._indexing:
             with self._lock:
                 now, path = self._revision, self.path
-                keys = {id: entry.content_key for id, entry in self._entries.items()}
                 revision, known = self._indexes.get(signature, (-1, None))
-            if known is not None and revision == now:
-                return known
+                if known is not None and revision == now:
+                    return known
+                keys = {id: entry.content_key for id, entry in self._entries.items()}
             if known is None:
                 known = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
             index = copy(known)
-            changed = index.update(keys, lambda id: matcher.local_descriptors(self.features(matcher, id)))
+            changed = index.update(
+                keys,
+                lambda id: matcher.local_descriptors(self.features(matcher, id)),
+                lambda: self._keep(index, path, signature),
+            )
             with self._lock:
                 self._indexes[signature] = (now, index)
-        if changed and path is not None:
+        if changed:
+            self._keep(index, path, signature)
+        return index
+
+    def _keep(self, index: RetrievalIndex, path: Path | None, signature: str) -> None:
+        """Write an index, where there is a place; it is a cache."""
+        if path is not None:
             try:
                 index.save(_index_file(path, signature))
             except OSError as error:
                 self._cache.warn_once(path, error)
-        return index
 
     def _entry(self, id: str) -> Entry:
         try:
