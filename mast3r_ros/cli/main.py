@@ -16,11 +16,7 @@ from mast3r_ros import __version__
 from mast3r_ros.cli import bag, checkpoint, localize, map_files, matcher, predict, reconstruct, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
-<<<<<<< HEAD
-from mast3r_ros.lab.commands import benchmark, demo, endure, evaluate, replay, train
-=======
-from mast3r_ros.lab.commands import benchmark, demo, evaluate, matcher_check, replay, train
->>>>>>> main
+from mast3r_ros.lab.commands import benchmark, demo, endure, evaluate, matcher_check, replay, train
 from mast3r_ros.waiting_threads import use_passive_waiting
 
 # Only light modules may be imported above: torch and OpenCV are loaded by the commands that need them.
