@@ -14,7 +14,7 @@ from mast3r_ros.mapping.table import Entries
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class KeyframeViews:
     """The views of N keyframes.
 
     Attributes:
@@ -31,7 +31,7 @@ class Views:
     cameras: tuple[Camera, ...]
 
     @classmethod
-    def of(cls, entries: Entries) -> Views:
+    def of(cls, entries: Entries) -> KeyframeViews:
         """The views of a map."""
         poses, depths = entries.poses_and_depths()
         known = depths[np.isfinite(depths)]

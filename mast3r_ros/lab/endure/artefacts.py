@@ -20,6 +20,7 @@ from mast3r_ros.io.codec.picture_files import encode_jpeg
 from mast3r_ros.io.datasets import open_source
 from mast3r_ros.io.datasets.camera_file import read_camera
 from mast3r_ros.lab.endure.scene import BASE_T_CAMERA, CAMERA, CAMERA_FRAME, STAMP_NS, VIEWS, small_map, view
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.export import export_colmap
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -27,7 +28,6 @@ from mast3r_ros.mapping.repair import repair
 from mast3r_ros.matching import create
 from mast3r_ros.network.checkpoint import convert_checkpoint, inspect_checkpoint, load_model, save_network
 from mast3r_ros.network.config import NetworkConfig
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.settings import Settings
 
 #: Side of the picture that claims to be huge: more than a gigabyte when it is decoded.

@@ -31,12 +31,15 @@ from mast3r_ros.lab.endure.scene import (
 )
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.matching import create
+from mast3r_ros.node_settings import CommonSettings
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.settings import Settings
 from mast3r_ros.transforms import TransformBuffer
 
 #: One in so many trials is followed by a look whether a good set is still localized.
 GOOD_EVERY = 10
+#: Nobody publishes beside a trial: what is not here will not come.
+AT_ONCE = CommonSettings(depth_wait=0.0)
 
 
 @dataclass
@@ -169,7 +172,7 @@ class Messages:
 
         messages = self._set(number)
         self.intake.take_info(messages["info"])
-        return self.intake.frame(Arrival(messages["image"], 0), rectified=False, info_wait_s=0.0, depth_slop_s=0.02)
+        return self.intake.frame(Arrival(messages["image"], 0), AT_ONCE, info_wait_s=0.0)
 
 
 def make(folder: Path) -> Trial:
@@ -179,7 +182,6 @@ def make(folder: Path) -> Trial:
     from mast3r_ros.ros.complaints import Complaints
     from mast3r_ros.ros.depth_registration import DepthRegistration
 
-    intake.DEPTH_WAIT_S = 0.0  # nobody publishes beside a trial: what is not here will not come
     complaints = Complaints(Silent())
     taken = intake.Intake(complaints)
     transforms = cast(Any, SimpleNamespace(lookup=TransformBuffer().lookup))  # TF without a node

@@ -13,6 +13,7 @@ from torch import nn
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.io.bags import BagWriter, open_bag
 from mast3r_ros.lab.endure.scene import CAMERA, STAMP_NS, map_T_camera, small_map, view
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.state import Averaged, load_state, save_state
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.repair import repair
@@ -20,7 +21,6 @@ from mast3r_ros.mapping.rescale import rescale
 from mast3r_ros.matching import create
 from mast3r_ros.network.checkpoint import load_model, save_network
 from mast3r_ros.network.config import NetworkConfig
-from mast3r_ros.network.initialise import random_network
 
 #: Keyframes of the old map; messages of the old recording; steps of the old training.
 OLD, NEW = 3, 5
