@@ -300,6 +300,9 @@ class TestOtherPrograms:
         model.write(str(outputs))
         (tmp_path / "outputs" / "feats-superpoint-n4096-r1024.h5").write_bytes(b"not read")
         source = tmp_path / "outputs" if kind == "hloc" else tmp_path / "model"
+        if kind == "hloc":
+            words = ("import", "hloc", tmp_path / "outputs", "-o", tmp_path / "map", "--matcher", "sift")
+            assert "folder of the images by --images" in failing(*words)
         source = find_hloc_model(tmp_path / "outputs") if kind == "hloc" else tmp_path / "model"
         made = import_colmap(source, tmp_path / "model" / "images")
         assert not is_metric(made) and len(made) == 7 and made.provenance["source"] == str(source)
@@ -353,11 +356,14 @@ def test_a_map_is_recorded_for_the_viewer(first: Path, tmp_path: Path) -> None:
     check = tmp_path / "check.json"
     odd = {"id": "000002", "by": ["000005"]}
     check.write_text(json.dumps({"pose_disagrees": [], "found_elsewhere": [odd]}))
+    scene = first.parent / "reconstruction.json"  # as beside a map of `reconstruct`
+    scene.write_text(json.dumps({"rejected_pairs": [["000000.jpg", "000004.jpg"]]}))
     words = ["map", "view", str(first), "-o", str(tmp_path / "map.rrd"), "--check", str(check)]
     assert separate_runner().invoke(app, words, catch_exceptions=False).exit_code == 0
     recording = rerun.dataframe.load_recording(str(tmp_path / "map.rrd"))
     entities = {column.entity_path for column in recording.schema().component_columns()}
     assert {"/map/cloud", "/map/coverage", "/map/keyframes", "/map/found_elsewhere", "/keyframe/image"} <= entities
+    assert "/map/rejected_pairs" in entities
     check.write_text("{}")
     with pytest.raises(MapError, match="map check --json"):
         separate_runner().invoke(app, words, catch_exceptions=False)
