@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import walls
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import MapError
@@ -27,12 +28,7 @@ WALL_M = 3.0
 @pytest.fixture(scope="module")
 def wall() -> NDArray[np.uint8]:
     """A poster of blobs of all sizes, one pixel per 5 mm, centred at the origin of the wall plane z = 3 m."""
-    rng = np.random.default_rng(0)
-    poster = np.zeros((1000, 1400, 3))
-    for sigma in (2, 5, 12, 30):
-        layer = cv2.GaussianBlur(rng.normal(size=poster.shape), (0, 0), sigma)
-        poster += layer / layer.std()
-    return np.clip(128 + 30 * poster, 0, 255).astype(np.uint8)
+    return walls.poster(0, 1000, 1400)
 
 
 def view(wall: NDArray[np.uint8], pose: NDArray[np.float64], *, depth: bool = True) -> PosedFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,15 +41,9 @@ from mast3r_ros.localization import Gates, Localizer, LocalizerSettings, Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.registry import create
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = Camera.pinhole(160, 120, 120.0, 120.0, 79.5, 59.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

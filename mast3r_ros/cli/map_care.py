@@ -221,8 +221,6 @@ def align(
     aligned = _to_map if to.is_dir() else _to_points
     similarity, event, facts, provenance = aligned(keyframe_map, to, matching, wgs84)
     write_transformed(map, output, similarity, f"aligned to {event}", provenance, frame_id)
-    if similarity.scale != 1:
-        save(load_map(output), matching.make(), output)
     if json:
         print_json({"map": str(output), "scale": similarity.scale, **facts})
         return

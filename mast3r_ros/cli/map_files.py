@@ -147,7 +147,7 @@ def _wrong(map: Path, check: Path | None) -> Wrong:
         scene = map.resolve().parent / "reconstruction.json"
         if scene.is_file():
             pairs = json_text.loads(scene.read_text())["rejected_pairs"]
-            rejected = [(id_of_name(one, ()), id_of_name(other, ())) for one, other in pairs]
+            rejected = [(id_of_name(one), id_of_name(other)) for one, other in pairs]
     except (ValueError, KeyError, TypeError) as error:
         raise MapError(f"{check or scene}: is not what `map check --json` or `reconstruct` writes ({error})") from error
     return Wrong(frozenset(odd), mistaken, rejected)

@@ -13,7 +13,7 @@ from mast3r_ros.mapping.records import id_of_name
 from mast3r_ros.mapping.rescale import UNKNOWN_SCALE
 
 #: Where hloc's reconstruction and triangulation leave their models, below the folder of outputs.
-HLOC_MODELS = (".", "sfm*", "*/sfm*", "sfm*/models/*", "*")
+HLOC_MODELS = ("sfm*", "*/sfm*", "sfm*/models/*", "*")
 
 
 def import_colmap(
@@ -47,7 +47,7 @@ def import_colmap(
             raise
         xy, depth = model.observed(index, posed.frame.width, posed.frame.height)
         frame = replace(posed.frame, depth=None, stamp_ns=index + 1)
-        keyframe = made.add(replace(posed, frame=frame), id_of_name(frame.name, made))
+        keyframe = made.add(replace(posed, frame=frame), id_of_name(frame.name, made.__contains__))
         if len(depth):
             made.set_points(keyframe.id, xy, depth)
         progress(index + 1, len(model))
@@ -60,8 +60,8 @@ def find_hloc_model(folder: Path) -> Path:
     Raises:
         DatasetError: where there is none; it says what hloc writes.
     """
-    for pattern in HLOC_MODELS:
-        models = [model for path in sorted(folder.glob(pattern)) if path.is_dir() and (model := find_model(path))]
+    for paths in ([folder], *(sorted(folder.glob(pattern)) for pattern in HLOC_MODELS)):
+        models = [model for path in paths if path.is_dir() and (model := find_model(path))]
         if models:
             return max(models, key=lambda model: max(file.stat().st_size for file in model.glob("images.*")))
     raise DatasetError(

@@ -1,6 +1,6 @@
 """The surface of a map as a coloured triangle mesh: depth keyframes fused into a truncated signed distance field.
 
-Curless and Levoy, "A Volumetric Method for Building Complex Models from Range Images", SIGGRAPH 1996; Open3D's volume.
+Curless and Levoy, "A Volumetric Method for Building Complex Models from Range Images", SIGGRAPH 1996; Open3D's grid.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from mast3r_ros.surface import smooth_depth
 SUFFIXES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 #: The field reaches this many voxels before and behind a surface; depth beyond this many scene depths is left out.
 TRUNCATION, FARTHEST = 4.0, 4.0
+#: Voxels along the side of a block of the sparse grid; keyframes that must have seen a piece of surface.
+BLOCK, OBSERVED = 16, 2
 
 
 def export_mesh(
@@ -49,13 +51,14 @@ def export_mesh(
     o3d = _open3d()
     ids = [keyframe.id for keyframe in keyframe_map.keyframes if keyframe.has_depth]
     voxel_m, farthest = voxel_m or VOXEL * keyframe_map.view_depth_m, FARTHEST * keyframe_map.view_depth_m
-    kind = o3d.pipelines.integration.TSDFVolumeColorType.RGB8
-    volume = o3d.pipelines.integration.ScalableTSDFVolume(voxel_m, TRUNCATION * voxel_m, kind)
+    single = o3d.core.float32
+    # Not the older ScalableTSDFVolume: that of Open3D 0.20 stays empty.
+    grid = o3d.t.geometry.VoxelBlockGrid(("tsdf", "weight", "color"), (single,) * 3, ((1), (1), (3)), voxel_m, BLOCK)
     used = 0
     for done, id in enumerate(ids, start=1):
         frame = keyframe_map.frame(id)
         if frame.depth is not None and float((frame.depth > 0).mean()) > DENSE:
-            _integrate(o3d, volume, frame, keyframe_map[id].map_T_camera, farthest)
+            _integrate(o3d, grid, frame, keyframe_map[id].map_T_camera, farthest)
             used += 1
         progress(done, len(ids))
     if used == 0:
@@ -63,7 +66,11 @@ def export_mesh(
             "the map has no dense depth (no sensor's, only triangulated points or none), so there is no mesh: a cloud "
             "of what it knows is `map export --cloud`"
         )
-    mesh = volume.extract_triangle_mesh()
+    mesh = grid.extract_triangle_mesh(weight_threshold=min(OBSERVED, used) - 0.5).to_legacy()
+    if len(mesh.triangles) == 0:
+        raise MapError(
+            "no surface comes out of the map's depth: its keyframes see none of it twice, or --voxel is too large"
+        )
     mesh.compute_vertex_normals()
     _write(o3d, path, mesh)
     return len(mesh.vertices), len(mesh.triangles)
@@ -74,27 +81,27 @@ def _open3d() -> Any:
         import open3d
     except ImportError as error:
         raise UserError(
-            f"a mesh needs Open3D, which is missing ({error}): `pip install 'mast3r_ros[mesh]'` brings it, 310 MB, and "
+            f"a mesh needs Open3D, which is missing ({error}): `pip install 'mast3r_ros[mesh]'` brings it, 420 MB, and "
             "`apt install libusb-1.0-0 libgl1 libgomp1` what its wheel asks for"
         ) from error
     return open3d
 
 
-def _integrate(o3d: Any, volume: Any, frame: Frame, map_T_camera: NDArray[np.float64], farthest_m: float) -> None:
+def _integrate(o3d: Any, grid: Any, frame: Frame, map_T_camera: NDArray[np.float64], farthest_m: float) -> None:
     """Add one frame's depth, but for its edges, which float between two surfaces."""
     assert frame.camera is not None and frame.depth is not None
-    depth = np.where(np.isfinite(smooth_depth(frame.depth)), frame.depth, np.float32(0))
-    image, depth = rectified(frame.image, depth, frame.camera)
     camera = frame.camera
-    lens = o3d.camera.PinholeCameraIntrinsic(camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
-    rgbd = o3d.geometry.RGBDImage.create_from_color_and_depth(
-        o3d.geometry.Image(np.ascontiguousarray(image)),
-        o3d.geometry.Image(np.ascontiguousarray(depth)),
-        depth_scale=1.0,
-        depth_trunc=farthest_m,
-        convert_rgb_to_intensity=False,
+    depth = np.where(np.isfinite(smooth_depth(frame.depth)), frame.depth, np.float32(0))
+    image, depth = rectified(frame.image, depth, camera)
+    K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1.0]])
+    lens, camera_T_map = (o3d.core.Tensor(matrix) for matrix in (K, se3.inverse(map_T_camera)))
+    range_image, colours = (
+        o3d.t.geometry.Image(o3d.core.Tensor(np.ascontiguousarray(pixels, dtype=np.float32)))
+        for pixels in (depth, image / np.float32(255))
     )
-    volume.integrate(rgbd, lens, se3.inverse(map_T_camera))
+    reach = 1.0, farthest_m, TRUNCATION  # units of depth for each metre, farthest depth, voxels of truncation
+    blocks = grid.compute_unique_block_coordinates(range_image, lens, camera_T_map, *reach)
+    grid.integrate(blocks, range_image, colours, lens, camera_T_map, *reach)
 
 
 def rectified(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, MatchedPixels, Observations, View, homogeneous
+from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, MatchedPixels, Observations, View
 from mast3r_ros.mapping.shared_views import PARALLAX_DEG, SharedViews
 from mast3r_ros.matching.base import Matcher, matches_pixels
 
@@ -91,9 +91,9 @@ def _add_rays(normal: Array, target: Array, rows: NDArray[np.int64], rays: Array
     """Add each ray to the normal equations of the point nearest to all of its feature's rays.
 
     A point at distance r from a camera is weighted as if r were one: with neighbouring views the
-    distances are alike, and the reprojection test has the last word.
+    distances are alike, and the reprojection test decides afterwards.
     """
-    directions = homogeneous(rays) @ view_T_other[:3, :3].T
+    directions = se3.homogeneous(rays) @ view_T_other[:3, :3].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
     np.add.at(normal, rows, across)

@@ -77,6 +77,8 @@ class NetworkMatcher(ABC):
         size: int,
         dtype: str,
         device: str,
+        subsample: int,
+        min_confidence: float,
         compile: bool,
         device_memory: int,
     ) -> None:
@@ -96,6 +98,9 @@ class NetworkMatcher(ABC):
         patch = self._patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
+        if not 1 <= subsample <= 64:
+            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
+        self.subsample, self.min_confidence = subsample, min_confidence
         self.stopwatch = Stopwatch(self.device)
         self._fingerprint = fingerprint(self.network)
         kept = device_memory << 20 if self.device.type == "cuda" else 0  # a CPU reads them where they are

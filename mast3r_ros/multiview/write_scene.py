@@ -106,7 +106,7 @@ def keyframe_map(
     for done, n in enumerate(model.images, start=1):
         image = read_photo(photos[n])
         frame = Frame(image, model.cameras[n], stamp_ns=n, name=photos[n].name)
-        keyframe = made.add(PosedFrame(frame, model.world_T_camera[n]), id_of_name(photos[n].name, made))
+        keyframe = made.add(PosedFrame(frame, model.world_T_camera[n]), id_of_name(photos[n].name, made.__contains__))
         xy, depth = model.seen(n)
         if len(depth):
             made.set_points(keyframe.id, xy, depth)
