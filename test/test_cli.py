@@ -167,7 +167,7 @@ def test_map_build_tells_what_was_kept_and_info_agrees(run, files, tmp_path):
     info = run("map", "info", tmp_path / "m", "--json").json
     assert info["keyframes"] == info["with_depth"] == 2 and info["cameras"][0]["fx"] == 525
     # Described at once, so that the first start on the robot is fast.
-    assert info["features"] == {"sift-1500-1": 2} and info["retrieval"] == ["sift-1500-1"]
+    assert info["features"] == {"sift-1500-2": 2} and info["retrieval"] == ["sift-1500-2"]
     assert info["disk_bytes"] == sum(f.stat().st_size for f in (tmp_path / "m").rglob("*") if f.is_file())
     people = run("map", "info", tmp_path / "m")
     assert "640x480" in people.out and "2, 2 with depth" in people.out

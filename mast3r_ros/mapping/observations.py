@@ -14,7 +14,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, PixelMatcher
 from mast3r_ros.matching.nearest import mutual_nearest
-from mast3r_ros.matching.sift import root_sift
+from mast3r_ros.matching.sift import DOUBLED, root_sift
 
 Array = NDArray[np.float64]
 
@@ -100,7 +100,7 @@ class LocalFeatures:
             frame, keyframe = self._map.frame(id), self._map[id]
             grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
             points, descriptors = cv2.SIFT_create(nfeatures=self._features).detectAndCompute(grey, None)
-            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2)
+            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2) - DOUBLED
             descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
             rays = keyframe.camera.rays(xy)
             seen = np.isfinite(rays).all(axis=1)

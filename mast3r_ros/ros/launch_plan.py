@@ -298,7 +298,7 @@ def _parameter_file(given: Mapping[str, str]) -> str:
         document = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"params_file:={path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"params_file:={path} is no YAML: {error}") from None
     if not isinstance(document, dict):
         raise UserError(f"params_file:={path} has no parameters: expected NODE: ros__parameters: ... (docs/ros.md)")
