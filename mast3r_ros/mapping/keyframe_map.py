@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -94,6 +94,12 @@ class KeyframeMap:
             return tuple(entry.keyframe for entry in self._entries.values())
 
     @property
+    def measured(self) -> bool:
+        """Whether a keyframe has a depth image of a sensor, more than triangulated points."""
+        with self._lock:
+            return any(entry.depth is not None for entry in self._entries.values())
+
+    @property
     def feature_memory(self) -> int:
         """Bound of the features kept in memory, bytes."""
         return self._cache.memory_bytes
@@ -181,6 +187,15 @@ class KeyframeMap:
             blob, median = encode_depth(depth), _median_depth(depth)
             self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
         return keyframe
+
+    def with_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> KeyframeMap:
+        """Another map of these keyframes at other poses (4, 4), without points: they were triangulated with the old."""
+        made = KeyframeMap(self.frame_id, image_format=self._image_format, feature_memory=self.feature_memory)
+        made.provenance = dict(self.provenance)
+        for id, pose in poses.items():
+            camera = made._shared_camera(self._entry(id).keyframe.camera)
+            made._put(self._entry(id).at(_rigid(pose, id), camera))
+        return made
 
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.

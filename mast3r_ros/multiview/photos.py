@@ -44,6 +44,10 @@ class Photo:
     calibrated: bool
     lens: str
 
+    def read(self) -> NDArray[np.uint8]:
+        """(H, W, 3) pixels, turned as the calibration has them."""
+        return ImageFiles().read(self.path, self.camera if self.calibrated else None)[0]
+
 
 @dataclass
 class PhotoFolder:

@@ -1,0 +1,141 @@
+"""`mast3r_ros map build` where no depth is known: odometry's poses are refined, photos without poses reconstructed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mast3r_ros.mapping.build import BuildReport
+    from mast3r_ros.mapping.keyframe_map import KeyframeMap
+    from mast3r_ros.matching.base import Matcher
+    from mast3r_ros.multiview.reconstruct import Reconstruction
+    from mast3r_ros.multiview.refine_map import Refinement
+    from mast3r_ros.multiview.scale import Scale
+
+Stages = Callable[[str, int, int], None]
+
+
+class Refiner:
+    """Refines the poses of a map while it is built.
+
+    Args:
+        required: fail where that cannot be done; otherwise poses are taken as they are, with a warning.
+
+    Attributes:
+        found: what came out; None where nothing was refined.
+    """
+
+    def __init__(self, required: bool, show: Stages) -> None:
+        self._required, self._show = required, show
+        self.found: Refinement | None = None
+        self.doubts: list[str] = []
+
+    def __call__(self, keyframe_map: KeyframeMap) -> KeyframeMap:
+        from mast3r_ros.errors import MapError
+        from mast3r_ros.multiview.refine_map import refine_map
+
+        try:
+            self.found = refine_map(keyframe_map, self._show)
+        except MapError as error:
+            if self._required:
+                raise
+            self.doubts = [f"poses are odometry's as they are, and drift: {error}"]
+            return keyframe_map
+        self.doubts = self.found.doubts
+        return self.found.map
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is printed of it."""
+        if self.found is None:
+            return {}
+        return {
+            "refined": len(self.found.map) - len(self.found.placed),
+            "flagged": list(self.found.flagged),
+            "placed_by_odometry": self.found.placed,
+            "moved_m": list(self.found.moved_m),
+            "scale": 1.0,
+            "scale_interval": list(self.found.scale.relative_interval),
+        }
+
+
+def refiner(source: object, wanted: bool | None, show: Stages) -> Refiner | None:
+    """What refines the poses of a source: where that is wanted, or where nobody says and odometry alone knows them."""
+    from mast3r_ros.multiview.refine_map import drifts
+
+    if wanted is False or (wanted is None and not drifts(source)):
+        return None
+    return Refiner(wanted is True, show)
+
+
+def only_photos(source: Path) -> bool:
+    """Whether a source is a folder of images that comes without poses."""
+    from mast3r_ros.errors import DatasetError
+    from mast3r_ros.io.datasets.detect import detect
+    from mast3r_ros.multiview.photos import open_photos
+
+    try:
+        detect(source)
+    except DatasetError:
+        try:
+            return source.is_dir() and bool(open_photos(source).files)
+        except DatasetError:
+            return False
+    return False
+
+
+def map_of_photos(
+    source: Path, matcher: Matcher, intrinsics: Path | None, known_length: tuple[str, str, float] | None, show: Stages
+) -> tuple[KeyframeMap, BuildReport, list[str]]:
+    """A map of the largest part of a folder of photos, and what is doubtful about it, a sentence each.
+
+    Its scale is told by a known length, else by the matcher where that is a metric network; else it is unknown.
+    """
+    from mast3r_ros.mapping.build import BuildReport
+    from mast3r_ros.multiview.photos import open_photos
+    from mast3r_ros.multiview.reconstruct import fine_sift, normalised, reconstruct
+    from mast3r_ros.multiview.scale import checked_length, from_length, from_network, provenance
+    from mast3r_ros.multiview.write_scene import keyframe_map
+
+    photos = open_photos(source, intrinsics)
+    length = None if known_length is None else checked_length(photos.names, *known_length)
+    result = reconstruct(photos, fine_sift(), progress=show)
+    model = result.models[0]
+    names = [photo.name for photo in result.photos]
+    scale = from_length(model, names, *length) if length else from_network(model, result.photos, matcher)
+    model = normalised(model) if scale is None else scale.applied(model)
+    made = keyframe_map(
+        model,
+        result.photos,
+        provenance(scale),
+        str(source),
+        progress=lambda done, total: show("writing the map", done, total),
+    )
+    report = BuildReport(len(photos.files), len(model), Counter(not_registered=len(photos.files) - len(model)))
+    return made, report, _doubts(result, scale, length is not None)
+
+
+def _doubts(result: Reconstruction, scale: Scale | None, told: bool) -> list[str]:
+    found = [f"{name} {why}" for name, why in list(result.unregistered.items())[:10]]
+    if len(result.models) > 1:
+        sizes = ", ".join(str(len(model)) for model in result.models)
+        found.append(
+            f"the images fall into {len(result.models)} parts that share nothing ({sizes} images): this is the "
+            "largest; mast3r_ros reconstruct makes a map of each"
+        )
+    if scale is None:
+        why = "an image of the known length is not in the map" if told else "nothing tells it"
+        found.append(
+            f"the scale is unknown ({why}): the map is not used for localization until mast3r_ros map scale gives it "
+            "one (--known-length A B METRES)"
+        )
+    elif not told:
+        low, high = scale.relative_interval
+        found.append(
+            f"the scale is a network's, true by {100 * (low - 1):+.0f} to {100 * (high - 1):+.0f} %: measure a length "
+            "(mast3r_ros map scale MAP --known-length A B METRES)"
+        )
+    return found

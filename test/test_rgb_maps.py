@@ -1,0 +1,93 @@
+"""Maps without depth: of a drive whose poses are odometry's, and of photos without any poses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import photo_worlds
+import pytest
+from command_line import separate_runner
+
+from mast3r_ros.cli.main import app
+from mast3r_ros.errors import MapError
+from mast3r_ros.frames import Frame, PosedFrame
+from mast3r_ros.geometry import se3
+from mast3r_ros.io.datasets import open_source
+from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
+from mast3r_ros.lab.synthetic.sensors import OdometryNoise, drifting
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.rescale import is_metric
+from mast3r_ros.matching.sift import SiftMatcher
+from mast3r_ros.multiview.model import Model
+from mast3r_ros.multiview.refine_map import _agreeing, drifts, refine_map
+from mast3r_ros.pipeline import Relocalizer
+
+#: Worse than a good robot's, so that 8 m of driving show it.
+DRIFT = OdometryNoise(scale_error=0.01, yaw_per_metre=0.03, bias_per_metre=0.03)
+
+
+def build(*words: object) -> tuple[dict[str, Any], str]:
+    """What `map build` prints as JSON, and what it tells people."""
+    result = separate_runner().invoke(app, ["map", "build", *map(str, words), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout), result.stderr
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A recording of a robot's round through the box, and the true poses of its camera."""
+    folder = tmp_path_factory.mktemp("drive")
+    true = photo_worlds.drive(28)
+    driven = drifting(true, DRIFT, np.random.default_rng(5))
+    photo_worlds.drive_bag(folder / "drive.mcap", true, driven)
+    return folder / "drive.mcap", true @ photo_worlds.BASE_T_CAMERA
+
+
+@pytest.fixture(scope="module")
+def refined(drive: tuple[Path, np.ndarray]) -> tuple[Path, dict[str, Any], str]:
+    """The map of that drive."""
+    facts, told = build(drive[0], "-o", drive[0].parent / "map", "--matcher", "sift")
+    return drive[0].parent / "map", facts, told
+
+
+def errors(keyframes: KeyframeMap, truth: np.ndarray, alignment: str = "se3") -> tuple[np.ndarray, np.ndarray]:
+    """Metres and degrees of keyframes (one for each half second) after alignment."""
+    found = np.array([keyframe.map_T_camera for keyframe in keyframes.keyframes])
+    true = np.array([truth[keyframe.stamp_ns // 500_000_000 - 1] for keyframe in keyframes.keyframes])
+    return absolute_errors(align_trajectory(found, true, alignment), true)
+
+
+def test_drift_is_taken_out_of_a_map_without_depth(drive: Any, refined: Any) -> None:
+    path, facts, told = refined
+    made, raw = KeyframeMap.load(path), open_source(drive[0])
+    assert drifts(raw) and facts["keyframes"] == facts["refined"] == len(made) >= 24 and not facts["flagged"]
+    given = np.array([raw.pose_at(keyframe.stamp_ns) for keyframe in made.keyframes])
+    truth = np.array([drive[1][keyframe.stamp_ns // 500_000_000 - 1] for keyframe in made.keyframes])
+    before = absolute_errors(align_trajectory(given, truth, "se3"), truth)[0]
+    metres, degrees = errors(made, drive[1])
+    assert np.median(before) > 0.08, "the drift is there"
+    assert metres.max() < 0.05 and degrees.max() < 0.5
+    low, high = facts["scale_interval"]
+    assert is_metric(made) and 0.94 < low < 0.98 and 1.02 < high < 1.06
+    assert made.provenance["scale"] == "odometry" and "true metres" in made.provenance["scale interval"]
+    assert all(keyframe.has_depth for keyframe in made.keyframes), told
+
+
+def test_what_was_not_on_the_drive_is_found_in_its_map(drive: Any, refined: Any) -> None:
+    made = KeyframeMap.load(refined[0])
+    to_map = align_trajectory(
+        np.array([keyframe.map_T_camera for keyframe in made.keyframes]),
+        np.array([drive[1][keyframe.stamp_ns // 500_000_000 - 1] for keyframe in made.keyframes]),
+        "se3",
+    )
+    truth_T_map = to_map[0] @ se3.inverse(made.keyframes[0].map_T_camera)
+    relocalizer, off = Relocalizer(made, SiftMatcher()), []
+    for place in drive[1][3::4]:
+        true = place @ se3.exp([0.1, 0, 0.1, 0.02, 0.1, 0])
+        found = relocalizer.localize(photo_worlds.see(true, 0, photo_worlds.ROBOT_CAMERA), photo_worlds.ROBOT_CAMERA)
+        off += [se3.pose_error(truth_T_map @ found.map_T_camera, true)[0]] if found.localized else []
+    assert len(off) >= 6 and max(off) < 0.06
