@@ -52,7 +52,7 @@ BASE_T_CAMERA = se3.make(Rotation.from_euler("z", -50, degrees=True).as_matrix()
 
 
 #: Its small images.
-ROBOT_CAMERA = CAMERA.resized(160, 120)
+ROBOT_CAMERA = CAMERA.resized(240, 180)
 
 
 def drive_bag(path: Path, map_T_base: np.ndarray, odom_T_base: np.ndarray, seed: int = 0) -> None:

@@ -33,7 +33,7 @@ class Refiner:
         self.found: Refinement | None = None
         self.doubts: list[str] = []
 
-    def __call__(self, keyframe_map: KeyframeMap) -> KeyframeMap:
+    def __call__(self, keyframe_map: KeyframeMap) -> None:
         from mast3r_ros.errors import MapError
         from mast3r_ros.multiview.refine_map import refine_map
 
@@ -43,9 +43,8 @@ class Refiner:
             if self._required:
                 raise
             self.doubts = [f"poses are odometry's as they are, and drift: {error}"]
-            return keyframe_map
+            return
         self.doubts = self.found.doubts
-        return self.found.map
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -53,7 +52,7 @@ class Refiner:
         if self.found is None:
             return {}
         return {
-            "refined": len(self.found.map) - len(self.found.placed),
+            "refined": len(self.found.poses) - len(self.found.placed) - len(self.found.flagged),
             "flagged": list(self.found.flagged),
             "placed_by_odometry": self.found.placed,
             "moved_m": list(self.found.moved_m),

@@ -48,7 +48,7 @@ def build_map(
     progress: BuildProgress | None = None,
     source_name: str = "",
     image_format: str = "jpg",
-    refine: Callable[[KeyframeMap], KeyframeMap] | None = None,
+    refine: Callable[[KeyframeMap], None] | None = None,
 ) -> tuple[KeyframeMap, BuildReport]:
     """Select keyframes, give those without depth triangulated points, and describe them all.
 
@@ -78,7 +78,7 @@ def build_map(
         if progress is not None:
             progress(report.frames, report.kept)
     if refine is not None and len(keyframe_map) and not keyframe_map.measured:
-        keyframe_map = refine(keyframe_map)
+        refine(keyframe_map)
     report.triangulated = triangulate_missing_depth(keyframe_map, matcher)
     if matcher is not None and describe:
         keyframe_map.prepare(matcher)

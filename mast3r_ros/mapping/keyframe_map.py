@@ -188,14 +188,11 @@ class KeyframeMap:
             self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
         return keyframe
 
-    def with_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> KeyframeMap:
-        """Another map of these keyframes at other poses (4, 4), without points: they were triangulated with the old."""
-        made = KeyframeMap(self.frame_id, image_format=self._image_format, feature_memory=self.feature_memory)
-        made.provenance = dict(self.provenance)
-        for id, pose in poses.items():
-            camera = made._shared_camera(self._entry(id).keyframe.camera)
-            made._put(self._entry(id).at(_rigid(pose, id), camera))
-        return made
+    def set_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> None:
+        """Put keyframes elsewhere, (4, 4) by id; their points go, which were triangulated with the old poses."""
+        with self._lock:
+            for id, pose in poses.items():
+                self._put(self._entry(id).at(_rigid(pose, id)))
 
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.

@@ -19,9 +19,10 @@ from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.matching.sift import SiftMatcher
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.photos import Photo
-from mast3r_ros.multiview.reconstruct import ReconstructionError, ReconstructSettings, fine_sift, reconstruct
+from mast3r_ros.multiview.reconstruct import ReconstructionError, ReconstructSettings, reconstruct
 from mast3r_ros.multiview.scale import Scale, from_odometry, provenance
 
 Array = NDArray[np.float64]
@@ -29,6 +30,7 @@ Stages = Callable[[str, int, int], None]
 
 #: Keyframes that each is matched with: those that look most like it, and those that follow it.
 SETTINGS = ReconstructSettings(neighbours=12, following=4)
+FEATURES, LONGEST_SIDE = 2000, 1600
 #: Images and odometry agree on a motion where they differ by no more than this: a share of the way, and of how far away
 #: things are; degrees, and a share of the turn.
 OF_WAY, OF_DEPTH, OF_TURN, TURN_DEG = 0.1, 0.05, 0.05, 4.0
@@ -44,15 +46,16 @@ class Refinement:
     """What came out.
 
     Attributes:
-        map: the same keyframes at poses that agree with their images, without points. Those in ``flagged`` are missing.
+        poses: map_T_camera (4, 4) by id, of all keyframes.
         scale: of the largest part; its interval is of true metres for each metre of the map.
         placed: ids that structure from motion could not place; odometry from their neighbours did.
-        flagged: ids whose images put them where odometry says they cannot be, and how far off that is.
+        flagged: ids whose images put them where odometry says they cannot be, and how far off that is; odometry placed
+            them as well.
         parts: ids of further parts that share nothing with the largest one; odometry places them.
         moved_m: how far keyframes were moved against odometry, in the median and at most.
     """
 
-    map: KeyframeMap
+    poses: dict[str, Array]
     scale: Scale
     placed: list[str]
     flagged: dict[str, str]
@@ -66,15 +69,15 @@ class Refinement:
         if self.flagged:
             named = "; ".join(f"{id} {how}" for id, how in list(self.flagged.items())[:5])
             found.append(
-                f"{len(self.flagged)} keyframes are left out: their images put them where odometry says they cannot be "
-                f"({named})"
+                f"{len(self.flagged)} keyframes stand where odometry says, because their images put them where it says "
+                f"they cannot be ({named})"
             )
         if self.parts:
             sizes = ", ".join(str(len(part)) for part in self.parts)
             found.append(f"parts of {sizes} keyframes share nothing with the rest: only odometry says where they are")
         if self.placed:
             found.append(
-                f"{len(self.placed)} of {len(self.map)} keyframes show too little of what others show: only odometry "
+                f"{len(self.placed)} of {len(self.poses)} keyframes show too little of what others show: only odometry "
                 f"says where they are ({', '.join(self.placed[:5])}{', ...' if len(self.placed) > 5 else ''})"
             )
         return found
@@ -107,10 +110,12 @@ def refine_map(
     progress: Stages = lambda stage, done, total: None,
     finder: Matcher | None = None,
 ) -> Refinement:
-    """Poses of keyframes without depth by structure from motion; scale, frame and what images do not tell by odometry.
+    """Give keyframes without depth poses by structure from motion; odometry tells scale, frame, and what images do not.
+
+    Points of the keyframes go: they were triangulated with the poses of before.
 
     Args:
-        keyframe_map: with poses from odometry, in the order of time. It stays as it is.
+        keyframe_map: with poses from odometry, in the order of time. It stays as it is where this fails.
         finder: finds matches; SIFT by default.
 
     Raises:
@@ -121,7 +126,7 @@ def refine_map(
     try:
         result = reconstruct(
             KeyframeImages(keyframe_map),
-            finder or fine_sift(),
+            finder or SiftMatcher(max_features=FEATURES, longest_side=LONGEST_SIDE),
             SETTINGS,
             progress,
         )
@@ -144,28 +149,22 @@ def refine_map(
             flagged |= wrong
             poses |= _joined(more, poses, odometry)
             parts.append([ids[n] for n in more])
-    placed = [n for n in range(len(ids)) if n not in poses and n not in flagged]
-    known = dict(poses)
-    for n in placed:
+    moved = [float(np.linalg.norm(pose[:3, 3] - odometry[n][:3, 3])) for n, pose in poses.items()]
+    known, placed = dict(poses), [n for n in range(len(ids)) if n not in poses and n not in flagged]
+    for n in {*placed, *flagged}:
         near = min(known, key=lambda other: abs(other - n))
         poses[n] = known[near] @ se3.inverse(odometry[near]) @ odometry[n]
-    lost = {ids[n]: how for n, how in sorted(flagged.items())}
-    made = keyframe_map.with_poses({ids[n]: poses[n] for n in sorted(poses)})
-    moved = [float(np.linalg.norm(poses[n][:3, 3] - odometry[n][:3, 3])) for n in known]
     found = Refinement(
-        made,
+        {ids[n]: poses[n] for n in sorted(poses)},
         scale,
         [ids[n] for n in placed],
-        lost,
+        {ids[n]: how for n, how in sorted(flagged.items())},
         parts,
         (float(np.median(moved)), max(moved)),
     )
-    about = provenance(scale) | {
-        "poses": "structure from motion",
-        FLAGGED: " ".join(lost),
-        PLACED: " ".join(found.placed),
-    }
-    made.provenance.update({name: text for name, text in about.items() if text})
+    keyframe_map.set_poses(found.poses)
+    about = {"poses": "structure from motion", FLAGGED: " ".join(found.flagged), PLACED: " ".join(found.placed)}
+    keyframe_map.provenance.update(provenance(scale) | {name: text for name, text in about.items() if text})
     return found
 
 
