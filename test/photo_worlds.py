@@ -87,11 +87,13 @@ def _paper(number: int) -> np.ndarray:
     return texture(number, PAPER, PAPER)
 
 
-def photograph(folder: Path, poses: list[np.ndarray], seed: int = 0, prefix: str = "view") -> dict[str, np.ndarray]:
+def photograph(
+    folder: Path, poses: list[np.ndarray], seed: int = 0, prefix: str = "view", camera: Camera = CAMERA
+) -> dict[str, np.ndarray]:
     """Write a JPEG for each pose; returns the poses by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, pose in enumerate(poses):
-        image = see(pose, seed)
+        image = see(pose, seed, camera)
         cv2.imwrite(str(folder / f"{prefix}_{number:02d}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     return {f"{prefix}_{number:02d}.jpg": pose for number, pose in enumerate(poses)}
 

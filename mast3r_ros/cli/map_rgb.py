@@ -41,7 +41,7 @@ class Refiner:
             self.found = refine_map(keyframe_map, self._show)
         except MapError as error:
             if self._required:
-                raise
+                raise MapError(f"{error}; --no-refine takes them as they are") from error
             self.doubts = [f"poses are odometry's as they are, and drift: {error}"]
             return
         self.doubts = self.found.doubts
@@ -63,9 +63,9 @@ class Refiner:
 
 def refiner(source: object, wanted: bool | None, show: Stages) -> Refiner | None:
     """What refines the poses of a source: where that is wanted, or where nobody says and odometry alone knows them."""
-    from mast3r_ros.multiview.refine_map import drifts
+    from mast3r_ros.multiview.refine_map import is_odometry
 
-    if wanted is False or (wanted is None and not drifts(source)):
+    if wanted is False or (wanted is None and not is_odometry(str(getattr(source, "map_frame", "")))):
         return None
     return Refiner(wanted is True, show)
 

@@ -12,7 +12,7 @@ FEATURES = 1000
 
 
 class LivePoints:
-    """Triangulates each keyframe once. What is drifted in a few keyframes does no harm; all of them are not compared."""
+    """Triangulates each keyframe once, with those around it only: poses of a few in a row hardly drift."""
 
     def __init__(self, keyframe_map: KeyframeMap) -> None:
         self._map, self._local = keyframe_map, LocalFeatures(keyframe_map, FEATURES)

@@ -56,7 +56,7 @@ class MappingSession:
     ) -> None:
         self._existing, self._refine = existing, refine
         self._correction = np.eye(4)  # from the frame of the poses to that of the map, once it was refined
-        self._adding = threading.Lock()  # held while poses change
+        self._adding = threading.Lock()  # held while poses or points of keyframes change
         self._live: LivePoints | None = None
         self._own: set[Path] = set()  # what may be overwritten: it holds no keyframe that this map has not
         self._saving = threading.Lock()
@@ -102,7 +102,9 @@ class MappingSession:
 
     def triangulate_newest(self) -> None:
         """Points for keyframes of a moment ago, so that a map without depth can be tried while it is made."""
-        if not self.map.measured:
+        if self.map.measured:
+            return
+        with self._adding:
             self._live = self._live or LivePoints(self.map)
             self._live.update()
 

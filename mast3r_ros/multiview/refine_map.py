@@ -122,7 +122,7 @@ def refine_map(
         MapError: where the keyframes have depth, or nothing can be reconstructed, or odometry never moved.
     """
     if keyframe_map.measured:
-        raise MapError("poses are refined for maps without depth images only: leave --refine out")
+        raise MapError("poses are refined in maps without depth images only")
     try:
         result = reconstruct(
             KeyframeImages(keyframe_map),
@@ -131,15 +131,13 @@ def refine_map(
             progress,
         )
     except ReconstructionError as error:
-        raise MapError(
-            f"the poses cannot be refined by the images: {error}; --no-refine takes them as they are"
-        ) from error
+        raise MapError(f"the poses cannot be refined by the images: {error}") from error
     ids = [keyframe.id for keyframe in keyframe_map.keyframes]
     odometry = np.array([keyframe.map_T_camera for keyframe in keyframe_map.keyframes])
     given = dict(enumerate(odometry))
     scale = from_odometry(result.models[0], given, "odometry")
     if scale is None:
-        raise MapError("the poses hardly move, so they tell no scale: --no-refine takes them as they are")
+        raise MapError("the poses cannot be refined: they hardly move, so they tell no scale")
     poses, flagged = _agreeing(scale.applied(result.models[0]), odometry)
     parts = []
     for model in result.models[1:]:
@@ -168,9 +166,9 @@ def refine_map(
     return found
 
 
-def drifts(source: object) -> bool:
-    """Whether a source's poses are in an odometry frame (REP 105: ``odom``, of whichever robot)."""
-    return str(getattr(source, "map_frame", "")).rsplit("/", 1)[-1] == "odom"
+def is_odometry(frame_id: str) -> bool:
+    """Whether poses in a frame drift (REP 105: ``odom``, of whichever robot)."""
+    return frame_id.rsplit("/", 1)[-1] == "odom"
 
 
 def _agreeing(model: Model, odometry: Array) -> tuple[dict[int, Array], dict[int, str]]:
