@@ -120,7 +120,8 @@ def test_a_session_without_depth_is_tried_while_it_grows_and_refined_when_saved(
     assert "poses refined" in session.save(tmp_path / "map")
     session.offer(PosedFrame(frames[-1].frame, bent[-1]))
     metres, degrees = errors(session.map, drive[1])
-    assert len(metres) == 14 and metres.max() < 0.05 and degrees.max() < 1.5
+    assert len(metres) == 14 and metres.max() < 0.05 and degrees[:-1].max() < 0.6
+    assert degrees[-1] < 2.5, "the newest is one step of odometry away from the refined ones, not 14 (16 deg)"
     saved = KeyframeMap.load(tmp_path / "map")
     assert all(keyframe.has_depth for keyframe in saved.keyframes) and saved.provenance["scale"] == "odometry"
     session.save(tmp_path / "map", triangulate=False)  # what was written before is still what the session holds
