@@ -493,6 +493,35 @@ class TestCommitment:
             assert answers[3].track is Track.LOST and "3.0 s" in answers[3].track_detail
             assert tracker.map_T_odom is None
 
+    def test_a_track_that_leaves_the_map_in_doubt_is_lost(self, replayed) -> None:
+        """Carried away, a robot is soon believed where nothing is mapped: that confirms nothing."""
+        tracker = Tracker(replayed, ALONE)
+        for number in range(4):
+            self.drive(tracker, number)
+        answers = [self.drive(tracker, 4 + k, found=False) for k in range(2)]
+        replayed.map.overlaps = lambda pose: {"k": 0.0}
+        self.MAP_T_ODOM = se3.make(np.eye(3), [7.0, 2.0, 0.0])
+        answers += [self.drive(tracker, 6), self.drive(tracker, 7, found=False)]
+        assert answers[2].reason is Reason.ODOMETRY_DISAGREES, "an answer elsewhere speaks against the track"
+        assert [a.track for a in answers] == [Track.COMMITTED] * 3 + [Track.LOST]
+
+    def test_frames_at_once_are_no_lasting_doubt(self, replayed) -> None:
+        tracker = Tracker(replayed, ALONE)
+        for number in range(4):
+            self.drive(tracker, number)
+        for k in range(5):
+            self.drive(tracker, 4 + 0.05 * k, found=False)
+        replayed.map.overlaps = lambda pose: {"k": 0.0}
+        assert [self.drive(tracker, 5 + k, found=False).track for k in range(5)] == [Track.COMMITTED] * 5
+
+    def test_in_doubt_every_other_attempt_looks_everywhere(self, replayed) -> None:
+        tracker = Tracker(replayed, ALONE)
+        for number in range(4):
+            self.drive(tracker, number)
+        for k in range(3):
+            self.drive(tracker, 4 + k, found=False)
+        assert [prior is None for prior in replayed.priors[4:]] == [False, True, False]
+
     def test_without_odometry_every_answer_stands_for_itself(self, replayed) -> None:
         tracker = Tracker(replayed, ALONE)
         answers = [tracker.localize(at(k)) for k in range(3)]

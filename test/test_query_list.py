@@ -14,7 +14,7 @@ from mast3r_ros.cli.main import main
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.query_list import QueryList, read_poses, write_poses
+from mast3r_ros.lab.datasets.query_list import QueryList, read_poses, write_poses
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 NAMES = {"day/0.png": 0, "day/1.png": 1, "night/99.png": walls.UNKNOWN}

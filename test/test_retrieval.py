@@ -146,10 +146,10 @@ def test_adding_and_reading_go_on_while_a_vocabulary_is_trained(monkeypatch: pyt
     assert ask(keyframe_map, matcher, 4, 1) == ["000004"], "what came meanwhile is indexed at the next search"
 
 
-def test_new_depth_makes_features_anew() -> None:
+def test_new_points_make_features_anew() -> None:
     keyframe_map, matcher = map_of(2), PatchMatcher()
     keyframe_map.prepare(matcher)
-    keyframe_map.set_depth("000001", np.ones((48, 64), np.float32))
+    keyframe_map.set_points("000001", np.array([[10.0, 20.0]]), np.ones(1))
     keyframe_map.prepare(matcher)
     assert matcher.described == 3 and keyframe_map["000001"].has_depth
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mast3r_ros.io.datasets import Source
     from mast3r_ros.mapping.build import BuildReport
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
+    from mast3r_ros.mapping.selection import SelectionSettings
     from mast3r_ros.matching.base import Matcher
     from mast3r_ros.multiview.reconstruct import Reconstruction
     from mast3r_ros.multiview.refine_map import Refinement
@@ -61,13 +63,36 @@ class Refiner:
         }
 
 
-def refiner(source: object, wanted: bool | None, show: Stages) -> Refiner | None:
-    """What refines the poses of a source: where that is wanted, or where nobody says and odometry alone knows them."""
+def map_of_frames(
+    frames: Source,
+    source: Path,
+    frame_id: str,
+    selection: SelectionSettings,
+    matcher: Matcher,
+    refine: bool | None,
+    show: Stages,
+) -> tuple[KeyframeMap, BuildReport, list[str], dict[str, Any]]:
+    """A map of frames with poses, what is doubtful about it, and what is printed of its refinement.
+
+    Args:
+        refine: whether poses are refined where no depth is known; None: where odometry alone knows them.
+    """
+    from mast3r_ros.mapping.build import build_map
     from mast3r_ros.multiview.refine_map import is_odometry
 
-    if wanted is False or (wanted is None and not is_odometry(str(getattr(source, "map_frame", "")))):
-        return None
-    return Refiner(wanted is True, show)
+    wanted = is_odometry(str(getattr(frames, "map_frame", ""))) if refine is None else refine
+    refiner, count = Refiner(refine is True, show), len(frames) if hasattr(frames, "__len__") else 0
+    made, report = build_map(
+        frames,
+        frame_id=frame_id,
+        selection=selection,
+        matcher=matcher,
+        describe=False,  # after the first save, with a progress bar
+        source_name=str(source),
+        progress=lambda seen, kept: show(f"reading frames, {kept} keyframes", seen, count),
+        refine=refiner if wanted else None,
+    )
+    return made, report, refiner.doubts, refiner.facts
 
 
 def only_photos(source: Path) -> bool:
@@ -87,24 +112,29 @@ def only_photos(source: Path) -> bool:
 
 
 def map_of_photos(
-    source: Path, matcher: Matcher, intrinsics: Path | None, known_length: tuple[str, str, float] | None, show: Stages
+    source: Path, finder: Matcher, intrinsics: Path | None, known_length: tuple[str, str, float] | None, show: Stages
 ) -> tuple[KeyframeMap, BuildReport, list[str]]:
     """A map of the largest part of a folder of photos, and what is doubtful about it, a sentence each.
 
-    Its scale is told by a known length, else by the matcher where that is a metric network; else it is unknown.
+    Args:
+        finder: places the images; a metric network tells the scale as well, where no length is known.
     """
     from mast3r_ros.mapping.build import BuildReport
     from mast3r_ros.multiview.photos import open_photos
-    from mast3r_ros.multiview.reconstruct import fine_sift, normalised, reconstruct
+    from mast3r_ros.multiview.reconstruct import normalised, reconstruct
     from mast3r_ros.multiview.scale import checked_length, from_length, from_network, provenance
     from mast3r_ros.multiview.write_scene import keyframe_map
 
     photos = open_photos(source, intrinsics)
     length = None if known_length is None else checked_length(photos.names, *known_length)
-    result = reconstruct(photos, fine_sift(), progress=show)
+    result = reconstruct(photos, finder, progress=show)
     model = result.models[0]
     names = [photo.name for photo in result.photos]
-    scale = from_length(model, names, *length) if length else from_network(model, result.photos, matcher)
+    scale = (
+        from_length(model, names, *length)
+        if length
+        else from_network(model, f"the scale of the network of {finder.name}")
+    )
     model = normalised(model) if scale is None else scale.applied(model)
     made = keyframe_map(
         model,

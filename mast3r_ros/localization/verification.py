@@ -7,6 +7,7 @@ image, a geometry that fixes all six degrees of freedom, keyframes that agree wi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -221,3 +222,11 @@ def balanced(
     count = np.bincount(group[inlier], minlength=int(group.max()) + 1)
     shared: Array = weights / np.maximum(count[group], 1)
     return shared
+
+
+def __getattr__(name: str) -> PoseNoise:
+    """``USUAL_NOISE``, the noise of a map in a room as version 0.1 named it; it follows the scene's depth now."""
+    if name == "USUAL_NOISE":
+        warnings.warn("USUAL_NOISE is uncertainty.usual_noise(scene_depth_m) now", DeprecationWarning, stacklevel=2)
+        return usual_noise(scene_depth_m=2.5)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,7 +31,7 @@ from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
-from mast3r_ros.mapping.views import Views
+from mast3r_ros.mapping.views import KeyframeViews
 from mast3r_ros.matching.base import Features, Matcher
 
 #: Called with (done, total).
@@ -68,7 +68,7 @@ class KeyframeMap:
         self._image_format = image_format
         self._entries: dict[str, Entry] = {}
         self._cameras: dict[tuple[Any, ...], Camera] = {}
-        self._views: Views | None = None  # when needed
+        self._views: KeyframeViews | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
@@ -175,17 +175,6 @@ class KeyframeMap:
         points, median = encode_points(xy, known), float(np.median(known))
         with self._lock:
             self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
-        return keyframe
-
-    def set_depth(self, id: str, depth: NDArray[np.floating]) -> Keyframe:
-        """Give a keyframe another depth image, (H, W) metres; its features are made anew."""
-        entry = self._entry(id)
-        if depth.shape != (entry.keyframe.camera.height, entry.keyframe.camera.width):
-            raise MapError(f"keyframe '{id}': depth of shape {depth.shape} does not fit its image")
-        keyframe = replace(entry.keyframe, has_depth=True)
-        with self._lock:
-            blob, median = encode_depth(depth), _median_depth(depth)
-            self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
         return keyframe
 
     def set_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> None:
@@ -316,10 +305,10 @@ class KeyframeMap:
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
-    def _seen_views(self) -> Views:
+    def _seen_views(self) -> KeyframeViews:
         with self._lock:
             if self._views is None:
-                self._views = Views.of(self._entries.values())
+                self._views = KeyframeViews.of(self._entries.values())
             return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,16 @@ class Entry:
 def valid_id(text: str) -> bool:
     """Whether a text may be a keyframe id: letters, digits, ``_ . -``, no leading dot, at most 128."""
     return ID_PATTERN.fullmatch(text) is not None
+
+
+def id_of_name(name: str, taken: Callable[[str], bool] = lambda id: False) -> str:
+    """A keyframe id that a person recognises an image by, none of those that are taken."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(name).with_suffix("").as_posix()).lstrip(".")[:100] or "image"
+    id, number = stem, 1
+    while taken(id):
+        number += 1
+        id = f"{stem}_{number}"
+    return id
 
 
 def to_line(entry: Entry, camera: str) -> bytes:

@@ -177,7 +177,7 @@ def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[En
             if blob.path is None:
                 target.write_bytes(blob.read())
             elif blob.path.parent == folder / kind and blob.path.stat().st_size == blob.size:
-                link_or_copy(blob.path, target)  # the old folder goes away, so the file has one owner again
+                link_or_copy(blob.path, target)  # the old folder is deleted, and with it the second link to the file
             else:
                 target.write_bytes(blob.read())
     data = b"".join(lines)

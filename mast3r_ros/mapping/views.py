@@ -14,7 +14,7 @@ from mast3r_ros.mapping.records import Entry
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class KeyframeViews:
     """The views of N keyframes.
 
     Attributes:
@@ -31,7 +31,7 @@ class Views:
     cameras: tuple[Camera, ...]
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Views:
+    def of(cls, entries: Iterable[Entry]) -> KeyframeViews:
         """The views of a map."""
         entries = list(entries)
         poses = np.array([entry.keyframe.map_T_camera for entry in entries]).reshape(-1, 4, 4)

@@ -11,17 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from mast3r_ros.errors import DatasetError
-from mast3r_ros.frames import Frame
-from mast3r_ros.geometry.scale import metric_scale_from_depth
 from mast3r_ros.io.datasets.base import named_values, numbers, pose_of, read_table
 from mast3r_ros.mapping.rescale import UNKNOWN_SCALE
-from mast3r_ros.matching.base import DepthPredictor, Matcher, capabilities, predicts_depth
 from mast3r_ros.multiview.model import Model
-from mast3r_ros.multiview.photos import Photo
 
 Array = NDArray[np.float64]
 
@@ -31,8 +26,8 @@ RESAMPLED = 400
 STEPS = 5
 #: Odometry is wrong as a whole by this share (one standard deviation): wheels are worn, carpets are soft.
 ODOMETRY = 0.012
-#: A metric network is wrong as a whole by this share (one standard deviation), and is asked for this many images.
-NETWORK, PREDICTED = 0.15, 24
+#: A metric network is wrong as a whole by this share (one standard deviation), far from what it was trained on.
+NETWORK = 0.15
 #: A length that a person measured is believed to within this share.
 MEASURED = 0.01
 
@@ -161,41 +156,16 @@ def from_odometry(model: Model, odometry: Mapping[int, Array], origin: str) -> S
     return Scale(s, (float(s * low), float(s * high)), R, np.asarray(t), origin)
 
 
-def from_network(model: Model, photos: Sequence[Photo], matcher: Matcher) -> Scale | None:
-    """By the depth that a metric network predicts of evenly chosen images; None for one that predicts no metres.
+def from_network(model: Model, origin: str) -> Scale | None:
+    """By what a metric network believes; None where none has said anything.
 
-    Each is seen together with the image that shares most points with it. The interval allows for a network that is
-    wrong as a whole (:data:`NETWORK`) beside what its images disagree on.
+    The interval allows for a network that is wrong as a whole (:data:`NETWORK`), beside how far its images disagree.
     """
-    if not (predicts_depth(matcher) and capabilities(matcher).metric):
+    if model.metres is None:
         return None
-    numbers = np.unique(np.linspace(0, len(model) - 1, min(len(model), PREDICTED)).round().astype(int))
-    factors = [_predicted_factor(model, model.images[n], photos, matcher) for n in numbers]
-    logarithms = np.log([factor for factor in factors if factor is not None])
-    if len(logarithms) < 3:
-        return None
-    middle = float(np.median(logarithms))
-    # The standard error of a median, from the median deviation.
-    own = 1.2533 * 1.4826 * float(np.median(np.abs(logarithms - middle))) / np.sqrt(len(logarithms))
-    low, high = (float(np.exp(middle + sign * 2 * np.hypot(own, NETWORK))) for sign in (-1, 1))
-    origin = f"depth predicted by {matcher.name} for {len(logarithms)} images"
-    return Scale(float(np.exp(middle)), (low, high), np.eye(3), np.zeros(3), origin)
-
-
-def _predicted_factor(model: Model, number: int, photos: Sequence[Photo], matcher: DepthPredictor) -> float | None:
-    """Metres for each unit of the model by one image; None where it sees too little."""
-    here = np.isin(model.point, model.point[model.image == number]) & (model.image != number)
-    xy, depth = model.seen(number)
-    if not here.any() or not len(depth):
-        return None
-    partner = int(np.bincount(model.image[here]).argmax())
-    one, two = (matcher.describe(Frame(photos[n].read(), model.cameras[n])) for n in (number, partner))
-    predicted = matcher.predict_depth(one, two)
-    if not len(predicted.depth):
-        return None
-    _, nearest = cKDTree(predicted.xy).query(xy)
-    found = metric_scale_from_depth(depth, predicted.depth[nearest], predicted.confidence[nearest])
-    return None if found is None else found.factor
+    factor, spread = model.metres
+    reach = np.exp(2 * np.hypot(NETWORK, spread))
+    return Scale(factor, (float(factor / reach), float(factor * reach)), np.eye(3), np.zeros(3), origin)
 
 
 def _baselines(here: Array, there: Array) -> tuple[NDArray[np.int64], Array, Array]:
