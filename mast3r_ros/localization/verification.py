@@ -33,6 +33,10 @@ from mast3r_ros.settings import Gates
 
 Array = NDArray[np.float64]
 
+#: Inliers that show this share of what the map expects may lie close together: there is no more of it to be seen. And a
+#: single keyframe is enough for a pose only where this share of what it expects is seen.
+FOUND_ALL, FOUND_MOST = 0.8, 0.6
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -126,9 +130,9 @@ def _checks(
     residual = evidence.residual_px * 640 / max(frame.width, frame.height)
     axes = np.sqrt(np.maximum(np.linalg.eigvalsh(of_matches[:3, :3]), 0))
     condition = float(axes[-1] / axes[0]) if axes[0] > 0 else np.inf
-    strong = evidence.inliers >= gates.strong_inliers and evidence.spread >= gates.strong_spread
-    wanted = min(gates.min_agreeing_keyframes, offered)
     e = evidence
+    strong = e.inliers >= gates.strong_inliers and e.spread >= gates.strong_spread and not e.explained < FOUND_MOST
+    wanted = min(gates.min_agreeing_keyframes, offered)
     return (
         (
             Reason.TOO_FEW_INLIERS,
@@ -138,7 +142,7 @@ def _checks(
         ),
         (
             Reason.INLIERS_ON_ONE_PATCH,
-            e.spread >= gates.min_spread,
+            e.spread >= gates.min_spread or e.explained >= FOUND_ALL,
             f"inliers cover {e.spread:.0%} of the image, {gates.min_spread:.0%} needed",
         ),
         (
