@@ -17,6 +17,7 @@ from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
+from mast3r_ros.mapping.atomic import link_tree
 from mast3r_ros.mapping.blob import (
     IMAGE_FORMATS,
     decode_depth,
@@ -287,6 +288,8 @@ class KeyframeMap:
         """Features and indexes are a cache: where they cannot be written, the save succeeds all the same."""
         try:
             self._cache.copy_to(fresh, entries)
+            if self.path is not None:
+                link_tree(self.path / "retrieval", fresh / "retrieval")  # of which only what is new is written
             with self._lock:
                 indexes = {signature: index for signature, (_, index) in self._indexes.items()}
             for signature, index in indexes.items():

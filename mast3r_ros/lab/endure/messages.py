@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -38,6 +38,8 @@ from mast3r_ros.transforms import TransformBuffer
 
 #: One in so many trials is followed by a look whether a good set is still localized.
 GOOD_EVERY = 10
+#: Nobody publishes beside a trial: depth that is not here will not come.
+NODE = replace(Settings().node, depth_wait=0.0)
 #: Nobody publishes beside a trial: what is not here will not come.
 AT_ONCE = CommonSettings(depth_wait=0.0)
 
@@ -94,7 +96,7 @@ class Messages:
             self.intake.take_depth(messages["depth"])
         try:
             arrival = Arrival(messages["image"], 0)
-            frame = self.intake.frame(arrival, rectified=False, info_wait_s=0.0, depth_slop_s=0.02)
+            frame = self.intake.frame(arrival, NODE, 0.0)
         except FrameRefused as refused:
             return f"refused: {refused.kind}"
         try:
