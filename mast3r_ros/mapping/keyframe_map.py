@@ -205,13 +205,15 @@ class KeyframeMap:
 
     def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:
         """Describe every keyframe that is not cached yet and bring the appearance index up to date."""
-        ids = [keyframe.id for keyframe in self.keyframes]
         signature = _checked_signature(matcher)
-        for done, id in enumerate(ids, start=1):
-            if not self._cache.holds(signature, self._entry(id)):
+        with self._lock:
+            entries = self._entries.copy()
+        missing = self._cache.missing(signature, entries)
+        for done, id in enumerate(entries, start=1):
+            if id in missing:
                 self.features(matcher, id)
             if progress is not None:
-                progress(done, len(ids))
+                progress(done, len(entries))
         self._index(matcher)
 
     # -- finding keyframes -------------------------------------------------------------------------

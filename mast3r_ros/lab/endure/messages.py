@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -38,8 +38,6 @@ from mast3r_ros.transforms import TransformBuffer
 
 #: One in so many trials is followed by a look whether a good set is still localized.
 GOOD_EVERY = 10
-#: Nobody publishes beside a trial: depth that is not here will not come.
-NODE = replace(Settings().node, depth_wait=0.0)
 #: Nobody publishes beside a trial: what is not here will not come.
 AT_ONCE = CommonSettings(depth_wait=0.0)
 
@@ -96,7 +94,7 @@ class Messages:
             self.intake.take_depth(messages["depth"])
         try:
             arrival = Arrival(messages["image"], 0)
-            frame = self.intake.frame(arrival, NODE, 0.0)
+            frame = self.intake.frame(arrival, AT_ONCE, info_wait_s=0.0)
         except FrameRefused as refused:
             return f"refused: {refused.kind}"
         try:
