@@ -19,11 +19,13 @@ Array = NDArray[np.float64]
 
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
 MOST_SAMPLED = 800
-#: It scores them on a part of these first. A pose that explains more than that share of all matches is the one: no
-#: other can explain more, and it costs a fraction of the time to find.
-FEW_SAMPLED, CLEAR = 300, 0.5
-#: A step whose square is less than this, in standard deviations that the matches leave, ends the refinement.
-SETTLED = 1e-4
+#: It scores them on a part of these first, in so many rounds, at least and at most. A pose that explains more than this
+#: share of all matches is the one: no other can explain more, and three such matches are drawn in few rounds.
+FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.5
+#: A step that lowers the cost by less than this share of it ends the refinement.
+SETTLED = 1e-5
+#: So does one whose square, in standard deviations that the matches leave, is less than this.
+NEGLIGIBLE = 1e-4
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
@@ -115,19 +117,22 @@ def ransac_pose(
     if len(ideal) < MINIMUM:
         return None
     tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
-    for rows in (tried[:: len(tried) // FEW_SAMPLED], tried) if len(tried) >= 2 * FEW_SAMPLED else (tried,):
-        map_T_camera = _sampled(ideal[rows], points[rows], focal_px, settings, initial)
+    attempts: list[tuple[NDArray[np.int64], tuple[int, int] | None]] = [(tried, None)]
+    if len(tried) >= 2 * FEW_SAMPLED and settings.iterations > FEW_ROUNDS[1]:
+        attempts.insert(0, (tried[:: len(tried) // FEW_SAMPLED], FEW_ROUNDS))
+    for rows, rounds in attempts:
+        map_T_camera = _sampled(ideal[rows], points[rows], focal_px, ransac_options(settings, rounds), initial)
         if not np.isfinite(map_T_camera).all():
             continue
         inlier = _explained(map_T_camera, ideal, points, focal_px, settings.threshold_px)
-        if rows is tried or inlier.mean() > CLEAR:
+        if rounds is None or inlier.mean() > CLEAR:
             found = RobustPose(se3.inverse(map_T_camera), inlier, focal_px)
             return found if inlier.sum() >= MINIMUM else None
     return None
 
 
-def _sampled(ideal: Array, points: Array, focal_px: float, settings: SolverSettings, initial: Array | None) -> Array:
-    """map_T_camera by RANSAC over all of these matches, args as :func:`ransac_pose`."""
+def _sampled(ideal: Array, points: Array, focal_px: float, options: dict[str, float], initial: Array | None) -> Array:
+    """map_T_camera (4, 4) by RANSAC over all of these matches, args as :func:`ransac_pose`."""
     # About their own middle and at their own size: what is found depends neither on units nor on where zero is.
     middle, size = middle_and_size(points)
     start = None
@@ -137,7 +142,7 @@ def _sampled(ideal: Array, points: Array, focal_px: float, settings: SolverSetti
         start.R, start.t = camera_T_map[:3, :3], (camera_T_map[:3, :3] @ middle + camera_T_map[:3, 3]) / size
     camera = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal_px, 0.0, 0.0]}
     pose, _ = poselib.estimate_absolute_pose(
-        ideal * focal_px, (points - middle) / size, camera, ransac_options(settings), {"max_iterations": 20}, start
+        ideal * focal_px, (points - middle) / size, camera, options, {"max_iterations": 20}, start
     )
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     map_T_camera[:3, 3] = map_T_camera[:3, 3] * size + middle
@@ -155,12 +160,13 @@ def _explained(
     return front & (off_x * off_x + off_y * off_y < threshold_px**2)
 
 
-def ransac_options(settings: SolverSettings) -> dict[str, float]:
-    """The settings as PoseLib names them."""
+def ransac_options(settings: SolverSettings, rounds: tuple[int, int] | None = None) -> dict[str, float]:
+    """The settings as PoseLib names them; ``rounds``: least and most of them, where not as usual."""
+    least, most = rounds or (min(200, settings.iterations), settings.iterations)
     return {
         "max_reproj_error": settings.threshold_px,
-        "max_iterations": settings.iterations,
-        "min_iterations": min(200, settings.iterations),
+        "max_iterations": most,
+        "min_iterations": least,
         "seed": settings.seed,
     }
 
@@ -199,9 +205,10 @@ def refine_pose(
             return None
         further = moved(map_T_camera, step)
         trial = _linearise(further, problem)
-        # A step up ends it too: what residuals are held against changes with the pose, which the model leaves out.
-        settled = -(step @ state.gradient) < SETTLED
-        if trial.cost <= state.cost:
+        gained = state.cost - trial.cost
+        # Up as well: what residuals are held against changes with the pose, which the model leaves out.
+        settled = 0 <= gained < SETTLED * state.cost or -(step @ state.gradient) < NEGLIGIBLE
+        if gained >= 0:
             map_T_camera, state, damping = further, trial, damping / 5
         else:
             damping *= 10
@@ -234,24 +241,26 @@ class _Problem:
 
 @dataclass(frozen=True, eq=False)
 class _Linearisation:
-    """Cost of a pose and its quadratic model, with respect to the twist of :func:`moved`.
+    """Cost of a pose and its quadratic model.
 
     Attributes:
-        squared: (N,) squared residuals, pixels.
-        pulls: (6, N) each match's share of the gradient; zero for outliers.
+        residual, jacobian: (2, N) pixels, zero for outliers, and (6, 2, N) with respect to the twist of :func:`moved`
+            in the camera's axes.
         robust: (N,) weight of each match in the model; zero for outliers.
-        variance: (N,) that each residual is held against, square pixels.
+        axes: (6, 6) turns the camera's axes into the map's.
+        sigma: (N,) standard deviation that each residual is held against, pixels.
     """
 
     cost: float
     gradient: Array
     hessian: Array
     inlier: NDArray[np.bool_]
-    front: NDArray[np.bool_]
-    squared: Array
-    pulls: Array
+    residual_px: Array
+    residual: Array
+    jacobian: Array
     robust: Array
-    variance: Array
+    axes: Array
+    sigma: Array
 
 
 def pose_at(
@@ -264,13 +273,15 @@ def pose_at(
 
 def _pose(map_T_camera: Array, state: _Linearisation, problem: _Problem) -> AbsolutePose:
     # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
-    variance = float(state.robust @ state.squared / max(2 * state.robust @ state.variance, 1e-12))
+    squared = np.einsum("ij,ij->j", state.residual, state.residual)
+    variance = float(state.robust @ squared / max(2 * state.robust @ state.sigma**2, 1e-12))
+    pulls = state.axes @ (state.jacobian * (state.residual * state.robust)).sum(axis=1)
     return AbsolutePose(
         camera_T_map=se3.inverse(map_T_camera),
         inlier=state.inlier,
-        residual_px=np.where(state.front, np.sqrt(state.squared), np.inf),
+        residual_px=state.residual_px,
         information=state.hessian,
-        pulls=state.pulls.T,
+        pulls=pulls.T,
         variance_factor=variance,
         cost=state.cost,
         focal_px=problem.focal_px,
@@ -295,16 +306,20 @@ def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
     inlier = front & (squared < settings.threshold_px**2)
 
     # A point that is off by a few millimetres moves more pixels the closer it is.
-    variance = settings.pixel_sigma_px**2 + (focal_px * settings.point_sigma_m * inverse) ** 2
+    sigma = np.hypot(settings.pixel_sigma_px, focal_px * settings.point_sigma_m * inverse)
+    variance = sigma * sigma
     whitened = np.where(inlier, squared, settings.threshold_px**2) / variance
     cost = float(problem.weights @ np.log1p(whitened))
     robust = np.where(inlier, problem.weights / ((1 + whitened) * variance), 0.0)
 
     jacobian = focal_px * _jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
+    weighted = (jacobian * robust).reshape(6, -1)
     axes: Array = np.kron(np.eye(2), R).astype(np.float64, copy=False)
-    hessian = axes @ ((jacobian * robust).reshape(6, -1) @ jacobian.reshape(6, -1).T) @ axes.T
-    pulls = axes @ (np.einsum("kij,ij->kj", jacobian, residual) * robust)
-    return _Linearisation(cost, pulls.sum(axis=1), hessian, inlier, front, squared, pulls, robust, variance)
+    hessian = axes @ (weighted @ jacobian.reshape(6, -1).T) @ axes.T
+    kept = np.where(inlier, residual, 0.0)
+    gradient = axes @ (weighted @ kept.reshape(-1))
+    residual_px = np.where(front, np.sqrt(squared), np.inf)
+    return _Linearisation(cost, gradient, hessian, inlier, residual_px, kept, jacobian, robust, axes, sigma)
 
 
 def _jacobian(projected: Array, inverse: Array) -> Array:
