@@ -21,7 +21,7 @@ app = typer.Typer(help="Get, convert, inspect and export networks.", no_args_is_
 DEFAULT_NAME = "MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
 
 
-class Source(str, Enum):
+class WeightsSource(str, Enum):
     """Publishers of the official files."""
 
     HUGGINGFACE = "huggingface"
@@ -36,9 +36,9 @@ def download(
         typer.Option("--output", "-o", help="Folder; by default <name> in ~/.cache/mast3r_ros or $MAST3R_ROS_CACHE."),
     ] = None,
     source: Annotated[
-        Source,
+        WeightsSource,
         typer.Option(help="huggingface gives safetensors that are used as they are, naverlabs a .pth to convert."),
-    ] = Source.HUGGINGFACE,
+    ] = WeightsSource.HUGGINGFACE,
     mirror: Annotated[str | None, typer.Option(help="Base address of your own copy of the publisher's files.")] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", "--accept-license", help="I have read the weights' licence and accept.")

@@ -1,9 +1,8 @@
-"""`mast3r_ros map`: build, info, export, repair."""
+"""`mast3r_ros map`: build, info, measure, scale, repair; the others are in `map_care` and `map_files`."""
 
 from __future__ import annotations
 
 import math
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make, look at, export and mend maps.", no_args_is_help=True)
 
 MapArgument = Annotated[Path, typer.Argument(help="Folder of the map.")]
-
-
-class ExportFormat(str, Enum):
-    """What a map can be written as."""
-
-    PLY = "ply"
-    COLMAP = "colmap"
-    PNG = "png"
 
 
 @app.command()
@@ -85,7 +76,7 @@ def build(
             progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
         )
     _refuse_empty(keyframe_map, report)
-    doubts = _save(keyframe_map, chosen, output)
+    doubts = save(keyframe_map, chosen, output)
     _print_built(report, keyframe_map, output, doubts, json)
 
 
@@ -100,7 +91,7 @@ def _refuse_empty(keyframe_map: Any, report: BuildReport) -> None:
         raise MapError(f"no frame of the source can become a keyframe ({reasons or 'it has none'}): {way}")
 
 
-def _save(keyframe_map: Any, matcher: Any, output: Path) -> list[str]:
+def save(keyframe_map: Any, matcher: Any, output: Path) -> list[str]:
     """Save a map that is ready to be used; returns what is doubtful about it, told as warnings too."""
     from mast3r_ros.localization.map_noise import save_ready
 
@@ -186,7 +177,7 @@ def measure(
     """Measure a map on its own keyframes, as build does: pose noise, and whether poses, images and depth agree."""
     keyframe_map = load_map(map)
     chosen = matching.make()
-    doubts = _save(keyframe_map, chosen, map)
+    doubts = save(keyframe_map, chosen, map)
     noise = vars(keyframe_map.pose_noise) if keyframe_map.pose_noise else None
     facts = {"map": str(map), "pose_noise": noise, "doubts": doubts}
     if json:
@@ -221,27 +212,6 @@ def scale(
     rescale(map, target, by, origin)
     note(f"all lengths are multiplied by {by:.6g}")
     print(target)
-
-
-@app.command()
-def export(
-    map: MapArgument,
-    format: Annotated[ExportFormat, typer.Option("--format", "-f", help="Cloud, sparse model, or plan view.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File, or folder for colmap.")],
-    voxel: Annotated[float, typer.Option(min=0, help="Spacing of clouds (m); 0 as the scene asks.")] = 0.0,
-) -> None:
-    """Write a map as a PLY cloud, a COLMAP text model, or a picture from above."""
-    from mast3r_ros.mapping.export import export_colmap, export_ply
-    from mast3r_ros.pictures.plan_view import draw_plan_view
-
-    keyframe_map = load_map(map)
-    if format is ExportFormat.PLY:
-        note(f"{export_ply(keyframe_map, output, voxel)} points")
-    elif format is ExportFormat.COLMAP:
-        export_colmap(keyframe_map, output, voxel)
-    else:
-        draw_plan_view(keyframe_map, output, title=map.name)
-    print(output)
 
 
 @app.command()

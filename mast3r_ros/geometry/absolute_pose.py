@@ -84,9 +84,9 @@ def solve_pose(
     settings: SolverSettings = SolverSettings(),
     initial: Array | None = None,
 ) -> AbsolutePose | None:
-    """Pose of a calibrated camera from 2-D to 3-D matches, most of which may be wrong, refined.
+    """Pose of a calibrated camera from N 2-D to 3-D matches, most of which may be wrong, refined.
 
-    Args and returns as :func:`ransac_pose`.
+    Args and returns as :func:`ransac_pose`: (N, 2) image coordinates, (N, 3) metres in the map, (N,) weights.
     """
     pose = ransac_pose(ideal, points, weights, focal_px, settings, initial)
     if pose is None:
@@ -189,6 +189,10 @@ def refine_pose(
 ) -> AbsolutePose | None:
     """Levenberg-Marquardt on whitened Cauchy residuals of the inliers, which are chosen anew every round.
 
+    Args:
+        map_T_camera: (4, 4) pose to start from; the other arguments as in :func:`ransac_pose`.
+        iterations: most rounds.
+
     Returns:
         None when fewer than four matches remain or they do not determine the pose.
     """
@@ -266,7 +270,7 @@ class _Linearisation:
 def pose_at(
     map_T_camera: Array, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings
 ) -> AbsolutePose:
-    """A pose as it is, with what the matches say of it; args as :func:`refine_pose`."""
+    """A pose (4, 4) as it is, with its residuals and information; args as :func:`refine_pose`."""
     problem = _Problem.of(ideal, points, weights, focal_px, settings)
     return _pose(map_T_camera, _linearise(map_T_camera, problem), problem)
 
@@ -289,7 +293,11 @@ def _pose(map_T_camera: Array, state: _Linearisation, problem: _Problem) -> Abso
 
 
 def moved(map_T_camera: Array, twist: Array) -> Array:
-    """The pose after a small motion in fixed map axes about the camera centre."""
+    """A pose (4, 4) after a small motion in fixed map axes about the camera centre.
+
+    Args:
+        twist: (6,) translation in metres, then rotation in radians.
+    """
     step = se3.exp(twist)
     return se3.make(step[:3, :3] @ map_T_camera[:3, :3], map_T_camera[:3, 3] + step[:3, 3])
 

@@ -98,7 +98,7 @@ def _swap(fresh: Path, folder: Path) -> None:
     if folder.exists():
         os.rename(folder, _retired(folder))
     os.rename(fresh, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -112,11 +112,12 @@ def _sync_tree(folder: Path) -> None:
         for inside in folders:
             with os.scandir(inside) as found:
                 fresh = [f.path for f in found if f.is_file(follow_symlinks=False) and f.stat().st_nlink == 1]
-            list(pool.map(_sync, fresh))
-        list(pool.map(_sync, folders))
+            list(pool.map(sync, fresh))
+        list(pool.map(sync, folders))
 
 
-def _sync(path: str | Path) -> None:
+def sync(path: str | Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 from mast3r_ros.mapping import tensor_file
@@ -70,7 +71,7 @@ class FeatureCache:
             return found[0] == entry.content_key
         return self.folder is not None and _file(self.folder, signature, entry.keyframe.id).exists()
 
-    def copy_to(self, folder: Path, entries: dict[str, Entry]) -> None:
+    def copy_to(self, folder: Path, entries: Mapping[str, Entry]) -> None:
         """Put everything known of ``entries`` into a new map folder (links where the files exist)."""
         old = self.folder / "features" if self.folder is not None else None
         for signature in old.iterdir() if old is not None and old.is_dir() else ():

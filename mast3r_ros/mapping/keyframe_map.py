@@ -31,7 +31,8 @@ from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
-from mast3r_ros.mapping.views import Views
+from mast3r_ros.mapping.table import Entries
+from mast3r_ros.mapping.views import KeyframeViews
 from mast3r_ros.matching.base import Features, Matcher
 
 #: Called with (done, total).
@@ -66,9 +67,9 @@ class KeyframeMap:
         #: How well the keyframes' poses agree with each other, see localization.map_noise; None if not measured.
         self.pose_noise: PoseNoise | None = None
         self._image_format = image_format
-        self._entries: dict[str, Entry] = {}
+        self._entries = Entries()
         self._cameras: dict[tuple[Any, ...], Camera] = {}
-        self._views: Views | None = None  # when needed
+        self._views: KeyframeViews | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
@@ -171,17 +172,6 @@ class KeyframeMap:
             self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
         return keyframe
 
-    def set_depth(self, id: str, depth: NDArray[np.floating]) -> Keyframe:
-        """Give a keyframe another depth image, (H, W) metres; its features are made anew."""
-        entry = self._entry(id)
-        if depth.shape != (entry.keyframe.camera.height, entry.keyframe.camera.width):
-            raise MapError(f"keyframe '{id}': depth of shape {depth.shape} does not fit its image")
-        keyframe = replace(entry.keyframe, has_depth=True)
-        with self._lock:
-            blob, median = encode_depth(depth), _median_depth(depth)
-            self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
-        return keyframe
-
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
 
@@ -263,15 +253,15 @@ class KeyframeMap:
             MapError: if there is no map, or it is damaged, changed by hand, or of a newer format.
         """
         folder = Path(path).expanduser().resolve()
-        header, entries = storage.read_map(folder)
+        header, entries = storage.open_map(folder)
         keyframe_map = cls(header.frame_id, feature_memory=feature_memory)
         keyframe_map.provenance = header.provenance
         keyframe_map.pose_noise = header.pose_noise
         for camera in header.cameras.values():
             keyframe_map._cameras[_camera_key(camera)] = camera
-        keyframe_map._entries = {entry.keyframe.id: entry for entry in entries}
+        keyframe_map._entries = entries
         if entries:
-            keyframe_map._image_format = entries[-1].image.suffix
+            keyframe_map._image_format = entries[next(reversed(entries))].image.suffix
         keyframe_map.path = keyframe_map._cache.folder = folder
         return keyframe_map
 
@@ -284,7 +274,7 @@ class KeyframeMap:
         folder = Path(path).expanduser().resolve()
         with self._saving:
             with self._lock:
-                entries = dict(self._entries)
+                entries = self._entries.copy()
             header = storage.Header(self.frame_id, self.provenance, pose_noise=self.pose_noise)
             storage.write_map(folder, header, list(entries.values()), lambda fresh: self._write_caches(fresh, entries))
             with self._lock:
@@ -293,7 +283,7 @@ class KeyframeMap:
                         self._entries[id] = entry.stored(folder)
                 self.path = self._cache.folder = folder
 
-    def _write_caches(self, fresh: Path, entries: dict[str, Entry]) -> None:
+    def _write_caches(self, fresh: Path, entries: Entries) -> None:
         """Features and indexes are a cache: where they cannot be written, the save succeeds all the same."""
         try:
             self._cache.copy_to(fresh, entries)
@@ -304,10 +294,10 @@ class KeyframeMap:
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
-    def _seen_views(self) -> Views:
+    def _seen_views(self) -> KeyframeViews:
         with self._lock:
             if self._views is None:
-                self._views = Views.of(self._entries.values())
+                self._views = KeyframeViews.of(self._entries)
             return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
@@ -316,22 +306,31 @@ class KeyframeMap:
         with self._indexing:
             with self._lock:
                 now, path = self._revision, self.path
-                keys = {id: entry.content_key for id, entry in self._entries.items()}
                 revision, known = self._indexes.get(signature, (-1, None))
-            if known is not None and revision == now:
-                return known
+                if known is not None and revision == now:
+                    return known
+                keys = self._entries.content_keys()
             if known is None:
                 known = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
             index = copy(known)
-            changed = index.update(keys, lambda id: matcher.local_descriptors(self.features(matcher, id)))
+            changed = index.update(
+                keys,
+                lambda id: matcher.local_descriptors(self.features(matcher, id)),
+                lambda: self._keep(index, path, signature),
+            )
             with self._lock:
                 self._indexes[signature] = (now, index)
-        if changed and path is not None:
+        if changed:
+            self._keep(index, path, signature)
+        return index
+
+    def _keep(self, index: RetrievalIndex, path: Path | None, signature: str) -> None:
+        """Write an index, where there is a place; it is a cache."""
+        if path is not None:
             try:
                 index.save(_index_file(path, signature))
             except OSError as error:
                 self._cache.warn_once(path, error)
-        return index
 
     def _entry(self, id: str) -> Entry:
         try:

@@ -25,6 +25,8 @@ RESAMPLED = 400
 STEPS = 5
 #: Odometry is wrong as a whole by this share (one standard deviation): wheels are worn, carpets are soft.
 ODOMETRY = 0.012
+#: A metric network is wrong as a whole by this share (one standard deviation), far from what it was trained on.
+NETWORK = 0.15
 #: A length that a person measured is believed to within this share.
 MEASURED = 0.01
 
@@ -135,6 +137,18 @@ def from_odometry(model: Model, odometry: Mapping[int, Array], origin: str) -> S
     low, high = np.exp(-np.hypot(spread[0], 2 * ODOMETRY)), np.exp(np.hypot(spread[1], 2 * ODOMETRY))
     t = there.mean(axis=0) - s * R @ here.mean(axis=0)
     return Scale(s, (float(s * low), float(s * high)), R, np.asarray(t), origin)
+
+
+def from_network(model: Model, origin: str) -> Scale | None:
+    """By what a metric network believes; None where none has said anything.
+
+    The interval allows for a network that is wrong as a whole (:data:`NETWORK`), beside how far its images disagree.
+    """
+    if model.metres is None:
+        return None
+    factor, spread = model.metres
+    reach = np.exp(2 * np.hypot(NETWORK, spread))
+    return Scale(factor, (float(factor / reach), float(factor * reach)), np.eye(3), np.zeros(3), origin)
 
 
 def _baselines(here: Array, there: Array) -> tuple[NDArray[np.int64], Array, Array]:

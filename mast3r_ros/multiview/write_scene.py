@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec.image_files import ImageFiles
 from mast3r_ros.mapping.export import colmap_camera, write_ply
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.records import id_of_name
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.photos import Photo
 
@@ -106,19 +106,9 @@ def keyframe_map(
     for done, n in enumerate(model.images, start=1):
         image = read_photo(photos[n])
         frame = Frame(image, model.cameras[n], stamp_ns=n, name=photos[n].name)
-        keyframe = made.add(PosedFrame(frame, model.world_T_camera[n]), _id(photos[n].name, made))
+        keyframe = made.add(PosedFrame(frame, model.world_T_camera[n]), id_of_name(photos[n].name, made.__contains__))
         xy, depth = model.seen(n)
         if len(depth):
             made.set_points(keyframe.id, xy, depth)
         progress(done, len(model))
     return made
-
-
-def _id(name: str, made: KeyframeMap) -> str:
-    """A keyframe id that a person recognises the photo by."""
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(name).with_suffix("").as_posix()).lstrip(".")[:100] or "image"
-    id, number = stem, 1
-    while id in made:
-        number += 1
-        id = f"{stem}_{number}"
-    return id

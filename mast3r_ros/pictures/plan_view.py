@@ -37,7 +37,7 @@ PIXELS = 8_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class DrawnPath:
     """A way through the map to draw.
 
     Attributes:
@@ -54,7 +54,7 @@ class Trajectory:
 
 
 def draw_plan_view(
-    keyframe_map: KeyframeMap, path: str | Path, trajectories: Sequence[Trajectory] = (), *, title: str = ""
+    keyframe_map: KeyframeMap, path: str | Path, trajectories: Sequence[DrawnPath] = (), *, title: str = ""
 ) -> None:
     """Write a picture of the map from above (PNG, SVG or PDF by the name).
 
@@ -173,7 +173,7 @@ def _draw_keyframes(axes: Axes, centres: Array, sight: Array, extent: Array) -> 
     )
 
 
-def _draw_way(axes: Axes, way: Trajectory, xyz: Array, colour: str) -> None:
+def _draw_way(axes: Axes, way: DrawnPath, xyz: Array, colour: str) -> None:
     colour = way.colour or colour
     if way.points:
         axes.scatter(xyz[:, 0], xyz[:, 1], s=14, color=colour, edgecolors="white", linewidths=0.4, zorder=5)

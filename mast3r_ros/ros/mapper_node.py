@@ -21,7 +21,7 @@ from visualization_msgs.msg import MarkerArray
 
 from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.frames import PosedFrame
-from mast3r_ros.localization.coverage import Coverage, Verdict
+from mast3r_ros.localization.coverage import Coverage, CoverageVerdict
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.mapping.session import MappingSession
@@ -188,13 +188,7 @@ class Mapper(Node):
 
     def _posed(self, arrival: Arrival, settings: MapperParameters) -> PosedFrame:
         """The frame with its pose at the time of exposure."""
-        frame = self._intake.frame(
-            arrival,
-            rectified=settings.rectified,
-            info_wait_s=FOREVER_S,
-            depth_slop_s=settings.depth_slop,
-            info_frame=settings.camera_info_frame_id,
-        )
+        frame = self._intake.frame(arrival, settings, FOREVER_S)
         camera_frame = settings.camera_frame_id or arrival.message.header.frame_id
         try:
             pose = self._tf.lookup(settings.global_frame_id, camera_frame, arrival.stamp_ns, settings.tf_timeout)
@@ -251,8 +245,8 @@ class Mapper(Node):
         self._tf.report_duplicate_publishers(self._complaints)
         session, counts = self.session, self._coverage.counts()
         trouble = self._complaints.going_on
-        uncovered = counts[Verdict.UNCOVERED] + counts[Verdict.CONTRADICTED]
-        level = DiagnosticStatus.WARN if trouble or uncovered > counts[Verdict.COVERED] else DiagnosticStatus.OK
+        uncovered = counts[CoverageVerdict.UNCOVERED] + counts[CoverageVerdict.CONTRADICTED]
+        level = DiagnosticStatus.WARN if trouble or uncovered > counts[CoverageVerdict.COVERED] else DiagnosticStatus.OK
         message = f"{len(session.map)} keyframes, {session.unsaved} not saved; {self._coverage.summary()}"
         values = {
             **{name: str(number) for name, number in sorted(self._statistics.counts().items())},

@@ -41,10 +41,10 @@ class ImageFiles:
         self._eight_bits = EightBits()
 
     def read(self, path: Path, camera: Camera | None = None, as_stored: bool = False) -> tuple[RGB, Camera | None]:
-        """The image, and its camera rescaled to its size where one is given.
+        """The image (H, W, 3) uint8 RGB, and its camera rescaled to its size where one is given.
 
         Args:
-            as_stored: leave the pixels as they are in the file: somebody knows how they are turned.
+            as_stored: leave the pixels as they are in the file, whatever its EXIF orientation says.
 
         Raises:
             CodecError: naming the file, if it is missing or no intact image.
