@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,42 +17,10 @@ import yaml
 
 from mast3r_ros import __version__
 from mast3r_ros.cli.common import DEBUG_VARIABLE
-from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import open_bag
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.settings import Settings
-
-
-class Result(NamedTuple):
-    """Exit code and what was printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as one strict JSON document."""
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the command as a shell would, in this process."""
-    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: Any) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mast3r_ros", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from test_learned_matchers import random_matcher
 
-from mast3r_ros.conformance import check_by_name, check_matcher
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
+from mast3r_ros.lab.conformance import check_by_name, check_matcher
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, available, create

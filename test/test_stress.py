@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import torch
 from command_line import separate_runner
 
 from mast3r_ros.cli.main import app
-from mast3r_ros.conformance.scene import make_scene
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.lab.commands.evaluate_stress import stress
+from mast3r_ros.lab.conformance.scene import make_scene
 from mast3r_ros.lab.pages.contact_sheet import CAPTION, HEIGHT, WIDTH, contact_sheet
 from mast3r_ros.lab.runs.described_once import DescribedOnce
 from mast3r_ros.lab.runs.record import Record
@@ -42,15 +41,9 @@ from mast3r_ros.localization import Gates, Localizer, LocalizerSettings, Tracker
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.registry import create
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = Camera.pinhole(160, 120, 120.0, 120.0, 79.5, 59.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,9 @@ from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.hardware import device_named, dtype_named
 from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
+from mast3r_ros.matching.pair_maps import PairMaps, ViewPoints, merged_matches
 from mast3r_ros.matching.pair_threads import PairThreads
-from mast3r_ros.matching.pairs import Correspondences, Pairs
+from mast3r_ros.matching.pairs import NetworkMatches, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network import PointmapNetwork, Tokens
@@ -77,6 +78,8 @@ class NetworkMatcher(ABC):
         size: int,
         dtype: str,
         device: str,
+        subsample: int,
+        min_confidence: float,
         compile: bool,
         device_memory: int,
     ) -> None:
@@ -96,6 +99,9 @@ class NetworkMatcher(ABC):
         patch = self._patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
+        if not 1 <= subsample <= 64:
+            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
+        self.subsample, self.min_confidence = subsample, min_confidence
         self.stopwatch = Stopwatch(self.device)
         self._fingerprint = fingerprint(self.network)
         kept = device_memory << 20 if self.device.type == "cuda" else 0  # a CPU reads them where they are
@@ -143,6 +149,7 @@ class NetworkMatcher(ABC):
             metric=self.metric,
             coarse_points=NetworkTraits.of(self.network.config).coarse_points,
             keyframes_on_track=2,
+            pointmaps=True,
             prefetch=True,
         )
 
@@ -184,7 +191,7 @@ class NetworkMatcher(ABC):
         return np.ascontiguousarray(F.normalize(pooled, dim=1).cpu().numpy())
 
     def landmarks(self, features: Features) -> NDArray[np.float64]:
-        """What a keyframe's own depth shows, every few pixels; nothing where only a network knows its shape."""
+        """Points (N, 3) of a keyframe's own depth, every few pixels, its camera frame, metres; none without depth."""
         return NetworkView.from_features(features).surface(LANDMARK_STEP)
 
     def prefetch(self, references: Sequence[Features]) -> None:
@@ -244,16 +251,16 @@ class NetworkMatcher(ABC):
         return self.stages.graphs.lock if isinstance(self.stages, CapturedNetwork) else nullcontext()
 
     @abstractmethod
-    def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
+    def _correspond(self, pairs: Pairs, with_points: bool) -> list[NetworkMatches]:
         """Matched network pixels of each pair; with the reference's pointmap where asked for and needed."""
 
     def _refined(
-        self, found: Correspondences, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
-    ) -> Correspondences:
+        self, found: NetworkMatches, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
+    ) -> NetworkMatches:
         """Better matches than those at network size, where a matcher can find them."""
         return found
 
-    def _lifted(self, found: Correspondences, view1: NetworkView, view2: NetworkView) -> Matches:
+    def _lifted(self, found: NetworkMatches, view1: NetworkView, view2: NetworkView) -> Matches:
         """Points and raw pixels of matched network pixels."""
         if view1.camera is None:
             return Matches.empty(NO_CAMERA)
@@ -273,6 +280,40 @@ class NetworkMatcher(ABC):
         matches = Matches(query_xy, reference_xy, points, weights, surface.scale, surface.scale_sigma, surface.note)
         seen = np.isfinite(reference_xy) & np.isfinite(query_xy)
         return matches if seen.all() else matches[seen.all(axis=1)]
+
+    # -- two views together ------------------------------------------------------------------------
+
+    def pixel_grid(self, features: Features) -> NDArray[np.float64]:
+        """(H, W, 2) where each network pixel lies in the frame's image."""
+        view = NetworkView.from_features(features)
+        return view.to_raw(view.grid()).reshape(*view.size, 2)
+
+    def predict_pairs(self, first: Features, others: Sequence[Features]) -> list[PairMaps]:
+        """Pointmaps and matches of the first image (i) with each of the others (j), decoded in either order."""
+
+        def both_orders(pairs: Pairs, rows: list[int]) -> list[PairMaps]:
+            jj, ij, from_j = self._seen_from_first(pairs)
+            with self.stopwatch.stage("decode"):
+                layers1, layers2 = self.stages.decode(pairs.tokens2, pairs.tokens1)
+            swapped = Pairs([pairs.view2] * len(rows), pairs.views1[0], pairs.tokens2, pairs.tokens1, layers1, layers2)
+            ii, ji, from_i = self._seen_from_first(swapped)
+            found = []
+            for row in range(len(rows)):
+                a, b = from_i[row], from_j[row]
+                matches = merged_matches((a.xy1, a.xy2, a.conf), (b.xy2, b.xy1, b.conf))
+                found.append(PairMaps(ii[row], ji[row], jj[row], ij[row], *matches))
+            return found
+
+        return self._in_batches(first, others, both_orders)
+
+    def _seen_from_first(self, pairs: Pairs) -> tuple[list[ViewPoints], list[ViewPoints], list[NetworkMatches]]:
+        """Points of view 1 and of view 2 in camera 1's frame, and the matches."""
+        maps = []
+        with self.stopwatch.stage("heads"):
+            for view, layers, tokens in ((1, pairs.layers1, pairs.tokens1), (2, pairs.layers2, pairs.tokens2)):
+                points, conf = self.stages.points(view, layers, tokens)
+                maps.append([ViewPoints(*both) for both in zip(points.cpu().numpy(), conf.cpu().numpy(), strict=True)])
+        return maps[0], maps[1], self._correspond(pairs, with_points=False)
 
     # -- shape of a single view --------------------------------------------------------------------
 
@@ -332,7 +373,7 @@ class NetworkMatcher(ABC):
         return Tokens.upright(self._tokens_there.stacked(features), size, self._patch)
 
 
-def _raw_pixels(found: Correspondences, view1: NetworkView, view2: NetworkView) -> PixelMatches:
+def _raw_pixels(found: NetworkMatches, view1: NetworkView, view2: NetworkView) -> PixelMatches:
     """Matched network pixels as pixels of the images."""
     xy1, xy2 = view1.to_raw(found.xy1), view2.to_raw(found.xy2)
     seen = np.isfinite(xy1).all(axis=1) & np.isfinite(xy2).all(axis=1)

@@ -33,6 +33,12 @@ USUAL_FEATURES = {"sift": 1500, "orb": 1000}
 LONGEST_SIDE = 1024
 
 
+def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """SIFT descriptors (N, 128) -> RootSIFT (N, 128) of unit length (Arandjelovic and Zisserman, CVPR 2012)."""
+    root: NDArray[np.float32] = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
+    return root
+
+
 @register("sift")
 class SiftMatcher(KeypointMatcher):
     """Local features with mutual nearest neighbours and a ratio test.
@@ -81,7 +87,7 @@ class SiftMatcher(KeypointMatcher):
             return xy - np.float32(DOUBLED)
         # A pixel k of a smaller image is s pixels wide and its middle at s k + (s - 1) / 2; OpenCV takes s k.
         side = np.array([ORB_STEP**keypoint.octave for keypoint in keypoints], np.float32)
-        return xy + (side[:, None] - 1) / 2
+        return xy + (side[:, None] - np.float32(1)) / np.float32(2)
 
     def _nothing(self) -> NDArray[np.uint8]:
         return np.zeros((0, 128 if self.feature == "sift" else 32), np.uint8)
@@ -95,8 +101,7 @@ class SiftMatcher(KeypointMatcher):
     def _as_bytes(self, descriptors: NDArray[Any]) -> NDArray[np.uint8]:
         if self.feature == "orb":
             return np.asarray(descriptors)
-        root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-        return np.asarray(np.minimum(root * QUANTUM + 0.5, 255), dtype=np.uint8)
+        return np.asarray(np.minimum(root_sift(descriptors) * QUANTUM + 0.5, 255), dtype=np.uint8)
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """(N, 128) RootSIFT of unit length, or (N, 256) ORB bits as +-1 scaled to unit length."""

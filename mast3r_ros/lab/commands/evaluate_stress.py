@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import note, print_facts, print_json, print_table, stages
-from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, ComparedMatchers, JsonOption, KeyframesCount, grouped
+from mast3r_ros.cli.options import JsonOption, grouped
+from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, ComparedMatchers, KeyframesCount
 
 #: What --quick takes instead of the defaults.
 QUICK = {"rooms": 1, "queries": 4, "negatives": 60, "keyframes": 16, "starts": 4}

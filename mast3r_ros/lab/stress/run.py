@@ -90,7 +90,7 @@ class StressSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
+class StressQuery:
     """A picture taken under a condition; ``level`` says how hard it is there."""
 
     condition: str
@@ -203,8 +203,8 @@ class _Block:
         self._seeds: list[int] = []
         self._scenes: list[Scene] = []
         self._maps: list[KeyframeMap] = []
-        self._queries: list[Query] = []
-        self._others: list[Query] = []
+        self._queries: list[StressQuery] = []
+        self._others: list[StressQuery] = []
         for done, seed in enumerate(seeds):
             progress("making worlds and maps", done, len(seeds))
             self._map(seed, kinds)
@@ -262,7 +262,7 @@ class _Block:
             more = MORE_ALIKE * self._settings.queries
             self._others += self._taken(CONDITIONS["nominal"], alike, seed, more)
 
-    def _taken(self, condition: Condition, scene: int, seed: int, count: int) -> Iterator[Query]:
+    def _taken(self, condition: Condition, scene: int, seed: int, count: int) -> Iterator[StressQuery]:
         rng = np.random.default_rng([seed, *condition.name.encode()])
         shots = condition.shots(self._scenes[scene], count, rng)
         for k, (shot, posed) in enumerate(zip(shots, take(shots, seed + 1), strict=True)):
@@ -270,7 +270,7 @@ class _Block:
             frame = Frame(posed.frame.image, posed.frame.camera, name=name)
             if k == len(shots) // 2:
                 self._run.show(condition.name, shot.name, frame)
-            yield Query(condition.name, shot.name, scene, PosedFrame(frame, posed.map_T_camera))
+            yield StressQuery(condition.name, shot.name, scene, PosedFrame(frame, posed.map_T_camera))
 
     def _localizer(self, number: int, matcher: Matcher) -> Localizer:
         self._progress(f"describing maps with {matcher.name}", number, len(self._maps))
