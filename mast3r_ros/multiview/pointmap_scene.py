@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from mast3r_ros.multiview.placed import model_of
 from mast3r_ros.multiview.pointmap_pairs import PointmapPairs
 from mast3r_ros.multiview.sim3_graph import JoinedFrames, SimilarityEdge, join_frames
 from mast3r_ros.multiview.sparse_placing import place_sparsely
+from mast3r_ros.multiview.stereo import stereo
 from mast3r_ros.multiview.surfaces import Surfaces
 from mast3r_ros.multiview.work_folder import DescribedImages, WorkFolder
 
@@ -61,6 +62,7 @@ class PointmapInput:
         wanted: pairs to be looked at, i < j.
         known: (4, 4) world_T_camera by image number, kept as they are.
         memory: bytes that matches may take.
+        stereo: depth of pixels is triangulated from their matches, instead of the pointmaps'.
     """
 
     work: WorkFolder
@@ -69,6 +71,7 @@ class PointmapInput:
     wanted: Sequence[Pair]
     known: Mapping[int, Array] = field(default_factory=dict)
     memory: int = 1 << 30
+    stereo: bool = False
 
 
 def reconstruct_pointmaps(
@@ -111,7 +114,11 @@ def reconstruct_pointmaps(
         else:
             step = told("aligning")
             parts = [place_sparsely(images, frames, believed, surfaces, photos, given.known, metric, progress=step)]
-        models += [model_of(placed, believed, grids) for placed in parts]
+        aligned = [model_of(placed, believed, grids) for placed in parts]
+        if given.stereo:
+            inside = [pair.images for pair in believed.values()]
+            aligned = [replace(model, dense=stereo(model, inside, store, grids)) for model in aligned]
+        models += aligned
     models.sort(key=lambda model: -len(model))
     believed = [left[n].images for _, _, numbers in components for n in numbers]
     return PointmapScene(models, believed, sorted(rejected))

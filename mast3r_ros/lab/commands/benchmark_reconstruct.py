@@ -21,6 +21,7 @@ def time_reconstruct(
     wrong: Annotated[float, typer.Option(min=0, max=0.5, help="Share of pairs that say something else.")] = 0.1,
     mapper: Annotated[str, typer.Option(help="sparse or global.")] = "sparse",
     memory: Annotated[int, typer.Option(min=16, help="MiB that features and matches may take.")] = 1024,
+    dense: Annotated[bool, typer.Option("--dense", help="Multi-view stereo as well, held against the hall.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -34,7 +35,7 @@ def time_reconstruct(
 
     if mapper not in ("sparse", "global"):
         raise UserError(f"--mapper {mapper}: sparse or global")
-    settings = ReconstructBenchmark(width, neighbours, noise, wrong, mapper, memory << 20)
+    settings = ReconstructBenchmark(width, neighbours, noise, wrong, mapper, memory << 20, dense)
     rows: list[dict[str, Any]] = []
     for row in benchmark_reconstruct(images or [10, 20, 50, 100], settings):
         rows.append(row)
