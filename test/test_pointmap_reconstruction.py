@@ -87,7 +87,7 @@ def test_focal_length_and_known_poses(tmp_path: Path) -> None:
     oracle = PointmapOracle(box(10, 96), noise=0.01)
     scene = scene_of(tmp_path / "a", oracle, "sparse", calibrated=False)
     model = scene.models[0]
-    assert model.cameras[model.images[0]].focal == pytest.approx(oracle.hall.camera.focal, rel=0.01)
+    assert model.cameras[model.images[0]].focal == pytest.approx(oracle.hall.camera.focal, rel=0.02)
     posed = scene_of(tmp_path / "b", oracle, "sparse", known=4).models[0]
     for n in range(4):
         np.testing.assert_allclose(posed.world_T_camera[n], oracle.hall.poses[n], atol=1e-5)

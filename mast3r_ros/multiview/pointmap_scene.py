@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 Stages = Callable[[str, int, int], None]
 
 #: Matches of a pair that are aligned, and bytes that each of them takes.
-MATCHES, MATCH_BYTES = 400, 300
+MATCHES, MATCH_BYTES = 800, 300
 #: Pairs that the others contradict by this much are wrong: share of the depth, logarithm of a scale.
 MOST_PLACE, MOST_SCALE = 0.6, 0.7
 #: A pair that no triangle confirms must explain this share of its matches.

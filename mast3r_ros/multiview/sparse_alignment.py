@@ -51,7 +51,7 @@ class SparseSettings:
     fine_steps: int = 150
     coarse_rate: float = 0.02
     fine_rate: float = 0.01
-    polish_steps: int = 80
+    polish_steps: int = 120
     polish_rate: float = 0.005
     depths: bool = True
 
