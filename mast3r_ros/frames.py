@@ -113,7 +113,8 @@ class Camera:
         bent = distortion.distort(ideal, self.model, self.D)
         x, y = ((distortion.distort(ideal + step * axis, self.model, self.D) - bent) / step for axis in np.eye(2))
         area: Array = np.abs(x[:, 0] * y[:, 1] - x[:, 1] * y[:, 0])
-        return 1 / np.sqrt(np.maximum(area, step))
+        sides: Array = 1 / np.sqrt(np.maximum(area, step))
+        return sides
 
     def project(self, points: NDArray[np.floating]) -> Array:
         """Points (N, 3) in the camera frame -> pixels (N, 2); NaN where the lens does not see them.
