@@ -147,7 +147,7 @@ def _judge(report: MapCheck, localizer: Localizer, kind: str, found: dict[str, P
     median = np.median(here, axis=0) if len(here) else np.full(2, np.nan)
     least = np.array([LEAST_OFF * keyframes.view_depth_m, LEAST_TURN_DEG])
     off, turn = np.fmax(least, TIMES * median).tolist()
-    report.spread[kind] = Spread(len(found), *median.tolist(), off, turn)
+    report.spread[kind] = Spread(len(found), float(median[0]), float(median[1]), off, turn)
     known = {odd.id for odd in (*report.pose_disagrees, *report.found_elsewhere)}
     for id, (position, rotation) in errors.items():
         by = list(found[id].keyframes[:NAMED])
