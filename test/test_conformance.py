@@ -187,7 +187,7 @@ def test_each_broken_promise_is_found_and_said(fault: str) -> None:
 
 
 def test_other_features_need_another_signature() -> None:
-    few = type("Few", (SiftMatcher,), {"signature": "sift-1500-1"})(max_features=100)
+    few = type("Few", (SiftMatcher,), {"signature": "sift-1500-2"})(max_features=100)
     (finding,) = check_matcher(SiftMatcher(), [few], only=["options"])
     assert not finding.passed and "cache would mix" in finding.sentence
 

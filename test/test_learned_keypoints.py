@@ -68,7 +68,8 @@ class TestMatchers:
         off = np.linalg.norm(seen - found.query_xy, axis=1)
         assert len(found) > 100 and np.median(off) < 1.0 and np.mean(off < 3) > 0.95
 
-    def test_a_batch_gives_what_each_pair_gives_alone(self, matcher: Matcher) -> None:
+    def test_a_batch_gives_what_each_pair_gives_alone(self, matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(matcher._glue, "pairs_at_once", 4)  # as on a GPU  # type: ignore[attr-defined]
         scene = make_scene()
         query, whole, distorted = (matcher.describe(f) for f in (scene.query, scene.reference, scene.distorted))
         references = [whole, first(distorted, 40), first(whole, 1), distorted]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from command_line import separate_runner
-from mast3r_ros.network.initialise import random_network
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import CheckpointError
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.network import NetworkConfig, onnx_export
 from mast3r_ros.network.checkpoint import load_model, save_network
 from mast3r_ros.network.shipped import shipped_checkpoint

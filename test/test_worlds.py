@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,15 +32,9 @@ from mast3r_ros.matching.base import PixelMatches, predicts_depth
 from mast3r_ros.matching.two_views import TwoViewMatcher, triangulated
 from mast3r_ros.network.heads import Pointmap
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOM = RoomsConfig(width=192, height=144)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

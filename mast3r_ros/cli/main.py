@@ -16,7 +16,7 @@ from mast3r_ros import __version__
 from mast3r_ros.cli import bag, checkpoint, localize, map_files, matcher, predict, reconstruct, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
-from mast3r_ros.lab.commands import benchmark, demo, evaluate, matcher_check, replay, train
+from mast3r_ros.lab.commands import benchmark, demo, endure, evaluate, matcher_check, replay, train
 from mast3r_ros.waiting_threads import use_passive_waiting
 
 # Only light modules may be imported above: torch and OpenCV are loaded by the commands that need them.
@@ -42,6 +42,7 @@ app.add_typer(matcher.app, name="matcher")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("train")(train.train)
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(endure.app, name="endure")
 
 
 def _print_version(wanted: bool) -> None:

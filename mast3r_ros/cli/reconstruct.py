@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,11 @@ FOLLOWING = 4
 class Mapper(str, Enum):
     """What places the images."""
 
+    AUTO = "auto"
     OWN = "own"
     PYCOLMAP = "pycolmap"
+    SPARSE = "sparse"
+    GLOBAL = "global"
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,15 @@ def reconstruct(
     ] = None,
     known: ScaleOptions,
     neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12,
-    mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.OWN,
+    mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.AUTO,
+    memory: Annotated[
+        int, typer.Option(min=64, help="MiB that features and matches may take; what is not in use lies on disk.")
+    ] = 1024,
     json: JsonOption = False,
 ) -> None:
     """Find cameras and points from photos or a video alone, and make a keyframe map of them.
+
+    What was found lies in .SCENE.work beside the scene until all is done: a run that was interrupted goes on by it.
 
     The map's scale is unknown unless --known-length, --poses or --odometry tell it; such a map is not used for
     localization until `mast3r_ros map scale` gives it one.
@@ -94,12 +103,14 @@ def reconstruct(
     began = time.monotonic()
     scene = output.expanduser().resolve()
     check_place(scene, source)
+    work = scene.with_name(f".{scene.name}.work")
     finder = _finder(matcher, checkpoint, device)
     with stages() as show, replacing(scene) as fresh:
         photos, driven = _photos(source, fresh, intrinsics, known.odometry, show)
         film = FOLLOWING if source.is_file() or known.odometry else 0
-        scale = _scale(photos, known.poses, known.known_length, driven)
-        result = run(photos, finder, ReconstructSettings(neighbours, film, mapper.value), show)
+        scale = _scale(photos, known.poses, known.known_length, driven, f"the scale of the network of {finder.name}")
+        settings = ReconstructSettings(neighbours, film, mapper.value, memory << 20)
+        result = run(photos, finder, settings, show, work=work)
         facts = write_scene(
             fresh,
             result,
@@ -110,6 +121,7 @@ def reconstruct(
         )
         facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
         write_facts(fresh, facts)
+    shutil.rmtree(work, ignore_errors=True)
     if facts["scale"] is None and known != ScaleOptions():
         warn("what was given tells no scale of the largest part: too few of those images are registered in it")
     _tell(facts, json)
@@ -118,9 +130,9 @@ def reconstruct(
 def _finder(name: str | None, checkpoint: Path | None, device: str | None) -> Matcher:
     """What finds matches: SIFT with more and finer features than a robot has time for, unless another is named."""
     if name in (None, "sift"):
-        from mast3r_ros.matching.sift import SiftMatcher
+        from mast3r_ros.multiview.reconstruct import fine_sift
 
-        return SiftMatcher(max_features=4000, longest_side=2000)
+        return fine_sift()
     return MatcherOptions(name, checkpoint=checkpoint, device=device).make()
 
 
@@ -153,9 +165,17 @@ def _scale(
     poses: Path | None,
     known_length: tuple[str, str, float] | None,
     driven: dict[str, NDArray[np.float64]],
+    network: str,
 ) -> Callable[[Model, Sequence[Photo]], Scale | None]:
     """What tells the scale of a model; what was given is read and checked now, before the long work."""
-    from mast3r_ros.multiview.scale import checked_length, from_length, from_odometry, from_poses, read_camera_poses
+    from mast3r_ros.multiview.scale import (
+        checked_length,
+        from_length,
+        from_network,
+        from_odometry,
+        from_poses,
+        read_camera_poses,
+    )
 
     if poses is not None:
         known = read_camera_poses(poses, photos.names)
@@ -163,7 +183,9 @@ def _scale(
     if known_length is not None:
         length = checked_length(photos.names, *known_length)
         return lambda model, images: from_length(model, [image.name for image in images], *length)
-    return lambda model, images: from_odometry(model, _by_number(driven, images), "odometry") if driven else None
+    if driven:
+        return lambda model, images: from_odometry(model, _by_number(driven, images), "odometry")
+    return lambda model, images: from_network(model, network)
 
 
 def _by_number(poses: dict[str, NDArray[np.float64]], images: Sequence[Photo]) -> dict[int, NDArray[np.float64]]:

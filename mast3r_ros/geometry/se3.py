@@ -67,6 +67,11 @@ def apply(T: Array, points: NDArray[np.floating]) -> Array:
     return np.asarray(points) @ T[:3, :3].T + T[:3, 3]
 
 
+def homogeneous(ideal: NDArray[np.floating]) -> Array:
+    """Image coordinates (..., 2) at z = 1 -> directions (..., 3)."""
+    return np.concatenate([ideal, np.ones((*ideal.shape[:-1], 1))], axis=-1)
+
+
 def orthonormalised(T: ArrayLike) -> Array:
     """The closest rigid motion to a (4, 4) whose rotation is slightly off (pose files, long products)."""
     T = np.asarray(T, dtype=np.float64)

@@ -144,7 +144,7 @@ def _standing_in(
     shown: NDArray[np.bool_] = np.zeros(CELLS, bool)
     chosen = list[str]()
     for other in others:
-        again = cells[mutual(descriptors, local.descriptors(other))[:, 0]]
+        again = cells[mutual(descriptors, local.descriptors(other))[0]]
         here = textured & (np.bincount(again, minlength=CELLS) >= FOUND_IN_CELL)
         if (here & ~shown).any():
             chosen.append(other)

@@ -124,6 +124,8 @@ class Capabilities:
             the length of the motion, the rest comes from ``match_pixels`` (``matching/two_views.py``).
         keyframes_on_track: keyframes that are enough while the pose is known beforehand; 0: as many as otherwise.
             For a matcher whose time goes into every keyframe.
+        pointmaps: knows where the pixels of two images are in space, from either side, by ``predict_pairs``
+            (``matching/pair_maps.py``); many images are aligned by it.
         prefetch: is told by ``prefetch`` which keyframes will probably be matched next, while a GPU is at work.
     """
 
@@ -134,6 +136,7 @@ class Capabilities:
     metric: bool = False
     coarse_points: bool = False
     keyframes_on_track: int = 0
+    pointmaps: bool = False
     prefetch: bool = False
 
 

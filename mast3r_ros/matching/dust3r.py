@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching.gpu.kernel_use import with_kernels
 from mast3r_ros.matching.gpu.points import point_matches_on_device
 from mast3r_ros.matching.learned import NetworkMatcher
@@ -49,10 +48,7 @@ class Dust3rMatcher(NetworkMatcher):
         compile: bool = False,
         device_memory: int = 1024,
     ) -> None:
-        super().__init__(checkpoint, size, dtype, device, compile, device_memory)
-        if not 1 <= subsample <= 64:
-            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
-        self.subsample, self.min_confidence = subsample, min_confidence
+        super().__init__(checkpoint, size, dtype, device, subsample, min_confidence, compile, device_memory)
 
     def _correspond(self, pairs: Pairs, with_points: bool) -> list[NetworkMatches]:
         """Both pointmaps are needed to match; the reference's then comes for nothing."""

@@ -31,6 +31,7 @@ from mast3r_ros.matching.fine import sampled
 from mast3r_ros.matching.hardware import device_named, dtype_named
 from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
+from mast3r_ros.matching.pair_maps import PairMaps, ViewPoints, merged_matches
 from mast3r_ros.matching.pair_threads import PairThreads
 from mast3r_ros.matching.pairs import NetworkMatches, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
@@ -77,6 +78,8 @@ class NetworkMatcher(ABC):
         size: int,
         dtype: str,
         device: str,
+        subsample: int,
+        min_confidence: float,
         compile: bool,
         device_memory: int,
     ) -> None:
@@ -96,6 +99,9 @@ class NetworkMatcher(ABC):
         patch = self._patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
+        if not 1 <= subsample <= 64:
+            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
+        self.subsample, self.min_confidence = subsample, min_confidence
         self.stopwatch = Stopwatch(self.device)
         self._fingerprint = fingerprint(self.network)
         kept = device_memory << 20 if self.device.type == "cuda" else 0  # a CPU reads them where they are
@@ -143,6 +149,7 @@ class NetworkMatcher(ABC):
             metric=self.metric,
             coarse_points=NetworkTraits.of(self.network.config).coarse_points,
             keyframes_on_track=2,
+            pointmaps=True,
             prefetch=True,
         )
 
@@ -273,6 +280,40 @@ class NetworkMatcher(ABC):
         matches = Matches(query_xy, reference_xy, points, weights, surface.scale, surface.scale_sigma, surface.note)
         seen = np.isfinite(reference_xy) & np.isfinite(query_xy)
         return matches if seen.all() else matches[seen.all(axis=1)]
+
+    # -- two views together ------------------------------------------------------------------------
+
+    def pixel_grid(self, features: Features) -> NDArray[np.float64]:
+        """(H, W, 2) where each network pixel lies in the frame's image."""
+        view = NetworkView.from_features(features)
+        return view.to_raw(view.grid()).reshape(*view.size, 2)
+
+    def predict_pairs(self, first: Features, others: Sequence[Features]) -> list[PairMaps]:
+        """Pointmaps and matches of the first image (i) with each of the others (j), decoded in either order."""
+
+        def both_orders(pairs: Pairs, rows: list[int]) -> list[PairMaps]:
+            jj, ij, from_j = self._seen_from_first(pairs)
+            with self.stopwatch.stage("decode"):
+                layers1, layers2 = self.stages.decode(pairs.tokens2, pairs.tokens1)
+            swapped = Pairs([pairs.view2] * len(rows), pairs.views1[0], pairs.tokens2, pairs.tokens1, layers1, layers2)
+            ii, ji, from_i = self._seen_from_first(swapped)
+            found = []
+            for row in range(len(rows)):
+                a, b = from_i[row], from_j[row]
+                matches = merged_matches((a.xy1, a.xy2, a.conf), (b.xy2, b.xy1, b.conf))
+                found.append(PairMaps(ii[row], ji[row], jj[row], ij[row], *matches))
+            return found
+
+        return self._in_batches(first, others, both_orders)
+
+    def _seen_from_first(self, pairs: Pairs) -> tuple[list[ViewPoints], list[ViewPoints], list[NetworkMatches]]:
+        """Points of view 1 and of view 2 in camera 1's frame, and the matches."""
+        maps = []
+        with self.stopwatch.stage("heads"):
+            for view, layers, tokens in ((1, pairs.layers1, pairs.tokens1), (2, pairs.layers2, pairs.tokens2)):
+                points, conf = self.stages.points(view, layers, tokens)
+                maps.append([ViewPoints(*both) for both in zip(points.cpu().numpy(), conf.cpu().numpy(), strict=True)])
+        return maps[0], maps[1], self._correspond(pairs, with_points=False)
 
     # -- shape of a single view --------------------------------------------------------------------
 

@@ -66,13 +66,11 @@ class Mast3rMatcher(NetworkMatcher):
         compile: bool = False,
         device_memory: int = 1024,
     ) -> None:
-        super().__init__(checkpoint, size, dtype, device, compile, device_memory)
+        super().__init__(checkpoint, size, dtype, device, subsample, min_confidence, compile, device_memory)
         if not self.network.config.has_descriptors:
             raise MatcherError(f"{checkpoint} is a DUSt3R network, without descriptors: use matcher 'dust3r'")
-        if not 1 <= subsample <= 64:
-            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
         self.search_stride = search_stride or (2 if NetworkTraits.of(self.network.config).smooth_descriptors else 1)
-        self.subsample, self.min_confidence, self.coarse_to_fine = subsample, min_confidence, coarse_to_fine
+        self.coarse_to_fine = coarse_to_fine
         for view in (1, 2):
             head = self.network.head(view)
             assert isinstance(head, DescriptorHead)

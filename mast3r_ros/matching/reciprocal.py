@@ -78,8 +78,8 @@ def fast_reciprocal_matches_batch(
     K, height1, width1, _ = desc1.shape
     begin = grid_starts(height1, width1, subsample, desc1.device) if starts is None else starts[1] * width1 + starts[0]
     begin = begin.long().unique().expand(K, -1)
-    patience = MAX_ROUNDS if stride == 1 else MAX_STRIDED_ROUNDS
-    rounds = patience if starts is None and pixel_tolerance == 0 else 1
+    most = MAX_ROUNDS if stride == 1 else MAX_STRIDED_ROUNDS
+    rounds = most if starts is None and pixel_tolerance == 0 else 1
     maps = Searched.of(desc1, stride, metric), Searched.of(desc2, stride, metric)
     index1, index2, arrived = _walk(*maps, begin, rounds)
     if pixel_tolerance > 0:

@@ -46,10 +46,13 @@ class KnownViews:
     Attributes:
         poses: (4, 4) world_T_camera by image number.
         focals: pixels by image number.
+        centres: (2,) principal points by image number, where optimisation begins or which it keeps; elsewhere the
+            middle of the image.
     """
 
     poses: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
     focals: Mapping[int, float] = field(default_factory=dict)
+    centres: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def fixes_scale(self) -> bool:

@@ -21,12 +21,29 @@ CLOSED_DEG = 5.0
 BROKEN_DEG = 15.0
 
 
+def confirmed(rotations: Mapping[Pair, NDArray[np.float64]]) -> set[Pair]:
+    """Pairs that close a triangle."""
+    return _confirmed(_triangles(rotations), rotations)
+
+
 def contradicted(rotations: Mapping[Pair, NDArray[np.float64]]) -> set[Pair]:
     """Pairs that close no triangle, while two pairs that do close others break one with it.
 
     Args:
         rotations: (3, 3) from camera i to camera j by (i, j), each pair of images once.
     """
+    errors = _triangles(rotations)
+    sure = _confirmed(errors, rotations)
+    broken: set[tuple[int, int]] = set()
+    for triangle, off in errors.items():
+        open_edges = [edge for edge in _edges(triangle, rotations) if edge not in sure]
+        if off > BROKEN_DEG and len(open_edges) == 1:
+            broken.add(open_edges[0])
+    return broken
+
+
+def _triangles(rotations: Mapping[Pair, NDArray[np.float64]]) -> dict[tuple[int, int, int], float]:
+    """Degrees by which each does not come back."""
     neighbours: dict[int, set[int]] = {}
     for i, j in rotations:
         neighbours.setdefault(i, set()).add(j)
@@ -37,13 +54,13 @@ def contradicted(rotations: Mapping[Pair, NDArray[np.float64]]) -> set[Pair]:
             triangle = tuple(sorted((i, j, k)))
             if triangle not in errors:
                 errors[triangle] = _error(rotations, *triangle)  # type: ignore[index]
-    confirmed = {edge for triangle, off in errors.items() if off < CLOSED_DEG for edge in _edges(triangle, rotations)}
-    broken: set[tuple[int, int]] = set()
-    for triangle, off in errors.items():
-        open_edges = [edge for edge in _edges(triangle, rotations) if edge not in confirmed]
-        if off > BROKEN_DEG and len(open_edges) == 1:
-            broken.add(open_edges[0])
-    return broken
+    return errors
+
+
+def _confirmed(
+    errors: Mapping[tuple[int, int, int], float], rotations: Mapping[Pair, NDArray[np.float64]]
+) -> set[Pair]:
+    return {edge for triangle, off in errors.items() if off < CLOSED_DEG for edge in _edges(triangle, rotations)}
 
 
 def _edges(triangle: tuple[int, int, int], rotations: Mapping[Pair, NDArray[np.float64]]) -> list[Pair]:

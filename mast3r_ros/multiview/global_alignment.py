@@ -20,6 +20,7 @@ from torch import Tensor
 from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
 from mast3r_ros.multiview.alignment_start import AlignmentStart, start_from_poses, start_from_tree
 from mast3r_ros.multiview.pointmap_pair import TRANSFORMS, PointmapPair, image_confidences, image_shapes
+from mast3r_ros.multiview.rotations import rotation_of
 from mast3r_ros.multiview.scene import AlignedViews
 
 #: How much a focal length and a principal point are slowed down against the other parameters.
@@ -44,6 +45,7 @@ class GlobalAlignment:
         known: KnownViews = KnownViews(),
         device: str | torch.device = "cpu",
     ) -> None:
+        self._known_centres = known.centres
         self._settings, self._free_scale, self._device = settings, not known.fixes_scale, torch.device(device)
         self._sides = _sides(pairs, settings.weight, self._device)
         self._shapes = image_shapes(pairs)
@@ -109,7 +111,7 @@ class GlobalAlignment:
         """The parameters' meaning."""
         poses = np.tile(np.eye(4), (len(self._shapes), 1, 1))
         for pose, parameter in zip(poses, self.poses, strict=True):
-            pose[:3, :3] = _rotation(parameter[:4]).double().cpu().numpy()
+            pose[:3, :3] = rotation_of(parameter[:4]).double().cpu().numpy()
             pose[:3, 3] = _unpacked(parameter[4:7]).double().cpu().numpy()
         numbers = range(len(self._shapes))
         return AlignedViews(
@@ -125,21 +127,22 @@ class GlobalAlignment:
         logs = self.pair_poses[:, 7]
         if self._free_scale:
             logs = logs + (math.log(MEAN_SCALE) - logs.mean())
-        return logs.exp(), _rotation(self.pair_poses[:, :4]), _unpacked(self.pair_poses[:, 4:7])
+        return logs.exp(), rotation_of(self.pair_poses[:, :4]), _unpacked(self.pair_poses[:, 4:7])
 
     def _points(self, number: int) -> Tensor:
         depth = self.depths[number].exp()[..., None]
         rays = (self._grids[number] - self._centre(number)) / self._focal(number)
         local = torch.cat([depth * rays, depth], dim=-1)
         pose = self.poses[number]
-        return local.reshape(-1, 3) @ _rotation(pose[:4]).T + _unpacked(pose[4:7])
+        return local.reshape(-1, 3) @ rotation_of(pose[:4]).T + _unpacked(pose[4:7])
 
     def _focal(self, number: int) -> Tensor:
         return (self.focals[number][0] / FOCAL_BRAKE).exp()
 
     def _centre(self, number: int) -> Tensor:
         height, width = self._shapes[number]
-        return self._tensor([width / 2, height / 2]) + CENTRE_BRAKE * self.centres[number]
+        first = self._known_centres.get(number, [width / 2, height / 2])
+        return self._tensor(first) + CENTRE_BRAKE * self.centres[number]
 
     def _tensor(self, values: object) -> Tensor:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self._device).clone()
@@ -219,17 +222,6 @@ def _root(squared: Tensor) -> Tensor:
     """Square root whose gradient at zero is zero."""
     positive = squared > 0
     return torch.where(positive, squared.where(positive, torch.ones_like(squared)).sqrt(), 0.0)
-
-
-def _rotation(xyzw: Tensor) -> Tensor:
-    """Quaternions (..., 4) of any length -> (..., 3, 3)."""
-    x, y, z, w = (xyzw / xyzw.norm(dim=-1, keepdim=True)).unbind(dim=-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], dim=-1),
-        torch.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], dim=-1),
-        torch.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], dim=-1),
-    ]
-    return torch.stack(rows, dim=-2)
 
 
 def _unpacked(t: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.multiview.dense_view import DenseView
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -27,6 +28,9 @@ class Model:
         point, image: (M,) of each observation.
         feature: (M,) row of the observation among the image's keypoints.
         xy: (M, 2) pixels of the image.
+        dense: depth of every pixel by image number, made when asked for; None where no network knows it.
+        unit: what depths of ``dense`` are multiplied with.
+        metres: for each unit, as a metric network believes, and one standard deviation of its logarithm.
     """
 
     cameras: Mapping[int, Camera]
@@ -37,6 +41,9 @@ class Model:
     image: Index
     feature: Index
     xy: Array
+    dense: Callable[[int], DenseView] | None = None
+    unit: float = 1.0
+    metres: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.world_T_camera)
@@ -49,7 +56,14 @@ class Model:
     def moved(self, s: float, R: Array, t: Array) -> Model:
         """The model after a similarity ``x -> s R x + t``."""
         poses = {n: se3.make(R @ T[:3, :3], s * R @ T[:3, 3] + t) for n, T in self.world_T_camera.items()}
-        return replace(self, world_T_camera=poses, points=s * self.points @ R.T + t)
+        metres = None if self.metres is None else (self.metres[0] / s, self.metres[1])
+        points = s * self.points @ R.T + t
+        return replace(self, world_T_camera=poses, points=points, unit=s * self.unit, metres=metres)
+
+    def depth_of(self, image: int) -> DenseView:
+        """Depth of every pixel, in the model's unit. Needs ``dense``."""
+        assert self.dense is not None
+        return self.dense(image).scaled(self.unit)
 
     def seen(self, image: int) -> tuple[Array, Array]:
         """Pixels (K, 2) at which an image sees points, and their depth (K,) along its axis."""

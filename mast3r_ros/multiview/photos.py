@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Photo:
         camera: calibration, or the best guess of it.
         calibrated: whether somebody knows it.
         lens: images of one lens share a focal length.
+        digest: of its pixels and its calibration; what is known of an image on disk is found by it.
     """
 
     name: str
@@ -43,6 +44,11 @@ class Photo:
     camera: Camera
     calibrated: bool
     lens: str
+    digest: str = ""
+
+    def read(self) -> NDArray[np.uint8]:
+        """(H, W, 3) pixels, turned as the calibration has them."""
+        return ImageFiles().read(self.path, self.camera if self.calibrated else None)[0]
 
 
 @dataclass
@@ -84,7 +90,7 @@ class PhotoFolder:
                 self.unusable[name] = f"is the same picture as {known[digest]}"
                 continue
             known[digest] = name
-            photo = _photo(name, path, image, fitted)
+            photo = replace(_photo(name, path, image, fitted), digest=digest[:32] + _digest(fitted))
             yield photo, Frame(image, photo.camera, name=name)
 
 
@@ -124,6 +130,19 @@ def _photo(name: str, path: Path, image: NDArray[np.uint8], fitted: Camera | Non
     focal = longer * (focal_35 / _FILM_MM if focal_35 else USUAL_FOCAL)
     camera = Camera.pinhole(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
     return Photo(name, path, camera, False, f"{model} {longer}x{min(width, height)} {focal:.0f}")
+
+
+def with_focal(photo: Photo, focal: float) -> Photo:
+    """The photo with another focal length, of square pixels."""
+    K = photo.camera.K.copy()
+    K[0, 0] = K[1, 1] = focal
+    return replace(photo, camera=replace(photo.camera, K=K))
+
+
+def _digest(camera: Camera | None) -> str:
+    """Of a calibration: eight hexadecimal digits."""
+    facts = b"" if camera is None else camera.model.encode() + camera.K.tobytes() + camera.D.tobytes()
+    return hashlib.sha256(facts).hexdigest()[:8]
 
 
 def _exif(path: Path) -> tuple[str, float]:

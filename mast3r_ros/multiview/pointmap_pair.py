@@ -39,6 +39,11 @@ class PointmapPair:
     confidence_j: NDArray[np.floating]
 
     @property
+    def maps(self) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+        """Points of both, then confidences of both."""
+        return self.points_i, self.points_j, self.confidence_i, self.confidence_j
+
+    @property
     def score(self) -> float:
         """How much the pair is believed: product of the mean confidences."""
         return float(np.mean(self.confidence_i) * np.mean(self.confidence_j))

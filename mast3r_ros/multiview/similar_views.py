@@ -1,62 +1,26 @@
-"""Features of many images, each described once and kept on disk, and which images look alike."""
+"""Which of many images look alike, and which of these show the same."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.mapping import tensor_file
 from mast3r_ros.mapping.retrieval import RetrievalIndex
-from mast3r_ros.matching.base import Features, Matcher, PixelMatcher
+from mast3r_ros.matching.base import Matcher, PixelMatcher
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.pair_graph import Pair
 from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.verification import VerifiedPair, verify
+from mast3r_ros.multiview.work_folder import DescribedImages
 
-#: Features held in memory, bytes.
-MEMORY = 512 * 2**20
 #: Images matched in one call.
 BATCH = 4
 #: Up to this many images every one is matched with every other.
 FEW = 20
 
 Progress = Callable[[int, int], None]
-
-
-class DescribedImages:
-    """Features by image number, on disk; the last used ones stay in memory."""
-
-    def __init__(self, folder: Path, memory: int = MEMORY) -> None:
-        self._folder, self._memory = folder, memory
-        self._kept: OrderedDict[int, Features] = OrderedDict()
-        self._bytes = 0
-
-    def put(self, number: int, features: Features) -> None:
-        """Keep what a matcher knows of an image."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file(number).write_bytes(tensor_file.pack(dict(features), {}))
-        self._remember(number, features)
-
-    def __getitem__(self, number: int) -> Features:
-        if number in self._kept:
-            self._kept.move_to_end(number)
-            return self._kept[number]
-        features, _ = tensor_file.read(self._file(number))
-        self._remember(number, features)
-        return features
-
-    def _remember(self, number: int, features: Features) -> None:
-        self._kept[number] = features
-        self._bytes += _size(features)
-        while self._bytes > self._memory and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
-
-    def _file(self, number: int) -> Path:
-        return self._folder / f"{number:06d}.safetensors"
 
 
 def similarities(described: DescribedImages, count: int, matcher: Matcher) -> NDArray[np.float64]:
@@ -108,7 +72,3 @@ def verified_pairs(
             if progress is not None:
                 progress(done, len(pairs))
     return found, pixel
-
-
-def _size(features: Features) -> int:
-    return sum(array.nbytes for array in features.values())

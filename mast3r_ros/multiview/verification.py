@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import poselib
@@ -33,6 +33,7 @@ class VerifiedPair:
         camera_j_T_camera_i: (4, 4), translation of length 1.
         parallax_deg: median angle between the rays of a match after the rotation is undone.
         only_turned: the camera turned on the spot, or moved too little to tell.
+        rows: (K,) of the matches among those that were verified.
     """
 
     i: int
@@ -42,9 +43,14 @@ class VerifiedPair:
     camera_j_T_camera_i: Array
     parallax_deg: float
     only_turned: bool
+    rows: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.xy_i)
+
+    def part(self, rows: NDArray[np.int64]) -> VerifiedPair:
+        """Some of the matches."""
+        return replace(self, xy_i=self.xy_i[rows], xy_j=self.xy_j[rows], rows=self.rows[rows])
 
 
 def verify(i: int, j: int, photos: tuple[Photo, Photo], xy_i: Array, xy_j: Array, pixel: float) -> VerifiedPair | None:
@@ -88,6 +94,7 @@ def verify(i: int, j: int, photos: tuple[Photo, Photo], xy_i: Array, xy_j: Array
         motion.camera2_T_camera1,
         float(np.median(parallax)),
         bool(turn_px < TURN_PX),
+        rows,
     )
 
 

@@ -39,7 +39,7 @@ class Graph:
 
 @dataclass(eq=False)
 class Memory:
-    """What graphs share, so that their number costs nothing: they are replayed one after the other.
+    """Memory that all graphs share: they are replayed one after the other, so more graphs take no more of it.
 
     Attributes:
         places: inputs and outputs, by stage, kind and position; a larger one takes the place of a smaller one.

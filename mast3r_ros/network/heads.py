@@ -221,8 +221,8 @@ class CatConvHead(MlpDescriptorHead):
 class CatSkipHead(DescriptorHead):
     """The head of small networks: tokens spread over a quarter of the resolution, joined by the stem's detail there.
 
-    What lies where comes from the detail, which has not been through the transformer; what it belongs to comes from
-    the tokens. Points and descriptors share all but the last layer.
+    Exact positions come from the detail, which does not pass the transformer, and context from the tokens. Points and
+    descriptors share all but the last layer.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

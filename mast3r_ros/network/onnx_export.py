@@ -201,13 +201,13 @@ def _exported(network: PointmapNetwork, stage: Stage, known: dict[str, Tensor], 
 def _expm1() -> Iterator[None]:
     """ONNX has no ``expm1``: within 1e-7 of a metre, a point at a distance of d is at exp(d) - 1 as well."""
     one = torch.ones(())
-    torch.onnx.register_custom_op_symbolic(
+    torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]
         "aten::expm1", lambda g, x: g.op("Sub", g.op("Exp", x), g.op("Constant", value_t=one)), OPSET
     )
     try:
         yield
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::expm1", OPSET)
+        torch.onnx.unregister_custom_op_symbolic("aten::expm1", OPSET)  # type: ignore[attr-defined]
 
 
 def _difference(path: Path, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> float:

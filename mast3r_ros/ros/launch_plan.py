@@ -104,9 +104,7 @@ def relocalization_arguments(installation: Installation) -> list[Argument]:
         Argument("checkpoint", "weights of a network, safetensors" + empty),
         Argument("feed", "none, or amcl to seed AMCL" + empty),
         Argument("autostart", "false where a lifecycle manager starts the node" + empty),
-        *_camera_arguments(),
-        *_node_arguments(installation.config("relocalizer.yaml")),
-        *_transform_arguments("tf", "tf_static", "relative names follow the namespace, as Nav2's do"),
+        *_live_arguments(installation.config("relocalizer.yaml")),
     ]
 
 
@@ -126,9 +124,7 @@ def mapping_arguments(installation: Installation) -> list[Argument]:
         Argument("existing", "refuse, extend or replace a map that is there" + empty),
         Argument("global_frame_id", "frame of the poses" + empty),
         Argument("matcher", "matcher of the coverage trials" + empty),
-        *_camera_arguments(),
-        *_node_arguments(installation.config("mapper.yaml")),
-        *_transform_arguments("tf", "tf_static", "relative names follow the namespace, as Nav2's do"),
+        *_live_arguments(installation.config("mapper.yaml")),
     ]
 
 
@@ -190,6 +186,12 @@ def switch(given: Mapping[str, str], name: str) -> bool:
     if text not in TRUE + FALSE:
         raise UserError(f"{name}:={given[name]} is neither true nor false")
     return text in TRUE
+
+
+def _live_arguments(params_file: str) -> list[Argument]:
+    """Arguments of a node beside a camera and a robot."""
+    transforms = _transform_arguments("tf", "tf_static", "relative names follow the namespace, as Nav2's do")
+    return [*_camera_arguments(), *_node_arguments(params_file), *transforms]
 
 
 def _camera_arguments() -> list[Argument]:
@@ -296,7 +298,7 @@ def _parameter_file(given: Mapping[str, str]) -> str:
         document = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"params_file:={path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"params_file:={path} is no YAML: {error}") from None
     if not isinstance(document, dict):
         raise UserError(f"params_file:={path} has no parameters: expected NODE: ros__parameters: ... (docs/ros.md)")

@@ -67,9 +67,9 @@ def _node(program: Program) -> Node:
 
     That works with every launch version; a lifecycle manager can drive it all the same.
     """
-    patience = {}
+    time_outs = {}
     if program.time_to_stop is not None:
-        patience = dict.fromkeys(("sigterm_timeout", "sigkill_timeout"), f"{program.time_to_stop:g}")
+        time_outs = dict.fromkeys(("sigterm_timeout", "sigkill_timeout"), f"{program.time_to_stop:g}")
     return Node(
         package=program.package,
         executable=program.executable,
@@ -80,5 +80,5 @@ def _node(program: Program) -> Node:
         remappings=list(program.remappings),
         arguments=list(program.arguments),
         on_exit=[Shutdown(reason=program.last_reason)] if program.last_reason else None,
-        **patience,
+        **time_outs,
     )

@@ -26,6 +26,7 @@ METHODS = {
     "pixel_matches": "match_pixels",
     "predicted_depth": "predict_depth",
     "focal": "estimate_focal",
+    "pointmaps": "predict_pairs",
     "prefetch": "prefetch",
 }
 #: Capabilities that mean nothing without others.

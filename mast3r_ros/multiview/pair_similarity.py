@@ -1,0 +1,108 @@
+"""How the cameras of a pair stand to each other, and the units of their canonical pointmaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import poselib
+from numpy.typing import NDArray
+
+from mast3r_ros.geometry import se3
+from mast3r_ros.multiview.sim3_graph import SimilarityEdge
+
+Array = NDArray[np.float64]
+
+#: Parallax beyond which rays alone tell the motion, degrees.
+TRIANGULATED_DEG = 2.0
+#: The two pointmaps must agree on the ratio of their units to within this (half the width of the middle half, natural
+#: logarithm), and this share of the matches must follow the motion.
+MOST_SPREAD, LEAST_SHARE = 0.35, 0.3
+#: Distance from its point up to which a match follows, pixels of the matcher's image.
+NEAR_PX = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedSurface:
+    """Matches of a pair with the depth that each image's own canonical pointmap gives them.
+
+    Attributes:
+        rays_i, rays_j: (N, 2) ideal image coordinates.
+        depth_i, depth_j: (N,) along the optical axes, in the units of the images.
+        focal_i, focal_j: pixels of the matcher's images.
+    """
+
+    rays_i: Array
+    rays_j: Array
+    depth_i: Array
+    depth_j: Array
+    focal_i: float
+    focal_j: float
+
+
+def similarity(
+    i: int, j: int, seen: MatchedSurface, camera_j_T_camera_i: Array, parallax_deg: float
+) -> SimilarityEdge | None:
+    """From frame i to frame j; None where pointmaps and motion contradict each other.
+
+    Args:
+        camera_j_T_camera_i: (4, 4) of the matches' epipolar geometry, of unit length.
+        parallax_deg: of the matches under it.
+    """
+    wide = parallax_deg > TRIANGULATED_DEG
+    pose = _scaled(seen, camera_j_T_camera_i) if wide else _resected(seen)
+    if pose is None:
+        return None
+    local = se3.apply(pose, seen.depth_i[:, None] * _homogeneous(seen.rays_i))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.linalg.norm(local[:, :2] / local[:, 2:] - seen.rays_j, axis=1) * seen.focal_j
+        ratio = np.log(seen.depth_j / local[:, 2])
+    agrees = (local[:, 2] > 0) & (seen.depth_j > 0) & np.isfinite(ratio)
+    # Depth errors move points along epipolar lines: a wide pair has been verified across them already.
+    follows = agrees if wide else agrees & (off < NEAR_PX)
+    if follows.sum() < max(12, LEAST_SHARE * len(off)):
+        return None
+    low, s, high = np.percentile(ratio[follows], [25, 50, 75])
+    if (high - low) / 2 > MOST_SPREAD:
+        return None
+    s = float(np.exp(s))
+    depth = float(np.median(seen.depth_j[follows]))
+    return SimilarityEdge(i, j, s, pose[:3, :3], s * pose[:3, 3], depth, float(follows.sum()))
+
+
+def _scaled(seen: MatchedSurface, pose: Array) -> Array | None:
+    """The epipolar pose with the length that makes triangulated depths those of image i."""
+    a, b = triangulated(seen.rays_i, seen.rays_j, pose)
+    good = (a > 0) & (b > 0) & (seen.depth_i > 0)
+    if good.sum() < 12:
+        return None
+    length = float(np.exp(np.median(np.log(seen.depth_i[good] / a[good]))))
+    return se3.make(pose[:3, :3], length * pose[:3, 3])
+
+
+def triangulated(rays_i: Array, rays_j: Array, pose: Array) -> tuple[Array, Array]:
+    """Depth (N,) of matched rays in both cameras, least squares; ``pose`` is camera_j_T_camera_i."""
+    u = _homogeneous(rays_i) @ pose[:3, :3].T
+    v, t = _homogeneous(rays_j), pose[:3, 3]
+    uu, vv, uv = (u * u).sum(axis=1), (v * v).sum(axis=1), (u * v).sum(axis=1)
+    ut, vt = u @ t, v @ t
+    determinant = np.maximum(uu * vv - uv * uv, 1e-12)
+    return (uv * vt - vv * ut) / determinant, (uu * vt - uv * ut) / determinant
+
+
+def _resected(seen: MatchedSurface) -> Array | None:
+    """PnP of image i's points in image j."""
+    points = seen.depth_i[:, None] * _homogeneous(seen.rays_i)
+    unit = float(np.median(seen.depth_i))
+    if not unit > 0:
+        return None
+    camera = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [seen.focal_j, 0.0, 0.0]}
+    options = {"max_reproj_error": NEAR_PX, "max_iterations": 2000, "min_iterations": 100, "seed": 0}
+    found, _ = poselib.estimate_absolute_pose(seen.rays_j * seen.focal_j, points / unit, camera, options)
+    if not np.isfinite(found.R).all() or not np.isfinite(found.t).all():
+        return None
+    return se3.make(found.R, unit * np.asarray(found.t))
+
+
+def _homogeneous(rays: Array) -> Array:
+    return np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
