@@ -170,7 +170,7 @@ def test_a_wrong_pose_and_a_place_that_looks_alike_are_named(tmp_path: Path) -> 
         made.add(PosedFrame(Frame(photo_worlds.see(pose), CAMERA, 0, depth_of(pose)), said))
     made.save(tmp_path / "map")
     facts = run("check", tmp_path / "map", "--matcher", "sift")
-    assert facts["checked"] == 12 and facts["median_position"] < 0.03
+    assert facts["checked"] == 12 and facts["spread"]["itself"]["median_position"] < 0.03
     assert [odd["id"] for odd in facts["pose_disagrees"]] == ["000005"]
     assert facts["pose_disagrees"][0]["position"] == pytest.approx(0.316, abs=0.06)
     assert [(odd["id"], odd["also_here"]) for odd in facts["found_elsewhere"]] == [("000009", False)]
@@ -228,6 +228,8 @@ class TestAlign:
 
     def test_metres_are_given_or_refused(self, tmp_path: Path) -> None:
         path = unknown(write_map(tmp_path / "map", photo_worlds.arc(6), unit=0.2))
+        told = separate_runner().invoke(app, ["map", "info", str(path)], catch_exceptions=False).stdout
+        assert "units of unknown length" in told and " m (camera" not in told
         ids = [f"{n:06d}" for n in range(6)]
         file = self.places(tmp_path / "places.txt", photo_worlds.arc(6), Similarity.rigid(np.eye(4)), ids)
         facts = run("align", path, "--to", file, "-o", tmp_path / "metric", "--matcher", "sift")

@@ -209,19 +209,17 @@ def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
     return float(np.median(np.abs(measured[known] - expected[known]) / expected[known])), coverage
 
 
-def balanced_weights(support: Support, weights: Array, width: int, height: int) -> Array:
+def balanced(
+    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
+) -> Array:
     """Weights (N,) such that the inliers of one keyframe in one image cell count as one observation.
 
     Matches that lie together share the error of the same piece of depth map and keyframe pose. Counted
     one by one they would outvote the rest of the image and promise millimetres.
+
+    Args:
+        xy: (N, 2) pixels of the matches in the query.
     """
-    return balanced(weights, support.pose.inlier, support.keyframe, support.query_xy, width, height)
-
-
-def balanced(
-    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
-) -> Array:
-    """As :func:`balanced_weights`, of matches at pixels ``xy`` (N, 2)."""
     group = keyframe * CELLS + cells_of(xy, width, height)
     count = np.bincount(group[inlier], minlength=int(group.max()) + 1)
     shared: Array = weights / np.maximum(count[group], 1)

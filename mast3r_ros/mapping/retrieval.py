@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.mapping import tensor_file
-from mast3r_ros.mapping.atomic import link_or_copy, write_replacing
+from mast3r_ros.mapping.atomic import write_replacing
 from mast3r_ros.mapping.nearest import Coarse
 from mast3r_ros.mapping.vlad import DESCRIPTORS_PER_WORD, WORDS, Compression, Vocabulary
 
@@ -62,7 +62,6 @@ class RetrievalIndex:
         self._blocks: tuple[Array, ...] = ()
         self._coarse: Coarse | None = None
         self._tag = ""  # of the vocabulary and the numbering of rows
-        self._file: Path | None = None  # where it was read from or written to
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -224,13 +223,12 @@ class RetrievalIndex:
             return
         rows = _rows_folder(path)
         rows.mkdir(parents=True, exist_ok=True)
-        old = _rows_folder(self._file) if self._file is not None else rows
         wanted, begin = set(), 0
         for block in self._blocks:
             end = begin + len(block)
             name = f"{self._tag}-{begin:09d}-{end:09d}.safetensors"
             wanted.add(name)
-            if not _is_there(old / name, rows / name):
+            if not (rows / name).exists():
                 ids = self._ids[begin:end]
                 kept = [self._keys[id] if self._rows.get(id) == begin + n else "" for n, id in enumerate(ids)]
                 metadata = {"ids": json.dumps(ids), "keys": json.dumps(kept)}
@@ -239,7 +237,7 @@ class RetrievalIndex:
         if (coarse := self._coarse) is not None:
             name = f"{self._tag}-lists-{len(coarse):09d}.safetensors"
             wanted.add(name)
-            if not _is_there(old / name, rows / name):
+            if not (rows / name).exists():
                 numbers = {n: getattr(coarse, n) for n in ("centres", "sizes", "rows", "codes", "ranges")}
                 write_replacing(rows / name, tensor_file.pack(numbers, {}))
         self._save_vocabulary(path)
@@ -247,7 +245,6 @@ class RetrievalIndex:
             if left.name not in wanted:
                 with suppress(OSError):
                     left.unlink()
-        self._file = path
 
     def _save_vocabulary(self, path: Path) -> None:
         assert self.vocabulary is not None
@@ -277,7 +274,6 @@ class RetrievalIndex:
         except (ValueError, KeyError) as error:
             logger.warning("%s: damaged, building it again (%s)", path, error)
             return cls()
-        index._file = path
         return index
 
     def _read_rows(self, folder: Path) -> None:
@@ -324,16 +320,6 @@ def _read(path: Path) -> tuple[tensor_file.Tensors, dict[str, str]]:
 
 def _rows_folder(path: Path) -> Path:
     return path.with_suffix(".rows")
-
-
-def _is_there(old: Path, new: Path) -> bool:
-    """Whether a block is in its place, after it was linked from where the index was before."""
-    if new.exists():
-        return True
-    if old == new or not old.exists():
-        return False
-    link_or_copy(old, new)
-    return True
 
 
 def _sampled(descriptors: Array, count: int) -> Array:
