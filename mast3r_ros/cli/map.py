@@ -194,7 +194,7 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
             "keyframes": f"{facts['keyframes']}, {facts['with_depth']} with depth",
             "frame": facts["frame_id"],
             "cameras": cameras,
-            "extent": " x ".join(f"{side:.1f}" for side in facts["extent_m"]) + " m (camera positions)",
+            "extent": " x ".join(f"{side:.1f}" for side in facts["extent_m"]) + f" {_unit(facts)} (camera positions)",
             "features": caches,
             "retrieval": ", ".join(facts["retrieval"]) or "none",
             "pose noise": _noise(facts["pose_noise"], facts["provenance"]),
@@ -204,9 +204,15 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
     )
 
 
+def _unit(facts: dict[str, Any]) -> str:
+    return "units of unknown length" if facts["provenance"].get("scale") == "unknown" else "m"
+
+
 def _noise(noise: dict[str, float] | None, provenance: dict[str, str]) -> str:
     if noise is not None:
-        text = f"{100 * noise['position_m']:.1f} cm, {math.degrees(noise['rotation_rad']):.2f} deg"
+        unknown = provenance.get("scale") == "unknown"
+        position = f"{noise['position_m']:.3g} units" if unknown else f"{100 * noise['position_m']:.1f} cm"
+        text = f"{position}, {math.degrees(noise['rotation_rad']):.2f} deg"
         if not noise.get("found"):
             text += " (assumed, or by an earlier version; mast3r_ros map measure MAP says more)"
         return f"{text}; {noise['found_elsewhere']:.0%} of the keyframes are found elsewhere than their poses say"

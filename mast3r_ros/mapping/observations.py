@@ -19,6 +19,7 @@ from mast3r_ros.matching.sift import DOUBLED, root_sift
 
 Array = NDArray[np.float64]
 
+#: SIFT features of a keyframe, the strongest.
 FEATURES = 2000
 #: Lowe's ratio test.
 RATIO = 0.8

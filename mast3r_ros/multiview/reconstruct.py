@@ -44,12 +44,14 @@ class ReconstructSettings:
             matches and a network's pointmaps (MASt3R's alignment); ``global``, from pointmaps alone (DUSt3R's).
             ``auto`` takes ``sparse`` where pointmaps are in metres, ``global`` where in no unit, ``own`` without any.
         memory: bytes that features and matches may take.
+        stereo: depth of pixels is triangulated from dense matches, instead of a network's own.
     """
 
     neighbours: int = 12
     following: int = 0
     mapper: str = "auto"
     memory: int = 1 << 30
+    stereo: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +112,18 @@ def reconstruct(
         matcher: one that matches pixels of images whose depth is not known.
         work: folder for what is found on the way; whatever it holds already is not computed again. A temporary one by
             default.
-        known: world_T_camera (4, 4) by image name, kept as they are by the mapper ``sparse``.
+        known: world_T_camera (4, 4) by image name, kept as they are by ``sparse`` and ``global``.
 
     Raises:
         ReconstructionError: where fewer than two images are usable, or none of them can be placed; it says why.
         MatcherError: for a matcher that cannot match pixels, or a mapper that is not installed.
     """
     mapper = _mapper(matcher, settings.mapper)
+    if (settings.stereo or known) and mapper not in POINTMAP_MAPPERS:
+        what = "dense geometry" if settings.stereo else "keeping known poses"
+        raise MatcherError(f"{what} needs a matcher with pointmaps and the mapper sparse or global: --matcher mast3r")
     with tempfile.TemporaryDirectory(prefix="mast3r_ros_") as temporary:
-        kept = WorkFolder(Path(temporary) / "work" if work is None else work, matcher.signature)
+        kept = WorkFolder(Path(temporary) / "work" if work is None else work, _signature(matcher))
         described, photos = DescribedImages(kept, settings.memory // 2), list[Photo]()
         for photo, frame in source:
             if not described.known(len(photos), photo.digest):
@@ -134,7 +139,7 @@ def reconstruct(
         if mapper in POINTMAP_MAPPERS:
             assert predicts_pointmaps(matcher)
             poses = {n: known[photo.name] for n, photo in enumerate(photos) if known and photo.name in known}
-            given = PointmapInput(kept, described, photos, wanted, poses, settings.memory // 2)
+            given = PointmapInput(kept, described, photos, wanted, poses, settings.memory // 2, settings.stereo)
             return _by_pointmaps(source, given, matcher, mapper, progress)
         assert matches_pixels(matcher)
         found, pixel = verified_pairs(
@@ -152,6 +157,11 @@ def reconstruct(
     unregistered = dict(source.unusable) | _why_unregistered(photos, pairs, models)
     rejected = [(photos[i].name, photos[j].name) for i, j in sorted(wrong)]
     return Reconstruction(photos, models, unregistered, rejected)
+
+
+def _signature(matcher: Matcher) -> str:
+    """Of features and of matches, which the features' signature says nothing of."""
+    return f"{matcher.signature} {getattr(matcher, 'subsample', '')} {getattr(matcher, 'min_confidence', '')}"
 
 
 def _mapper(matcher: Matcher, wanted: str) -> str:

@@ -82,7 +82,8 @@ def draw_plan_view(
     _draw_keyframes(axes, centres @ plan_T_map.T, axes_of_sight @ plan_T_map.T, high - low)
     for number, (way, xyz) in enumerate(zip(trajectories, ways, strict=True)):
         _draw_way(axes, way, xyz, COLOURS[number % len(COLOURS)])
-    _finish(axes, low, high, f"{len(keyframe_map)} keyframes", title, "m" if is_metric(keyframe_map) else "units")
+    unit = "m" if is_metric(keyframe_map) else "units of unknown length"
+    _finish(axes, low, high, f"{len(keyframe_map)} keyframes", title, unit)
     try:
         figure.savefig(path, dpi=150, facecolor=PAPER)
     except (OSError, ValueError) as error:
