@@ -105,7 +105,7 @@ class KeyframeImages:
         for id in self.files:
             frame = self._map.frame(id)
             assert frame.camera is not None
-            yield Photo(id, Path(id), frame.camera, True, ""), frame
+            yield Photo(id, Path(id), frame.camera, True, "", digest=id), frame
 
 
 def refine_map(
