@@ -44,7 +44,7 @@ class Photo:
     camera: Camera
     calibrated: bool
     lens: str
-    digest: str
+    digest: str = ""
 
     def read(self) -> NDArray[np.uint8]:
         """(H, W, 3) pixels, turned as the calibration has them."""
