@@ -94,7 +94,7 @@ class Messages:
             self.intake.take_depth(messages["depth"])
         try:
             arrival = Arrival(messages["image"], 0)
-            frame = self.intake.frame(arrival, rectified=False, info_wait_s=0.0, depth_slop_s=0.02)
+            frame = self.intake.frame(arrival, AT_ONCE, info_wait_s=0.0)
         except FrameRefused as refused:
             return f"refused: {refused.kind}"
         try:
