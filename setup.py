@@ -72,8 +72,14 @@ setup(
         "colmap": ["pycolmap>=4.0"],
         # The fused kernels of a GPU, which are PyTorch's own operations without it. CUDA wheels of PyTorch bring it.
         "gpu": ["triton>=3.0"],
-        # Needs Debian's libusb-1.0-0 and about 2 GB.
-        "open3d": ["open3d>=0.18"],
+        # Meshes of maps (`map export --mesh`): 420 MB with what it brings, and Debian's libusb-1.0-0 and libgl1. The
+        # package of the same name without -cpu holds CUDA, too, and is four times as large.
+        "mesh": [
+            "open3d-cpu>=0.18; platform_machine == 'x86_64'",
+            "open3d>=0.18; platform_machine != 'x86_64'",
+        ],
+        # `checkpoint export-onnx` runs what it writes.
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.17"],
     },
     entry_points={"console_scripts": [] if BUILT_BY_COLCON else COMMANDS},
 )

@@ -218,7 +218,7 @@ class PosedFrame:
 
 
 def lifted(rays: NDArray[np.floating], depth: NDArray[np.floating]) -> Array:
-    """Points (..., 3): ideal image coordinates (..., 2) at z = 1, as far away as their depth (...) says."""
+    """Ideal image coordinates (..., 2) at z = 1 and depths (...) along z -> points (..., 3) in the camera frame."""
     z = np.asarray(depth, dtype=np.float64)[..., None]
     return np.concatenate([rays * z, z], axis=-1)
 

@@ -37,6 +37,9 @@ class CommonSettings:
         "raw", "Type of the depth topic: Image or CompressedImage.", choices=("raw", "compressedDepth")
     )
     depth_slop: float = setting(0.02, "A depth image this close in time belongs to the image.", low=0, high=1, unit="s")
+    depth_wait: float = setting(
+        0.1, "Longest wait for the depth image of an image, where depth is published.", low=0, high=5, unit="s"
+    )
     camera_frame_id: str = at_start("", "Camera optical frame; empty takes the image's frame_id.")
     tf_timeout: float = setting(0.2, "Longest wait for transforms at the image's stamp.", low=0, high=5, unit="s")
 

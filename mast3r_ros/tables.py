@@ -152,7 +152,7 @@ def read_parameters(path: Path, node: str) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     expected = f"expected\n  {node}:\n    ros__parameters:\n      name: value"
     if document is not None and not isinstance(document, dict):

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from mast3r_ros.errors import CheckpointError, UserError
+from mast3r_ros.lab.runs.shipped_measurements import Measurement, QueryCounts, measurements, save_measurements
 from mast3r_ros.matching.registry import best_matcher
 from mast3r_ros.network import shipped
 from mast3r_ros.network.checkpoint import inspect_checkpoint
-from mast3r_ros.network.shipped import Measurement, Outcome
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "train" / "small.yaml"
 #: What may differ between runs of one recipe.
@@ -75,10 +75,10 @@ class Job:
         summary = run(self.command)
         return dict(summary.get("matchers") or {summary["settings"]["matcher"]: summary})
 
-    def outcome(self, summary: dict[str, Any]) -> Outcome:
+    def outcome(self, summary: dict[str, Any]) -> QueryCounts:
         """Counts of a summary."""
         share = summary["recall"]["0.10m_5deg"] if self.real else summary[SUCCESS]
-        return Outcome(summary["queries"], round(share * summary["queries"]), summary["wrong_accepted"])
+        return QueryCounts(summary["queries"], round(share * summary["queries"]), summary["wrong_accepted"])
 
 
 def jobs(real: Sequence[str]) -> list[Job]:
@@ -107,10 +107,10 @@ def measure(real: Sequence[str], only: str) -> None:
                 f"mast3r_ros {job.command} --json",
                 shipped.weights_digest(),
                 outcomes["mast3r"],
-                outcomes.get("sift", Outcome(0, 0, 0)),
+                outcomes.get("sift", QueryCounts(0, 0, 0)),
                 {matcher: {key: run[key] for key in SHOWN if key in run} for matcher, run in runs.items()},
             )
-            shipped.save_measurements([*(m for m in shipped.measurements() if m.name != job.name), measured])
+            save_measurements([*(m for m in measurements() if m.name != job.name), measured])
 
 
 def run(command: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def card() -> str:
     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     taken, why = best_matcher()
     parts = [HEAD, *_facts(path), *_recipe(record.get("training", {})), *_cannot(taken == "mast3r", why)]
-    parts += [line for m in shipped.measurements() for line in _measured(m)]
+    parts += [line for m in measurements() for line in _measured(m)]
     return "\n".join(parts) + "\n"
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import Result
 
 from mast3r_ros import waiting_threads
 from mast3r_ros.ros import fast_dds
@@ -56,3 +60,52 @@ def no_shipped_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(shipped, "WEIGHTS", folder)
     return folder
+
+
+@pytest.fixture()
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Call the command `mast3r_ros` as a shell would, in this process."""
+    from mast3r_ros.cli.common import DEBUG_VARIABLE
+    from mast3r_ros.cli.main import main
+
+    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: Any) -> Result:
+        monkeypatch.setattr(sys, "argv", ["mast3r_ros", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: a second one slows many small operations down, on a busy machine by much."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def rclpy_running() -> Iterator[None]:
+    """rclpy, initialised and shut down."""
+    from ros_world import ros
+
+    with ros():
+        yield
+
+
+@pytest.fixture(scope="module")
+def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The map of the tests of the ROS nodes, on disk."""
+    from ros_world import build_map
+
+    return build_map(tmp_path_factory.mktemp("maps") / "map")

@@ -1,4 +1,4 @@
-"""Where tests of the kernels run: compiled on a GPU, or on the CPU by Triton's interpreter."""
+"""Where tests of the kernels run: compiled on a GPU, or by Triton's interpreter; recordings without a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch import Tensor
+
+from mast3r_ros.network.graphs import Function, GraphReplay, Memory
 
 HAS_CUDA = torch.cuda.is_available()
 HAS_TRITON = find_spec("triton") is not None
@@ -30,3 +33,15 @@ COMPILED = pytest.param(
     ],
 )
 DEVICES = (INTERPRETED, COMPILED)
+
+
+def record_plainly(
+    function: Function, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], memory: Memory
+) -> GraphReplay:
+    """The bookkeeping of :func:`record_cuda` without a GPU: a replay computes the function again."""
+
+    def replay() -> None:
+        for place, value in zip(outputs, function(*inputs), strict=True):
+            place.copy_(value)
+
+    return replay

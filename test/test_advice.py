@@ -18,7 +18,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]+")
 REACHED_BY = {
     "datasets/detect.py": ["map build", "bag write"],
     "datasets/tum.py": ["map build", "bag write", "evaluate tum"],
-    "datasets/query_list.py": ["evaluate queries"],
+    "lab/datasets/query_list.py": ["evaluate queries"],
     "lab/runs/replay.py": ["evaluate bag", "replay"],
     "lab/runs/compare.py": ["evaluate queries"],
     "lab/runs/worlds.py": ["evaluate worlds"],

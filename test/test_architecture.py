@@ -26,10 +26,10 @@ ROOMS = (
         "surface",
     ),
     *("transforms", "io.documents", "io.codec", "io.bags", "io.datasets", "network"),
-    *("matching", "mapping", "multiview", "conformance", "localization", "pipeline", "pictures", "ros"),
+    *("matching", "mapping", "multiview", "localization", "pipeline", "pictures", "ros"),
     *("cli.options", "cli.common", "cli.cameras", "cli.source"),
     *("lab.metrics", "lab.datasets", "lab.synthetic", "lab.training", "lab.runs", "lab.pages", "lab.speed"),
-    *("lab.stress", "lab.live", "lab.commands", "cli"),
+    *("lab.stress", "lab.live", "lab.conformance", "lab.endure", "lab.commands", "cli"),
 )
 #: Only these rooms talk to ROS 2.
 ROS_ROOMS = ("ros", "lab.live")

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from kernels import record_plainly
 
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.network import NetworkConfig, PointmapNetwork, Tokens
 from mast3r_ros.network.captured import CapturedNetwork
-from mast3r_ros.network.graphs import Graphs, record_plainly
-from mast3r_ros.network.initialise import random_network
+from mast3r_ros.network.graphs import Graphs
 
 MAST3R = NetworkConfig(
     enc_embed_dim=32, enc_depth=2, enc_num_heads=2, dec_embed_dim=48, dec_depth=10, dec_num_heads=3,

@@ -21,6 +21,7 @@ from golden_cases import COMPACT, SHARED, joined, needs_shared
 from safetensors.torch import load_file, save_file
 
 from mast3r_ros.errors import CheckpointError
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.network import PUBLISHED, PointmapNetwork
 from mast3r_ros.network.checkpoint import (
     PUBLISHED_LICENCE,
@@ -30,7 +31,6 @@ from mast3r_ros.network.checkpoint import (
     load_model,
 )
 from mast3r_ros.network.config import Activation, NetworkConfig
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.official import parse_model_string
 
 #: Light; a DPT head has 19 million weights in any network.

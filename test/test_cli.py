@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,42 +17,10 @@ import yaml
 
 from mast3r_ros import __version__
 from mast3r_ros.cli.common import DEBUG_VARIABLE
-from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import open_bag
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.settings import Settings
-
-
-class Result(NamedTuple):
-    """Exit code and what was printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as one strict JSON document."""
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the command as a shell would, in this process."""
-    monkeypatch.delenv(DEBUG_VARIABLE, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: Any) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mast3r_ros", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +167,7 @@ def test_map_build_tells_what_was_kept_and_info_agrees(run, files, tmp_path):
     info = run("map", "info", tmp_path / "m", "--json").json
     assert info["keyframes"] == info["with_depth"] == 2 and info["cameras"][0]["fx"] == 525
     # Described at once, so that the first start on the robot is fast.
-    assert info["features"] == {"sift-1500-1": 2} and info["retrieval"] == ["sift-1500-1"]
+    assert info["features"] == {"sift-1500-2": 2} and info["retrieval"] == ["sift-1500-2"]
     assert info["disk_bytes"] == sum(f.stat().st_size for f in (tmp_path / "m").rglob("*") if f.is_file())
     people = run("map", "info", tmp_path / "m")
     assert "640x480" in people.out and "2, 2 with depth" in people.out

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,48 +16,17 @@ from oracle import CAMERA, TINY, OracleNetwork, keyframe_poses, save_network, se
 from PIL import Image
 from test_matching import texture
 
-from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.matching import fast_reciprocal_matches
 from mast3r_ros.matching.prediction import predict_pair
 from mast3r_ros.network import NetworkConfig, Tokens
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.preprocessing import load_image, prepare
 
 SIZE = 96
 DUST3R = NetworkConfig(
     enc_embed_dim=64, enc_depth=2, enc_num_heads=4, dec_embed_dim=48, dec_depth=3, dec_num_heads=4, head_type="linear"
 )
-
-
-class Result(NamedTuple):
-    """Exit code and what was printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output as one strict JSON document."""
-        return json.loads(self.out, parse_constant=pytest.fail)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the command as a shell would, in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: Any) -> Result:
-        monkeypatch.setattr(sys, "argv", ["mast3r_ros", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

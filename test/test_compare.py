@@ -15,7 +15,7 @@ from mast3r_ros.errors import UserError
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.documents import to_json, write_json
 from mast3r_ros.lab import metrics
-from mast3r_ros.lab.runs.compare import Run, compare, load_run
+from mast3r_ros.lab.runs.compare import ComparedRun, compare, load_run
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.paired import disagreements, mcnemar, measured
 from mast3r_ros.lab.runs.record import Record
@@ -71,7 +71,7 @@ def test_pairs_show_what_intervals_alone_do_not(tmp_path):
     a, b = save(tmp_path / "a", records()), save(tmp_path / "b", records(shift_m=-0.005, seed=2))
     paired = figures(a, b)["median_translation_error_m"]
     assert paired["verdict"] == "b" and paired["interval"][0] < -0.005 < paired["interval"][1]
-    without = [Run(path, json.loads((path / "summary.json").read_text())) for path in (a, b)]
+    without = [ComparedRun(path, json.loads((path / "summary.json").read_text())) for path in (a, b)]
     comparison = compare(*without)
     alone = {figure["figure"]: figure for figure in comparison["figures"]}["median_translation_error_m"]
     assert not comparison["paired"] and comparison["comparable"] and alone["verdict"] == ""

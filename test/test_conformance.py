@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from test_learned_matchers import random_matcher
 
-from mast3r_ros.conformance import check_by_name, check_matcher
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
+from mast3r_ros.lab.conformance import check_by_name, check_matcher
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import Matcher, available, create
@@ -187,7 +187,7 @@ def test_each_broken_promise_is_found_and_said(fault: str) -> None:
 
 
 def test_other_features_need_another_signature() -> None:
-    few = type("Few", (SiftMatcher,), {"signature": "sift-1500-1"})(max_features=100)
+    few = type("Few", (SiftMatcher,), {"signature": "sift-1500-2"})(max_features=100)
     (finding,) = check_matcher(SiftMatcher(), [few], only=["options"])
     assert not finding.passed and "cache would mix" in finding.sentence
 

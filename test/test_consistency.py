@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 import pytest
+import walls
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -20,14 +21,6 @@ Array = NDArray[np.float64]
 CAMERA = Camera.pinhole(320, 240, 260, 260, 159.5, 119.5)
 #: Two posters that face the camera: how far they are and how large, metres. One pixel of a poster is 5 mm.
 WALL, BOARD = (3.0, 7.0), (2.0, 1.2)
-
-
-def poster(seed: int) -> NDArray[np.uint8]:
-    rng, image = np.random.default_rng(seed), np.zeros((1400, 1400, 3))
-    for sigma in (2, 5, 12, 30):
-        layer = cv2.GaussianBlur(rng.normal(size=image.shape), (0, 0), sigma)
-        image += layer / layer.std()
-    return np.clip(128 + 30 * image, 0, 255).astype(np.uint8)
 
 
 def pose_at(time_s: float) -> Array:
@@ -64,7 +57,7 @@ def seen(posters: Sequence[NDArray[np.uint8]], pose: Array, stamp_s: float) -> P
 
 @pytest.fixture(scope="module")
 def recording() -> list[PosedFrame]:
-    posters = [poster(0), poster(1)]
+    posters = [walls.poster(0), walls.poster(1)]
     return [seen(posters, pose_at(time_s), time_s) for time_s in np.arange(0, 6, 0.5)]
 
 

@@ -25,9 +25,9 @@ from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import ReplaySettings, reference_poses
 from mast3r_ros.lab.runs.side_by_side import side_by_side
 from mast3r_ros.lab.synthetic import recording
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.settings import Gates
 
 SMALL = recording.RecordingSettings(

@@ -15,10 +15,10 @@ import torch
 from oracle import TINY, save_network
 
 from mast3r_ros.errors import CheckpointError
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.network import PUBLISHED
 from mast3r_ros.network.checkpoint import count_parameters, load_model
 from mast3r_ros.network.download import BASES, RemoteFile, cache_folder, download_checkpoint, fetch, remote_files
-from mast3r_ros.network.initialise import random_network
 
 NAME = "MASt3R_Test"
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mast3r_ros.conformance import check_matcher
-from mast3r_ros.conformance.scene import make_scene
+from mast3r_ros.lab.conformance import check_matcher
+from mast3r_ros.lab.conformance.scene import make_scene
 
 EXAMPLE = Path("docs/examples/pointmap_engine/pointmap_engine.py")
 

@@ -69,7 +69,8 @@ def test_landmarks_are_those_of_the_keyframe_as_it_is_now() -> None:
     assert len(before) > 50 and known.of(["wall"]).shape == before.shape and known.of([]).shape == (0, 3)
     depth = posed.frame.depth
     assert depth is not None
-    keyframe_map.set_depth("wall", 2 * depth)
+    v, u = np.nonzero(depth > 0)
+    keyframe_map.set_points("wall", np.stack([u, v], axis=1).astype(float), 2 * depth[v, u])
     fresh = MapLandmarks(keyframe_map, matcher).of(["wall"])
     np.testing.assert_array_equal(known.of(["wall"]), fresh)
     assert not np.allclose(fresh, before)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from kernels import COMPILED, DEVICES
+from kernels import COMPILED, DEVICES, record_plainly
 from torch import Tensor
 
 from mast3r_ros.matching.dust3r import best_of_cells
@@ -28,7 +28,6 @@ from mast3r_ros.matching.pair_matches import MatchOptions, PairMatches, confiden
 from mast3r_ros.matching.pointmap_matches import pointmap_matches
 from mast3r_ros.matching.reciprocal import _walk
 from mast3r_ros.matching.searched import Searched
-from mast3r_ros.network.graphs import record_plainly
 
 #: Every column of a tile, and pieces of tiles.
 TILINGS = {"tiles": Tiling(32, 32, 0, 2, 4, 2), "pieces": Tiling(32, 16, 2, 2, 4, 2)}

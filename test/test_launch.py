@@ -17,7 +17,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from ros_world import build_map, ros, values
+from ros_world import build_map, values
 from test_ros_bag_player import write_bag
 
 from mast3r_ros.ros import launch_plan
@@ -29,6 +29,8 @@ from mast3r_ros.ros.relocalizer_node import RelocalizerNode
 from mast3r_ros.settings import Settings
 from mast3r_ros.tables import settings_of
 
+pytestmark = pytest.mark.usefixtures("rclpy_running")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH_FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
 TABLES = {"relocalizer": Settings, "mapper": MapperParameters, "bag_player": BagPlayerParameters}
@@ -36,12 +38,6 @@ TABLES = {"relocalizer": Settings, "mapper": MapperParameters, "bag_player": Bag
 
 def names(table: type) -> set[str]:
     return {entry.name for entry in settings_of(table)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ros() -> Iterator[None]:
-    with ros():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from mast3r_ros.errors import UserError
 from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.ros import launch_plan, recorded_topics
 from mast3r_ros.ros.cameras import CAMERAS
-from mast3r_ros.ros.launch_plan import Installation, Plan, Program
+from mast3r_ros.ros.launch_plan import Installation, LaunchPlan, Program
 
 SHARE = Path(__file__).resolve().parents[1]
 PLANS = {
@@ -35,7 +35,7 @@ PLANS = {
 }
 
 
-def planned(name: str, has: Callable[[str], bool] = lambda package: True, **given: str) -> Plan:
+def planned(name: str, has: Callable[[str], bool] = lambda package: True, **given: str) -> LaunchPlan:
     """What the launch file would start with these arguments."""
     arguments, plan = PLANS[name]
     installation = Installation(SHARE, has)
@@ -44,7 +44,7 @@ def planned(name: str, has: Callable[[str], bool] = lambda package: True, **give
     return plan({**defaults, **given}, installation)
 
 
-def program(plan: Plan, executable: str) -> Program:
+def program(plan: LaunchPlan, executable: str) -> Program:
     (found,) = [p for p in plan.programs if p.executable == executable]
     return found
 

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mast3r_ros.conformance import check_matcher
-from mast3r_ros.conformance.scene import blank, make_scene
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.conformance import check_matcher
+from mast3r_ros.lab.conformance.scene import blank, make_scene
 from mast3r_ros.matching import Features, create, from_settings, pretrained
 from mast3r_ros.matching.base import Matcher, capabilities
 from mast3r_ros.settings import MatcherSettings
@@ -68,7 +68,8 @@ class TestMatchers:
         off = np.linalg.norm(seen - found.query_xy, axis=1)
         assert len(found) > 100 and np.median(off) < 1.0 and np.mean(off < 3) > 0.95
 
-    def test_a_batch_gives_what_each_pair_gives_alone(self, matcher: Matcher) -> None:
+    def test_a_batch_gives_what_each_pair_gives_alone(self, matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(matcher._glue, "pairs_at_once", 4)  # as on a GPU  # type: ignore[attr-defined]
         scene = make_scene()
         query, whole, distorted = (matcher.describe(f) for f in (scene.query, scene.reference, scene.distorted))
         references = [whole, first(distorted, 40), first(whole, 1), distorted]

@@ -19,6 +19,7 @@ from test_matching import texture
 from mast3r_ros.errors import CheckpointError, MatcherError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.localization import Localizer, PosePrior
 from mast3r_ros.localization.cloud import localized_cloud
 from mast3r_ros.mapping.build import build_map
@@ -30,7 +31,6 @@ from mast3r_ros.matching.device_tokens import DeviceTokens, EncodedFeatures
 from mast3r_ros.matching.hardware import device_named
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_view import view_of
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.settings import LocalizerSettings
 
 QUERY = se3.exp([0.1, 0.05, -0.7, 0.02, 0.1, 0.05])

@@ -27,7 +27,7 @@ from mast3r_ros.localization.stretch import TRIALS, StretchCheck
 from mast3r_ros.localization.support import Support
 from mast3r_ros.localization.tracking import SAME_VIEW
 from mast3r_ros.localization.uncertainty import map_covariance
-from mast3r_ros.localization.verification import verify
+from mast3r_ros.localization.verification import gather, verify
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -216,6 +216,22 @@ def test_many_inliers_on_one_patch_are_not_enough():
     verdict = verify(support(patch, rng.uniform(1.5, 4, size=160)), FRAME)
     assert verdict.evidence.inliers > 100
     assert verdict.reason is Reason.INLIERS_ON_ONE_PATCH
+
+
+@pytest.mark.parametrize(
+    "found, reason",
+    [
+        ({"spread": 0.1, "explained": 0.85}, Reason.NONE),  # a strip of the image is all that the map knows
+        ({"spread": 0.1, "explained": 0.6}, Reason.INLIERS_ON_ONE_PATCH),
+        # A cupboard that was moved: it has hundreds of inliers in many keyframes, and nothing around it fits.
+        ({"explained": 0.28, "inliers": 230, "agreeing_keyframes": 5}, Reason.EXPECTED_NOT_SEEN),
+        ({"explained": 0.65, "agreeing_keyframes": 1}, Reason.NONE),
+        ({"explained": 0.45, "agreeing_keyframes": 1}, Reason.KEYFRAMES_DISAGREE),  # a chair of another room's make
+    ],
+)
+def test_what_the_map_expects_makes_up_for_other_evidence(found, reason):
+    verdict = verify(support(*everywhere(), keyframes=3), FRAME, measure=lambda *seen: replace(gather(*seen), **found))
+    assert verdict.reason is reason
 
 
 def test_few_inliers_need_a_second_keyframe():
@@ -492,6 +508,35 @@ class TestCommitment:
         else:
             assert answers[3].track is Track.LOST and "3.0 s" in answers[3].track_detail
             assert tracker.map_T_odom is None
+
+    def test_a_track_that_leaves_the_map_in_doubt_is_lost(self, replayed) -> None:
+        """Carried away, a robot is soon believed where nothing is mapped: that confirms nothing."""
+        tracker = Tracker(replayed, ALONE)
+        for number in range(4):
+            self.drive(tracker, number)
+        answers = [self.drive(tracker, 4 + k, found=False) for k in range(2)]
+        replayed.map.overlaps = lambda pose: {"k": 0.0}
+        self.MAP_T_ODOM = se3.make(np.eye(3), [7.0, 2.0, 0.0])
+        answers += [self.drive(tracker, 6), self.drive(tracker, 7, found=False)]
+        assert answers[2].reason is Reason.ODOMETRY_DISAGREES, "an answer elsewhere speaks against the track"
+        assert [a.track for a in answers] == [Track.COMMITTED] * 3 + [Track.LOST]
+
+    def test_frames_at_once_are_no_lasting_doubt(self, replayed) -> None:
+        tracker = Tracker(replayed, ALONE)
+        for number in range(4):
+            self.drive(tracker, number)
+        for k in range(5):
+            self.drive(tracker, 4 + 0.05 * k, found=False)
+        replayed.map.overlaps = lambda pose: {"k": 0.0}
+        assert [self.drive(tracker, 5 + k, found=False).track for k in range(5)] == [Track.COMMITTED] * 5
+
+    def test_in_doubt_every_other_attempt_looks_everywhere(self, replayed) -> None:
+        tracker = Tracker(replayed, ALONE)
+        for number in range(4):
+            self.drive(tracker, number)
+        for k in range(3):
+            self.drive(tracker, 4 + k, found=False)
+        assert [prior is None for prior in replayed.priors[4:]] == [False, True, False]
 
     def test_without_odometry_every_answer_stands_for_itself(self, replayed) -> None:
         tracker = Tracker(replayed, ALONE)

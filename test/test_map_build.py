@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import walls
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import MapError
@@ -16,7 +17,9 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.lab.speed.tile import tile_map
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector, SelectionSettings, Skip, sharpness
+from mast3r_ros.matching.base import Capabilities, Features, Matches, PixelMatches
 from mast3r_ros.matching.fake import FakeMatcher
+from mast3r_ros.surface import surface_points
 
 CAMERA = Camera.pinhole(320, 240, 260, 260, 159.5, 119.5)
 WALL_M = 3.0
@@ -25,12 +28,7 @@ WALL_M = 3.0
 @pytest.fixture(scope="module")
 def wall() -> NDArray[np.uint8]:
     """A poster of blobs of all sizes, one pixel per 5 mm, centred at the origin of the wall plane z = 3 m."""
-    rng = np.random.default_rng(0)
-    poster = np.zeros((1000, 1400, 3))
-    for sigma in (2, 5, 12, 30):
-        layer = cv2.GaussianBlur(rng.normal(size=poster.shape), (0, 0), sigma)
-        poster += layer / layer.std()
-    return np.clip(128 + 30 * poster, 0, 255).astype(np.uint8)
+    return walls.poster(0, 1000, 1400)
 
 
 def view(wall: NDArray[np.uint8], pose: NDArray[np.float64], *, depth: bool = True) -> PosedFrame:
@@ -120,6 +118,50 @@ def test_points_of_keyframes_without_depth_are_triangulated(wall: NDArray[np.uin
         error = np.abs(depth - truth.frame.depth)[known]
         assert 50 < known.sum() < 0.5 * depth.size
         assert np.median(error) < 0.02 and np.quantile(error, 0.95) < 0.10
+
+
+class Markers:
+    """Finds markers of a wall that SIFT sees nothing on: a matcher of pixels that knows no depth."""
+
+    name = signature = "markers"
+    capabilities = Capabilities(landmarks=True, pixel_matches=True)
+    markers = np.stack(np.meshgrid(np.linspace(-1, 1.6, 14), np.linspace(-1, 1, 9), [WALL_M]), axis=-1).reshape(-1, 3)
+
+    def __init__(self, poses: list[NDArray[np.float64]]) -> None:
+        self.poses = poses
+
+    def describe(self, frame: Frame) -> Features:
+        xy, seen = CAMERA.seen(se3.apply(se3.inverse(self.poses[frame.stamp_ns]), self.markers))
+        return {"xy": xy, "seen": seen, "points": surface_points(frame, xy)}
+
+    def local_descriptors(self, features: Features) -> NDArray[np.float32]:
+        return np.ones((1, 8), np.float32)
+
+    def landmarks(self, features: Features) -> NDArray[np.float32]:
+        return features["points"][np.isfinite(features["points"][:, 2])]
+
+    def match(self, query: Features, references: list[Features]) -> list[Matches]:
+        raise AssertionError("depth is not known yet")
+
+    def match_pixels(self, query: Features, references: list[Features]) -> list[PixelMatches]:
+        found = []
+        for reference in references:
+            seen = query["seen"] & reference["seen"]
+            found.append(PixelMatches(query["xy"][seen], reference["xy"][seen]))
+        return found
+
+
+def test_points_are_where_the_matcher_finds_something_not_where_sift_does() -> None:
+    grey = np.full((CAMERA.height, CAMERA.width, 3), 128, np.uint8)
+    poses = [sideways(x, angle) for x, angle in ((0, 0), (0.3, 4), (0.6, -3))]
+    matcher = Markers(poses)
+    source = [PosedFrame(Frame(grey, CAMERA, stamp), pose) for stamp, pose in enumerate(poses)]
+    keyframe_map, report = build_map(source, selection=KEEP_ALL, matcher=matcher, describe=False)
+    assert not report.without_points
+    for keyframe, pose in zip(keyframe_map.keyframes, poses, strict=True):
+        points = matcher.landmarks(keyframe_map.features(matcher, keyframe.id))
+        assert len(points) == report.triangulated[keyframe.id] > 40
+        assert np.abs(se3.apply(pose, points)[:, 2] - WALL_M).max() < 0.01
 
 
 def test_wrong_poses_and_pure_rotation_give_no_points(wall: NDArray[np.uint8]) -> None:

@@ -16,7 +16,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.export import export_colmap, export_ply
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.pictures.plan_view import Trajectory, draw_plan_view, plan_rotation
+from mast3r_ros.pictures.plan_view import DrawnPath, draw_plan_view, plan_rotation
 
 CAMERA = Camera(
     160, 120, np.array([[100.0, 0, 79.5], [0, 101.0, 59.5], [0, 0, 1]]), "plumb_bob", np.array([0.05, 0, 0, 0, 0])
@@ -131,7 +131,7 @@ def test_what_colmap_cannot_say_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_plan_view_shows_wall_and_way(room: KeyframeMap, tmp_path: Path) -> None:
-    way = Trajectory([[0, 0, 1.5], [1, 0.3, 1.5], [np.nan] * 3, [1, 1, 1.5]], "a walk", colour="#00ff00")
+    way = DrawnPath([[0, 0, 1.5], [1, 0.3, 1.5], [np.nan] * 3, [1, 1, 1.5]], "a walk", colour="#00ff00")
     draw_plan_view(room, tmp_path / "plan.png", [way], title="A room")
     picture = np.asarray(Image.open(tmp_path / "plan.png").convert("RGB")).astype(int)
     red = (picture[..., 0] > 120) & (picture[..., 1:].max(axis=2) < 80)

@@ -14,7 +14,7 @@ from test_map_build import CAMERA, sideways, view, wall  # noqa: F401  # a fixtu
 
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Frame, PosedFrame
-from mast3r_ros.localization.coverage import Coverage, CoverageSettings, Verdict
+from mast3r_ros.localization.coverage import Coverage, CoverageSettings, CoverageVerdict
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping import storage
 from mast3r_ros.mapping.keyframe import Keyframe
@@ -113,11 +113,15 @@ def coverage(wall: NDArray[np.uint8]) -> Coverage:  # noqa: F811
 def test_coverage_tells_mapped_from_unmapped_places(coverage: Coverage, wall: NDArray[np.uint8]) -> None:  # noqa: F811
     assert coverage.summary() == "no place was tried yet"
     known = coverage.try_frame(at(view(wall, sideways(1.1)), 4.4))
-    assert known.verdict is Verdict.COVERED and known.distance_m < 0.05
+    assert known.verdict is CoverageVerdict.COVERED and known.distance_m < 0.05
     bare = Frame(np.full((CAMERA.height, CAMERA.width, 3), 200, np.uint8), CAMERA, stamp_ns=10**11)
     blank = coverage.try_frame(PosedFrame(bare, sideways(3.0, 90.0)))
-    assert blank.verdict is Verdict.UNCOVERED and blank.reason
-    assert coverage.counts() == {Verdict.COVERED: 1, Verdict.UNCOVERED: 1, Verdict.CONTRADICTED: 0}
+    assert blank.verdict is CoverageVerdict.UNCOVERED and blank.reason
+    assert coverage.counts() == {
+        CoverageVerdict.COVERED: 1,
+        CoverageVerdict.UNCOVERED: 1,
+        CoverageVerdict.CONTRADICTED: 0,
+    }
     assert "1 of 2 places would be found again" in coverage.summary() and blank.reason in coverage.summary()
 
 
@@ -128,7 +132,7 @@ def test_a_frame_is_not_found_by_its_own_keyframes(wall: NDArray[np.uint8]) -> N
     localizer = Localizer(keyframe_map, create("sift", max_features=500))
     frame = at(view(wall, sideways(0.05)), 0.05)
     assert localizer.localize(frame.frame).localized
-    assert Coverage(localizer).try_frame(frame).verdict is Verdict.UNCOVERED
+    assert Coverage(localizer).try_frame(frame).verdict is CoverageVerdict.UNCOVERED
 
 
 def test_drifted_poses_are_contradicted_and_a_later_trial_replaces_an_earlier_one(
@@ -138,10 +142,14 @@ def test_drifted_poses_are_contradicted_and_a_later_trial_replaces_an_earlier_on
     seen = view(wall, sideways(1.0))
     drifted = PosedFrame(replace(seen.frame, stamp_ns=10**11), sideways(1.6))
     trial = coverage.try_frame(drifted)
-    assert trial.verdict is Verdict.CONTRADICTED and trial.distance_m == pytest.approx(0.6, abs=0.05)
+    assert trial.verdict is CoverageVerdict.CONTRADICTED and trial.distance_m == pytest.approx(0.6, abs=0.05)
     assert "found elsewhere" in coverage.summary()
     blurred = cv2.GaussianBlur(seen.frame.image, (0, 0), 15)
     coverage.try_frame(PosedFrame(replace(seen.frame, image=blurred, stamp_ns=10**11), sideways(1.0)))
-    assert coverage.counts()[Verdict.UNCOVERED] == 1
+    assert coverage.counts()[CoverageVerdict.UNCOVERED] == 1
     coverage.try_frame(at(seen, 100.0))
-    assert coverage.counts() == {Verdict.COVERED: 1, Verdict.UNCOVERED: 0, Verdict.CONTRADICTED: 1}
+    assert coverage.counts() == {
+        CoverageVerdict.COVERED: 1,
+        CoverageVerdict.UNCOVERED: 0,
+        CoverageVerdict.CONTRADICTED: 1,
+    }

@@ -20,7 +20,7 @@ def test_every_old_path_names_a_module_that_exists(old: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("mast3r_ros.datasets.query_list", "mast3r_ros.io.datasets.query_list"),
+        ("mast3r_ros.datasets.query_list", "mast3r_ros.lab.datasets.query_list"),
         ("mast3r_ros.bags", "mast3r_ros.io.bags"),
         ("mast3r_ros.evaluation.metrics.risk", "mast3r_ros.lab.metrics.risk"),
     ],
@@ -38,3 +38,9 @@ def test_names_that_did_not_move_are_left_alone() -> None:
     assert new_name("numpy") is None
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("mast3r_ros.evaluation.never_existed")
+
+
+def test_a_constant_that_follows_the_scene_now_is_still_found() -> None:
+    with pytest.warns(DeprecationWarning, match="usual_noise"):
+        from mast3r_ros.localization.verification import USUAL_NOISE
+    assert USUAL_NOISE.position_m == pytest.approx(0.01)

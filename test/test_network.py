@@ -14,12 +14,12 @@ import torch
 from golden_cases import COMPACT, SHARED, SPEC, case, joined, needs_shared
 from kernels import DEVICES
 
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens, ViewPrediction, postprocess
 from mast3r_ros.network.captured import CapturedNetwork
 from mast3r_ros.network.config import Activation
 from mast3r_ros.network.fused_rope import rotate_fused
 from mast3r_ros.network.heads import build_head
-from mast3r_ros.network.initialise import random_network
 from mast3r_ros.network.legacy import read_pth
 from mast3r_ros.network.preprocessing import normalised, prepare
 from mast3r_ros.network.rope import grid_positions, grid_rotation, rotate, rotation

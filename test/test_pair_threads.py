@@ -13,12 +13,12 @@ from oracle import TINY
 from test_matching import texture
 
 from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.matching import create
 from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.pair_threads import PairThreads
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network.config import NetworkConfig
-from mast3r_ros.network.initialise import random_network
 
 CAMERA = Camera.pinhole(320, 240, 300, 300, 159.5, 119.5)
 SMALL = {**TINY.to_json(), "head_type": "catskip", "stem_dim": 8, "img_size": [96, 128]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.mapping import retrieval
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.overlap import view_overlap
 from mast3r_ros.mapping.retrieval import COMPRESS_ABOVE, RetrievalIndex
@@ -146,10 +148,10 @@ def test_adding_and_reading_go_on_while_a_vocabulary_is_trained(monkeypatch: pyt
     assert ask(keyframe_map, matcher, 4, 1) == ["000004"], "what came meanwhile is indexed at the next search"
 
 
-def test_new_depth_makes_features_anew() -> None:
+def test_new_points_make_features_anew() -> None:
     keyframe_map, matcher = map_of(2), PatchMatcher()
     keyframe_map.prepare(matcher)
-    keyframe_map.set_depth("000001", np.ones((48, 64), np.float32))
+    keyframe_map.set_points("000001", np.array([[10.0, 20.0]]), np.ones(1))
     keyframe_map.prepare(matcher)
     assert matcher.described == 3 and keyframe_map["000001"].has_depth
 
@@ -213,12 +215,12 @@ def test_a_damaged_cache_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_a_stale_index_is_brought_up_to_date(tmp_path: Path) -> None:
     map_of(6).save(tmp_path / "map")
     KeyframeMap.load(tmp_path / "map").prepare(PatchMatcher())
-    index = sorted((tmp_path / "map" / "retrieval").iterdir())[0].read_bytes()
+    shutil.copytree(tmp_path / "map" / "retrieval", tmp_path / "stale")
     keyframe_map = KeyframeMap.load(tmp_path / "map")
     keyframe_map.add(PosedFrame(Frame(picture(6), CAMERA), np.eye(4)))
     keyframe_map.save(tmp_path / "map")
-    (tmp_path / "map" / "retrieval").mkdir(exist_ok=True)
-    (tmp_path / "map" / "retrieval" / "patches-1.safetensors").write_bytes(index)
+    shutil.rmtree(tmp_path / "map" / "retrieval", ignore_errors=True)
+    shutil.copytree(tmp_path / "stale", tmp_path / "map" / "retrieval")
     assert ask(KeyframeMap.load(tmp_path / "map"), PatchMatcher(), 6)[0] == "000006"
 
 
@@ -258,7 +260,6 @@ def test_searching_without_faiss_gives_the_same(monkeypatch: pytest.MonkeyPatch)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_faiss)
-    with_faiss._search = None
     found = with_faiss.search(local["5"], 5)
     assert [id for id, _ in found] == [id for id, _ in expected]
     other = RetrievalIndex()
@@ -290,6 +291,84 @@ def test_a_large_map_is_searched_within_ten_milliseconds() -> None:
     assert len(index) == 5000 > COMPRESS_ABOVE
     query = np.concatenate([local("1234")] * 75)
     assert index.search(query, 5)[0][0] == "1234"  # how fast: `mast3r_ros benchmark map --size 5000`
+
+
+def grown(count: int, folder: Path) -> tuple[RetrievalIndex, dict[str, NDArray[np.float32]], list[int]]:
+    """An index of ``count`` keyframes, saved after each of its last few, and how many bytes each save wrote anew."""
+    rng = np.random.default_rng(4)
+    local = {f"{i}": rng.normal(size=(4, 16)).astype(np.float32) for i in range(count)}
+    index, written = RetrievalIndex(), []
+    for known in range(count - 3, count + 1):
+        before = {file: file.stat().st_ino for file in folder.rglob("*.safetensors")}
+        index.update({id: id for id in list(local)[:known]}, local.__getitem__)
+        index.save(folder / "m.safetensors")
+        files = [file for file in folder.rglob("*-*.safetensors") if before.get(file) != file.stat().st_ino]
+        written.append(sum(file.stat().st_size for file in files))
+    return index, local, written
+
+
+def test_a_new_keyframe_costs_a_large_index_no_more_than_a_small_one(tmp_path: Path) -> None:
+    index, local, written = grown(600, tmp_path / "large")
+    assert max(written[1:]) < written[0] / 200
+    loaded = RetrievalIndex.load(tmp_path / "large" / "m.safetensors")
+    assert len(loaded) == 600 and not loaded.update({id: id for id in local}, local.__getitem__)
+    assert loaded.search(local["599"], 7) == index.search(local["599"], 7)
+
+
+def test_rows_of_the_past_are_not_found_and_are_forgotten(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    local = {f"{i}": rng.normal(size=(6, 16)).astype(np.float32) for i in range(60)}
+    index = RetrievalIndex()
+    index.update({id: id for id in local}, local.__getitem__)
+    other = dict(local)
+    other["7"], _ = local["8"] + 0.01, other.pop("9")
+    index.update({id: "new" if id == "7" else id for id in other}, other.__getitem__)
+    index.save(tmp_path / "m.safetensors")
+    for known in (index, RetrievalIndex.load(tmp_path / "m.safetensors")):
+        known.update({id: "new" if id == "7" else id for id in other}, other.__getitem__)
+        assert {id for id, _ in known.search(local["8"], 2)} == {"7", "8"}
+        assert "9" not in dict(known.search(local["9"], 60)) and len(known.search(local["9"], 60)) == 59
+
+
+def test_lists_find_what_the_exact_search_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(retrieval, "EXACT", 500)
+    rng = np.random.default_rng(6)
+    places = rng.normal(size=(60, 12, 16))
+    local = {f"{i}": (places[i % 60] + rng.normal(0, 0.3, (12, 16))).astype(np.float32) for i in range(1500)}
+    index = RetrievalIndex()
+    for count in (1000, 1500):  # lists of the first, the others one by one
+        index.update({id: id for id in list(local)[:count]}, local.__getitem__)
+    assert index._coarse is not None and len(index._coarse) == 1000
+    index.save(tmp_path / "m.safetensors")
+    loaded = RetrievalIndex.load(tmp_path / "m.safetensors")
+    assert loaded._coarse is not None
+    hits = 0
+    for id in map(str, range(0, 1500, 50)):
+        exact = sorted(index.similarities(local[id]).items(), key=lambda scored: -scored[1])[:10]
+        found = index.search(local[id], 10)
+        assert found == loaded.search(local[id], 10) and found[0][0] == id
+        hits += len(dict(exact).keys() & dict(found).keys())
+    assert hits >= 0.95 * 300
+
+
+def test_an_index_that_is_being_built_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "KEPT", 10)
+    rng = np.random.default_rng(7)
+    local = {f"{i}": rng.normal(size=(6, 16)).astype(np.float32) for i in range(35)}
+    index = RetrievalIndex()
+
+    def killed() -> None:
+        index.save(tmp_path / "m.safetensors")
+        if len(index) >= 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.update({id: id for id in local}, local.__getitem__, killed)
+    described: list[str] = []
+    again = RetrievalIndex.load(tmp_path / "m.safetensors")
+    again.update({id: id for id in local}, lambda id: (described.append(id), local[id])[1])
+    assert len(again) == 35 and len(described) == 15
 
 
 def test_the_pose_prior_prefers_views_of_the_same_surface() -> None:

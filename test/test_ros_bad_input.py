@@ -19,9 +19,7 @@ from ros_world import (  # noqa: E402
     CAMERA,
     CAMERA_FRAME,
     Robot,
-    build_map,
     map_T_camera,
-    ros,
     spinning,
     standing,
     view,
@@ -35,6 +33,8 @@ from mast3r_ros.frames import Camera  # noqa: E402
 from mast3r_ros.geometry import se3  # noqa: E402
 from mast3r_ros.ros import conversions, qos  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("rclpy_running")
 
 SECOND = 10**9
 #: How often each bad message is sent; it must be complained about once.
@@ -83,17 +83,6 @@ class Live:
             return len(self.poses) > count
 
         wait_until(again)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ros() -> Iterator[None]:
-    with ros():
-        yield
-
-
-@pytest.fixture(scope="module")
-def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_map(tmp_path_factory.mktemp("maps") / "map")
 
 
 @pytest.fixture

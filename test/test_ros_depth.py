@@ -19,9 +19,7 @@ from ros_world import (
     CAMERA,
     CAMERA_FRAME,
     Robot,
-    build_map,
     map_T_camera,
-    ros,
     spinning,
     values,
     view,
@@ -37,6 +35,8 @@ from mast3r_ros.ros import attempt_status, conversions, qos
 from mast3r_ros.ros.mapper_node import Mapper
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode
 
+pytestmark = pytest.mark.usefixtures("rclpy_running")
+
 SECOND = 10**9
 #: A depth camera of a quarter of the colour camera's resolution, mounted upside down in the same place.
 DEPTH_CAMERA, DEPTH_FRAME = CAMERA.resized(40, 30), "depth_optical"
@@ -46,17 +46,6 @@ COLOUR_T_DEPTH = se3.exp([0, 0, 0, 0, 0, np.pi])
 def measured(number: int) -> np.ndarray:
     """What that depth camera sees of a view, (30, 40) metres."""
     return view(number)[1].reshape(30, 4, 40, 4).mean(axis=(1, 3))[::-1, ::-1].copy()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ros() -> Iterator[None]:
-    with ros():
-        yield
-
-
-@pytest.fixture(scope="module")
-def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_map(tmp_path_factory.mktemp("maps") / "map")
 
 
 class Driver:

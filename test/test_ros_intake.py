@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from ros_world import CAMERA, CAMERA_FRAME, view
@@ -12,6 +14,7 @@ from mast3r_ros.ros import conversions
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.depth_registration import DepthRegistration
 from mast3r_ros.ros.intake import Arrival, Intake
+from mast3r_ros.settings import CommonSettings
 from mast3r_ros.transforms import TransformBuffer
 
 STAMP = 1_700_000_000_000_000_000
@@ -43,9 +46,10 @@ def intake(log: Log) -> Intake:
     return made
 
 
-def frame(intake: Intake, info_frame: str = "", stamp: int = STAMP) -> Frame:
+def frame(intake: Intake, info_frame: str = "", stamp: int = STAMP, depth_wait: float = 0.1) -> Frame:
     arrival = Arrival(conversions.to_image(view(0)[0], CAMERA_FRAME, stamp), 0)
-    return intake.frame(arrival, rectified=False, info_wait_s=0, depth_slop_s=0.02, info_frame=info_frame)
+    settings = CommonSettings(camera_info_frame_id=info_frame, depth_wait=depth_wait)
+    return intake.frame(arrival, settings, info_wait_s=0)
 
 
 def test_camera_info_of_another_frame_is_told_and_not_used(intake: Intake, log: Log) -> None:
@@ -80,6 +84,16 @@ def test_depth_without_time_is_told_and_costs_no_frame(intake: Intake, log: Log)
     assert frame(intake).depth is None and len(log.said) == 1 and "its stamps are 0" in log.said[0]
     intake.take_depth(conversions.to_depth_image(view(0)[1], CAMERA_FRAME, STAMP))
     assert frame(intake).depth is not None
+
+
+def test_depth_that_comes_late_is_waited_for_as_long_as_the_settings_say(intake: Intake) -> None:
+    intake.take_info(conversions.to_camera_info(CAMERA, CAMERA_FRAME, STAMP))
+    intake.take_depth(conversions.to_depth_image(view(0)[1], CAMERA_FRAME, STAMP - 10**9))
+    assert frame(intake, depth_wait=0.0).depth is None
+    late = threading.Timer(0.3, intake.take_depth, [conversions.to_depth_image(view(0)[1], CAMERA_FRAME, STAMP)])
+    late.start()
+    assert frame(intake, depth_wait=5.0).depth is not None
+    late.join()
 
 
 def test_a_colour_image_on_the_depth_topic_is_told_and_costs_no_frame(intake: Intake, log: Log) -> None:

@@ -14,17 +14,13 @@ rclpy = pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from oracle import TINY, save_network  # noqa: E402
-from ros_world import Robot, build_map, ros, spinning, values, wait_until  # noqa: E402
+from ros_world import Robot, build_map, spinning, values, wait_until  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from mast3r_ros.network.initialise import random_network  # noqa: E402
+from mast3r_ros.lab.training.initialise import random_network  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _ros() -> Iterator[None]:
-    with ros():
-        yield
+pytestmark = pytest.mark.usefixtures("rclpy_running")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from ros_world import ros, values, wait_until  # noqa: E402
+from ros_world import values, wait_until  # noqa: E402
 
 from mast3r_ros.localization.protection import limit_of  # noqa: E402
 from mast3r_ros.ros import complaints as complaints_module  # noqa: E402
@@ -28,11 +28,7 @@ from mast3r_ros.ros.worker import LatestWorker  # noqa: E402
 from mast3r_ros.settings import Settings  # noqa: E402
 from mast3r_ros.tables import as_markdown, group, setting, settings_of  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _ros() -> Iterator[None]:
-    with ros():
-        yield
+pytestmark = pytest.mark.usefixtures("rclpy_running")
 
 
 @dataclass(frozen=True)

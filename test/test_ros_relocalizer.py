@@ -29,7 +29,6 @@ from ros_world import (  # noqa: E402
     build_map,
     held_back,
     map_T_camera,
-    ros,
     spinning,
     standing,
     values,
@@ -48,18 +47,9 @@ from mast3r_ros.ros.attempt_status import AttemptStatus  # noqa: E402
 from mast3r_ros.ros.parameters import ParameterError  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("rclpy_running")
+
 SECOND = 10**9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ros() -> Iterator[None]:
-    with ros():
-        yield
-
-
-@pytest.fixture(scope="module")
-def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_map(tmp_path_factory.mktemp("maps") / "map")
 
 
 @contextmanager

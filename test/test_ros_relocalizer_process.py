@@ -30,11 +30,6 @@ SECOND = 10**9
 STORM_S = float(os.environ.get("MAST3R_ROS_STORM_S", "8"))
 
 
-@pytest.fixture(scope="module")
-def map_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_map(tmp_path_factory.mktemp("maps") / "map")
-
-
 def start(map_folder: Path, *parameters: str) -> subprocess.Popen[str]:
     arguments = ["--ros-args", "-p", f"map:={map_folder}", "-p", "matcher:=fake"]
     for parameter in parameters:

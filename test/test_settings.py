@@ -99,11 +99,12 @@ text, count = re.subn(r'keyframes: int = setting\\(5,', 'keyframes: int = settin
 assert count == 1
 exec(compile(text, s.__file__, "exec"), s.__dict__)
 from mast3r_ros.cli import options
+from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES
 from mast3r_ros.tables import as_markdown, as_yaml
 from mast3r_ros.localization import Localizer, LocalizerSettings
 assert "    keyframes: 9" in as_yaml(s.Settings)
 assert "| `keyframes` | int | `9` |" in as_markdown(s.Settings)
-assert "[default: 9]" in options.option("keyframes").help and options.DEFAULT_KEYFRAMES == 9
+assert "[default: 9]" in options.option("keyframes").help and DEFAULT_KEYFRAMES == 9
 assert LocalizerSettings().keyframes == 9
 """
     subprocess.run([sys.executable, "-c", program], check=True)

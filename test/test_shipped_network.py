@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import CheckpointError
+from mast3r_ros.lab.runs.shipped_measurements import Measurement, QueryCounts, measurements, save_measurements
 from mast3r_ros.lab.training.config import TrainConfig
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.matching import create, from_settings
 from mast3r_ros.network import shipped
 from mast3r_ros.network.checkpoint import save_network
-from mast3r_ros.network.initialise import random_network
-from mast3r_ros.network.shipped import Measurement, Outcome
 from mast3r_ros.settings import MatcherSettings
 
 
@@ -41,7 +41,7 @@ def weights(no_shipped_network: Path) -> Path:
 
 def measured(good: tuple[int, int], wrong: tuple[int, int] = (0, 0), **changes: object) -> Measurement:
     """A hundred real queries by both matchers: the network's figure, then sift's."""
-    outcomes = [Outcome(100, g, w) for g, w in zip(good, wrong, strict=True)]
+    outcomes = [QueryCounts(100, g, w) for g, w in zip(good, wrong, strict=True)]
     found = Measurement("a kitchen", True, "within 10 cm", "2026-01-01", "x", shipped.weights_digest(), *outcomes)
     return replace(found, **changes)
 
@@ -76,7 +76,7 @@ def test_the_nodes_parameter_and_the_command_line_take_it_too(weights: Path, tmp
 def test_a_damaged_record_of_measurements_is_named(weights: Path) -> None:
     (weights.parent / "measured.json").write_text('[{"name": 1}]')
     with pytest.raises(CheckpointError, match="model_card.py"):
-        shipped.measurements()
+        measurements()
 
 
 def test_the_card_says_what_was_measured(weights: Path, repository: Path) -> None:
@@ -90,7 +90,7 @@ def test_the_card_says_what_was_measured(weights: Path, repository: Path) -> Non
         "recall": {"0.10m_5deg": 0.37},
         "recall_interval": {"0.10m_5deg": [0.28, 0.47]},
     }
-    shipped.save_measurements([measured((37, 70), figures={"mast3r": row, "sift": row})])
+    save_measurements([measured((37, 70), figures={"mast3r": row, "sift": row})])
     card = script.card()
     stored = f"{weights.stat().st_size / 1e6:.1f} MB as float16"
     for words in (stored, "12 steps of 16 pairs", "37.0% (28.0% to 47.0%) | 2", "1.23 deg", "unknown"):

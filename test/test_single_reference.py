@@ -16,10 +16,10 @@ from oracle import CAMERA, TINY, OracleNetwork, keyframe_poses, save_network, se
 from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MapError
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.localization import Localizer, LocalizerSettings, Reason
 from mast3r_ros.localization.single_reference import reference_map
 from mast3r_ros.matching import create
-from mast3r_ros.network.initialise import random_network
 
 PHOTO = keyframe_poses()[1]
 QUERY = PHOTO @ se3.exp([0.2, 0.1, 0.3, 0.05, 0.1, 0.05])

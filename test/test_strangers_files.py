@@ -18,8 +18,8 @@ from mast3r_ros.io.codec import EightBits, decode_compressed_image, decode_image
 from mast3r_ros.io.codec.image_files import ImageFiles, load_image
 from mast3r_ros.io.datasets import open_source
 from mast3r_ros.io.datasets.base import read_pose
-from mast3r_ros.io.datasets.query_list import QueryList, read_poses
 from mast3r_ros.io.datasets.trajectory_file import read_trajectory
+from mast3r_ros.lab.datasets.query_list import QueryList, read_poses
 
 POSE = se3.exp([1.0, -2.0, 0.5, 0.3, -0.7, 1.1])
 SECOND = 10**9

@@ -24,6 +24,7 @@ from mast3r_ros.lab.training.augmentation import mirrored
 from mast3r_ros.lab.training.config import OptimiserSettings, TrainConfig, fine_tuning
 from mast3r_ros.lab.training.criterion import LossSettings, every
 from mast3r_ros.lab.training.data import TrainingData
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.loop import train
 from mast3r_ros.lab.training.metrics import read_metrics
 from mast3r_ros.lab.training.pairs import PairSettings
@@ -31,7 +32,6 @@ from mast3r_ros.lab.training.rooms import RoomsConfig, render_room
 from mast3r_ros.lab.training.views import View, axis_gaps, overlaps
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.network import NetworkConfig
-from mast3r_ros.network.initialise import random_network
 
 TINY = NetworkConfig(
     enc_embed_dim=64,

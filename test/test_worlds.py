@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from mast3r_ros.lab.runs.world_pairs import FIRST_ROOM, MOST_ROOMS, ROOMS, World
 from mast3r_ros.lab.runs.worlds import WorldsSettings, evaluate_worlds, match_precision
 from mast3r_ros.lab.runs.worlds_summary import worlds_figures
 from mast3r_ros.lab.stress.run import HELD_OUT_SEED
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.rooms import TRAINING_SEEDS, VALIDATION_SEEDS, RoomsConfig
 from mast3r_ros.localization import Localizer
 from mast3r_ros.localization.single_reference import photo_matcher, reference_map
@@ -31,17 +31,10 @@ from mast3r_ros.matching import create
 from mast3r_ros.matching.base import PixelMatches, predicts_depth
 from mast3r_ros.matching.two_views import TwoViewMatcher, triangulated
 from mast3r_ros.network.heads import Pointmap
-from mast3r_ros.network.initialise import random_network
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOM = RoomsConfig(width=192, height=144)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,18 @@ def image(number: int) -> np.ndarray:
     return texture(number, 640, 480)
 
 
+def poster(seed: int, height: int = 1400, width: int = 1400) -> np.ndarray:
+    """(height, width, 3) blobs of all sizes; large ones are made of a smaller picture, which is as smooth."""
+    rng, mixed = np.random.default_rng(seed), np.zeros((height, width, 3), np.float32)
+    for sigma in (2, 5, 12, 30):
+        step = sigma // 2
+        noise = rng.standard_normal((-(-height // step), -(-width // step), 3), dtype=np.float32)
+        smooth = cv2.GaussianBlur(noise, (0, 0), sigma / step)
+        layer = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
+        mixed += layer / layer.std()
+    return np.clip(128 + 30 * mixed, 0, 255).astype(np.uint8)
+
+
 def depth() -> np.ndarray:
     """(480, 640) metres: the wall recedes to the right, so that a pose is well determined."""
     return np.tile(np.linspace(1.5, 3.5, 640, dtype=np.float32), (480, 1))

@@ -1,4 +1,4 @@
-"""`mast3r_ros checkpoint`: get, convert and inspect networks."""
+"""`mast3r_ros checkpoint`: get, convert, inspect and export networks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mast3r_ros.cli.options import JsonOption
 if TYPE_CHECKING:
     from mast3r_ros.network.checkpoint import CheckpointInfo
 
-app = typer.Typer(help="Get, convert and inspect networks.", no_args_is_help=True)
+app = typer.Typer(help="Get, convert, inspect and export networks.", no_args_is_help=True)
 
 #: What `download` gets without a name.
 DEFAULT_NAME = "MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
 
 
-class Source(str, Enum):
+class WeightsSource(str, Enum):
     """Publishers of the official files."""
 
     HUGGINGFACE = "huggingface"
@@ -36,9 +36,9 @@ def download(
         typer.Option("--output", "-o", help="Folder; by default <name> in ~/.cache/mast3r_ros or $MAST3R_ROS_CACHE."),
     ] = None,
     source: Annotated[
-        Source,
+        WeightsSource,
         typer.Option(help="huggingface gives safetensors that are used as they are, naverlabs a .pth to convert."),
-    ] = Source.HUGGINGFACE,
+    ] = WeightsSource.HUGGINGFACE,
     mirror: Annotated[str | None, typer.Option(help="Base address of your own copy of the publisher's files.")] = None,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", "--accept-license", help="I have read the weights' licence and accept.")
@@ -110,6 +110,43 @@ def inspect(
     from mast3r_ros.network.checkpoint import inspect_checkpoint
 
     _print(inspect_checkpoint(checkpoint), json)
+
+
+@app.command("export-onnx")
+def export_onnx(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Converted .safetensors or Hugging Face folder; by default our small network.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the graphs and network.json.")] = Path(
+        "onnx"
+    ),
+    width: Annotated[int, typer.Option(min=0, help="Of the images in pixels; 0: as in training.")] = 0,
+    height: Annotated[int, typer.Option(min=0, help="Of the images in pixels; 0: as in training.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Write encoder, decoder and heads as ONNX graphs, for TensorRT and others, each checked against PyTorch.
+
+    Graphs are float32, of one image size and any batch. docs/networks.md says how TensorRT takes them.
+    """
+    from mast3r_ros.errors import CheckpointError
+    from mast3r_ros.network.checkpoint import inspect_checkpoint, load_model
+    from mast3r_ros.network.onnx_export import export_onnx as export
+    from mast3r_ros.network.shipped import shipped_checkpoint
+
+    source = checkpoint or shipped_checkpoint()
+    if source is None:
+        raise CheckpointError("the small network is not part of this installation: name a checkpoint")
+    network, info = load_model(source), inspect_checkpoint(source)
+    size = (height or info.config.img_size[0], width or info.config.img_size[1])
+    record = {"checkpoint": {"file": source.name, "sha256": info.sha256}, "licence": info.licence}
+    with progress("exporting", None) as show:
+        written = export(network, output, size, record, lambda stage, done, total: show(done, total, stage))
+    if json:
+        print_json(written | {"folder": str(output)})
+        return
+    differences = {graph["file"]: f"differs from PyTorch by {graph['difference']:.1e}" for graph in written["graphs"]}
+    print_facts(f"ONNX graphs in {output}, {size[1]}x{size[0]}", differences)
+    note(f"names and shapes: {output / 'network.json'}; licence: {info.licence}")
 
 
 def _print(info: CheckpointInfo, json: bool) -> None:

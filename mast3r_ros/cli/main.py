@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, checkpoint, localize, map, matcher, predict, reconstruct, settings
+from mast3r_ros.cli import bag, checkpoint, localize, map_files, matcher, predict, reconstruct, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
-from mast3r_ros.lab.commands import benchmark, demo, evaluate, replay, train
+from mast3r_ros.lab.commands import benchmark, demo, endure, evaluate, matcher_check, replay, train
 from mast3r_ros.waiting_threads import use_passive_waiting
 
 # Only light modules may be imported above: torch and OpenCV are loaded by the commands that need them.
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
-app.add_typer(map.app, name="map")
+app.add_typer(map_files.app, name="map")
 app.command("reconstruct")(reconstruct.reconstruct)
 app.add_typer(bag.app, name="bag")
 app.command("localize")(localize.localize)
@@ -37,10 +37,12 @@ app.command("settings")(settings.settings)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("predict")(predict.predict)
 app.command("match")(predict.match)
+matcher.app.command("check")(matcher_check.check)
 app.add_typer(matcher.app, name="matcher")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("train")(train.train)
 app.add_typer(benchmark.app, name="benchmark")
+app.add_typer(endure.app, name="endure")
 
 
 def _print_version(wanted: bool) -> None:

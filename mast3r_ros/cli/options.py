@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 #: What holds where nothing else is given.
 DEFAULTS = Settings()
-DEFAULT_KEYFRAMES = DEFAULTS.localizer.keyframes
 
 
 def option(name: str, *flags: str, **others: Any) -> Any:
@@ -44,10 +43,6 @@ NetworkSizeOption = Annotated[int | None, option("network_size", "--network-size
 CompileOption = Annotated[bool | None, option("compile_network", "--compile/--no-compile")]
 FeatureOption = Annotated[str | None, option("feature", "--feature")]
 KeyframesOption = Annotated[int | None, option("keyframes", "--keyframes", "-k")]
-#: The same where no parameter file is taken.
-KeyframesCount = Annotated[
-    int, typer.Option("--keyframes", "-k", min=1, max=200, help="Keyframes matched with every query.")
-]
 ParamsOption = Annotated[
     Path | None,
     typer.Option(
@@ -120,34 +115,6 @@ class MatcherOptions:
         set_here = _given(device=self.device, dtype=self.dtype, size=self.network_size, compile=self.compile_network)
         options = matcher_options(name, settings.matching.options() | set_here)
         return create(name, **options | _given(feature=self.feature, checkpoint=self.checkpoint))
-
-
-@dataclass(frozen=True)
-class ComparedMatchers:
-    """Several matchers, and how they are made."""
-
-    matcher: Annotated[
-        list[str],
-        typer.Option("--matcher", help="sift, aliked, xfeat, mast3r, dust3r or auto; give it again to compare."),
-    ] = field(default_factory=lambda: ["auto"])
-    feature: FeatureOption = None
-    checkpoint: CheckpointOption = None
-    device: DeviceOption = None
-    dtype: DtypeOption = None
-    network_size: NetworkSizeOption = None
-    compile_network: CompileOption = None
-
-    def make(self) -> list[Matcher]:
-        """Each matcher once, with those of the options that it has. Raises as :meth:`MatcherOptions.make`."""
-        return [
-            MatcherOptions(
-                name,
-                self.feature if name in ("sift", "auto") else None,
-                self.checkpoint if name not in ("sift", "aliked", "xfeat") else None,
-                *(self.device, self.dtype, self.network_size, self.compile_network),
-            ).make()
-            for name in dict.fromkeys(self.matcher)
-        ]
 
 
 def chosen_settings(params: Path | None = None, **given: Any) -> Settings:

@@ -147,9 +147,9 @@ def reconstruct(
 def _finder(name: str | None, checkpoint: Path | None, device: str | None, dense: bool) -> Matcher:
     """What finds matches: SIFT with more and finer features than a robot has time for, unless another is named."""
     if name in (None, "sift"):
-        from mast3r_ros.matching.sift import SiftMatcher
+        from mast3r_ros.multiview.reconstruct import fine_sift
 
-        return SiftMatcher(max_features=4000, longest_side=2000)
+        return fine_sift()
     found = MatcherOptions(name, checkpoint=checkpoint, device=device).make()
     if dense and hasattr(found, "subsample"):
         found.subsample = DENSE_SPACING

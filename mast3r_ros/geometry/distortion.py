@@ -104,7 +104,7 @@ def widest(model: str, D: tuple[float, ...]) -> float:
         k1, k2, _, _, k3, k4, k5, k6 = (*D, 0.0, 0.0, 0.0, 0.0)[:8]
         r2 = radius**2
         below = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
-        # A denominator that passes through zero turns the image inside out.
+        # Where a denominator passes through zero the formula has a pole: no radius beyond is valid.
         below = np.where(np.minimum.accumulate(below) > 0, below, np.nan)
         bent = radius * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / below
     folds = np.flatnonzero(~(np.diff(bent) > 0))
@@ -170,7 +170,7 @@ def undistort(bent: Array, model: str, D: Array) -> Array:
 def _straighten_fisheye(bent: Array, D: Array) -> Array:
     """Inverse of the equidistant model by Newton's method; NaN where no angle below 90 degrees is found.
 
-    OpenCV's own takes a number of iterations from 4.6 on only, and before it stops short at the rim.
+    OpenCV takes a number of iterations only from 4.6 on; earlier versions have not converged at the image's border.
     """
     bent_angle = np.linalg.norm(bent, axis=1)
     angle = np.minimum(bent_angle, np.pi / 2)

@@ -173,7 +173,7 @@ class _Joint:
 
 
 def _carried(map_T_first: Array, map_T_other: Array) -> Array:
-    """(6, 6) how a small motion of the first view, in fixed map axes, moves one that hangs on it rigidly."""
+    """(6, 6) how a small motion of the first view, in fixed map axes, moves one that is rigidly attached to it."""
     motion = np.eye(6)
     motion[:3, 3:] = -se3.skew(map_T_other[:3, 3] - map_T_first[:3, 3])
     return motion
@@ -186,7 +186,7 @@ def _rig_pose(poses: Sequence[Array], views: Sequence[RigView], state: _Joint) -
     information, pulls = state.each[0].information.copy(), [state.each[0].pulls]
     for pose, view, found in zip(poses[1:], views[1:], state.each[1:], strict=True):
         carried = _carried(poses[0], pose)
-        # (H^-1 + W^-1)^-1: what the view knows of itself, through a way that is not sure.
+        # (H^-1 + W^-1)^-1: the view's own information, weakened by the uncertain motion between the two.
         passed_on = view.certainty @ np.linalg.inv(found.information + view.certainty)
         information += carried.T @ passed_on @ found.information @ carried
         pulls.append(found.pulls @ passed_on.T @ carried)

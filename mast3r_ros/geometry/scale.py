@@ -56,9 +56,9 @@ def metric_scale_from_depth(
     """Correct a network's scale by measured depth.
 
     Args:
-        predicted: (...) depth of predicted points along the optical axis, any unit.
-        measured: (...) metres; 0 or NaN is unknown.
-        weights: (...) e.g. the network's confidence.
+        predicted: (H, W) or (N,) depth of predicted points along the optical axis, any unit.
+        measured: of the same shape, metres; 0 or NaN is unknown.
+        weights: of the same shape, for example the network's confidence.
 
     Returns:
         None where fewer than ten pixels have both.

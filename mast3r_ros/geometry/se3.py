@@ -63,8 +63,13 @@ def inverse(T: Array) -> Array:
 
 
 def apply(T: Array, points: NDArray[np.floating]) -> Array:
-    """Points (..., 3) of frame b -> frame a."""
+    """``a_T_b`` (4, 4) applied to points (..., 3) in frame b -> the same points in frame a."""
     return np.asarray(points) @ T[:3, :3].T + T[:3, 3]
+
+
+def homogeneous(ideal: NDArray[np.floating]) -> Array:
+    """Image coordinates (..., 2) at z = 1 -> directions (..., 3)."""
+    return np.concatenate([ideal, np.ones((*ideal.shape[:-1], 1))], axis=-1)
 
 
 def orthonormalised(T: ArrayLike) -> Array:

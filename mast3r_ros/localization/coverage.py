@@ -36,7 +36,7 @@ class CoverageSettings:
     max_trials: int = 2000
 
 
-class Verdict(str, Enum):
+class CoverageVerdict(str, Enum):
     """What a trial shows."""
 
     COVERED = "covered"
@@ -58,7 +58,7 @@ class Trial:
     """
 
     map_T_camera: NDArray[np.float64]
-    verdict: Verdict
+    verdict: CoverageVerdict
     reason: str = ""
     distance_m: float = float("nan")
     angle_deg: float = float("nan")
@@ -87,34 +87,32 @@ class Coverage:
         self._trials = (*elsewhere, trial)[-self.settings.max_trials :]
         return trial
 
-    def counts(self) -> dict[Verdict, int]:
+    def counts(self) -> dict[CoverageVerdict, int]:
         """Number of places by verdict."""
         counted = Counter(trial.verdict for trial in self._trials)
-        return {verdict: counted[verdict] for verdict in Verdict}
+        return {verdict: counted[verdict] for verdict in CoverageVerdict}
 
     def summary(self) -> str:
         """The state of the map in one sentence."""
         if not self._trials:
             return "no place was tried yet"
         counts = self.counts()
-        text = f"{counts[Verdict.COVERED]} of {len(self._trials)} places would be found again"
-        reasons = Counter(trial.reason for trial in self._trials if trial.verdict is Verdict.UNCOVERED)
+        text = f"{counts[CoverageVerdict.COVERED]} of {len(self._trials)} places would be found again"
+        reasons = Counter(trial.reason for trial in self._trials if trial.verdict is CoverageVerdict.UNCOVERED)
         if reasons:
             text += f"; not found: {', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))}"
-        if counts[Verdict.CONTRADICTED]:
-            text += (
-                f"; {counts[Verdict.CONTRADICTED]} found elsewhere: the given poses drift, or the place exists twice"
-            )
+        if elsewhere := counts[CoverageVerdict.CONTRADICTED]:
+            text += f"; {elsewhere} found elsewhere: the given poses drift, or the place exists twice"
         return text
 
     def _judged(self, posed: PosedFrame, estimate: PoseEstimate) -> Trial:
         given = posed.map_T_camera
         if not estimate.localized or estimate.map_T_camera is None:
-            return Trial(given, Verdict.UNCOVERED, estimate.reason.value)
+            return Trial(given, CoverageVerdict.UNCOVERED, estimate.reason.value)
         distance, angle = se3.pose_error(estimate.map_T_camera, given)
         limit = estimate.alert_limit
         close = limit is None or (distance <= limit.position_m and np.radians(angle) <= limit.rotation_rad)
-        verdict = Verdict.COVERED if close else Verdict.CONTRADICTED
+        verdict = CoverageVerdict.COVERED if close else CoverageVerdict.CONTRADICTED
         return Trial(given, verdict, distance_m=distance, angle_deg=angle)
 
     def _same_place(self, earlier: Trial, trial: Trial) -> bool:

@@ -29,6 +29,9 @@ Array = NDArray[np.float64]
 SAME_VIEW = 0.2
 #: ... unless hardly anything was matched: covered, dark or blurred pictures say nothing.
 TELLING_MATCHES = 20
+#: Frames that speak against a track count once in this share of the time after which it is given up: neighbours show
+#: the same person passing.
+APART = 8
 
 
 class Tracker:
@@ -106,8 +109,14 @@ class Tracker:
 
     @property
     def _guide(self) -> Belief | None:
-        """What may guide an attempt: answers that are to confirm a track must not be led by it."""
+        """What may guide an attempt: answers that are to confirm a track must not be led by it.
+
+        Of a camera that was carried away the track shows the wrong keyframes: while it is in doubt, every other attempt
+        looks everywhere.
+        """
         tentative = self._accepted is not None and self._accepted.map_T_odom is not None and not self._committed
+        if len(self._unseen) % 2:
+            return None
         return self._prior if tentative else self._accepted or self._prior
 
     def _judge(self, estimate: PoseEstimate, odom_T_camera: Array | None, stamp_ns: int) -> PoseEstimate:
@@ -154,16 +163,22 @@ class Tracker:
         other = estimate.reason is Reason.ODOMETRY_DISAGREES
         if estimate.map_T_camera is not None and self._near(estimate.map_T_camera, predicted):
             self._unseen = []  # found, if not well enough to be answered
-        elif other or self._should_see(estimate, predicted.map_T_camera):
-            if not self._committed:
-                self._views = self._with_view(self._views, odom_T_camera, estimate)
-            elif not other:
-                self._miss(stamp_ns)
+            return
+        against = other or self._should_see(estimate, predicted.map_T_camera)
+        if self._committed:
+            self._doubt(against, stamp_ns)
+        elif against:
+            self._views = self._with_view(self._views, odom_T_camera, estimate)
 
-    def _miss(self, stamp_ns: int) -> None:
-        """What a committed track expects was not seen: it is given up after a while of that."""
-        self._unseen.append(stamp_ns)
-        for_s = (stamp_ns - self._unseen[0]) * 1e-9
+    def _doubt(self, against: bool, stamp_ns: int) -> None:
+        """A committed track was not confirmed: it is given up where that lasts, and enough of it speaks against it.
+
+        Frames that say nothing (the map knows nothing there, or they show nothing) do not confirm it either.
+        """
+        apart_s = self.settings.lost_after_s / APART
+        if against and (not self._unseen or stamp_ns - self._unseen[-1] >= apart_s * 1e9):
+            self._unseen.append(stamp_ns)
+        for_s = (stamp_ns - self._unseen[0]) * 1e-9 if self._unseen else 0.0
         if 0 < self.settings.lost_after_s <= for_s and len(self._unseen) >= self.settings.confirmations:
             self._lose(f"for {for_s:.1f} s nothing was seen of what should be seen where the track has the camera")
 

@@ -7,6 +7,7 @@ image, a geometry that fixes all six degrees of freedom, keyframes that agree wi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,10 @@ from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.settings import Gates
 
 Array = NDArray[np.float64]
+
+#: Inliers that show this share of what the map expects may lie close together: there is no more of it to be seen. And a
+#: single keyframe is enough for a pose only where this share of what it expects is seen.
+FOUND_ALL, FOUND_MOST = 0.8, 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +130,9 @@ def _checks(
     residual = evidence.residual_px * 640 / max(frame.width, frame.height)
     axes = np.sqrt(np.maximum(np.linalg.eigvalsh(of_matches[:3, :3]), 0))
     condition = float(axes[-1] / axes[0]) if axes[0] > 0 else np.inf
-    strong = evidence.inliers >= gates.strong_inliers and evidence.spread >= gates.strong_spread
-    wanted = min(gates.min_agreeing_keyframes, offered)
     e = evidence
+    strong = e.inliers >= gates.strong_inliers and e.spread >= gates.strong_spread and not e.explained < FOUND_MOST
+    wanted = min(gates.min_agreeing_keyframes, offered)
     return (
         (
             Reason.TOO_FEW_INLIERS,
@@ -137,7 +142,7 @@ def _checks(
         ),
         (
             Reason.INLIERS_ON_ONE_PATCH,
-            e.spread >= gates.min_spread,
+            e.spread >= gates.min_spread or e.explained >= FOUND_ALL,
             f"inliers cover {e.spread:.0%} of the image, {gates.min_spread:.0%} needed",
         ),
         (
@@ -204,20 +209,26 @@ def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
     return float(np.median(np.abs(measured[known] - expected[known]) / expected[known])), coverage
 
 
-def balanced_weights(support: Support, weights: Array, width: int, height: int) -> Array:
+def balanced(
+    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
+) -> Array:
     """Weights (N,) such that the inliers of one keyframe in one image cell count as one observation.
 
     Matches that lie together share the error of the same piece of depth map and keyframe pose. Counted
     one by one they would outvote the rest of the image and promise millimetres.
+
+    Args:
+        xy: (N, 2) pixels of the matches in the query.
     """
-    return balanced(weights, support.pose.inlier, support.keyframe, support.query_xy, width, height)
-
-
-def balanced(
-    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
-) -> Array:
-    """As :func:`balanced_weights`, of matches at pixels ``xy`` (N, 2)."""
     group = keyframe * CELLS + cells_of(xy, width, height)
     count = np.bincount(group[inlier], minlength=int(group.max()) + 1)
     shared: Array = weights / np.maximum(count[group], 1)
     return shared
+
+
+def __getattr__(name: str) -> PoseNoise:
+    """``USUAL_NOISE``, the noise of a map in a room as version 0.1 named it; it follows the scene's depth now."""
+    if name == "USUAL_NOISE":
+        warnings.warn("USUAL_NOISE is uncertainty.usual_noise(scene_depth_m) now", DeprecationWarning, stacklevel=2)
+        return usual_noise(scene_depth_m=2.5)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -90,6 +90,15 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Every file below a folder, where there is one, linked or copied to the same place below another."""
+    for file in sorted(source.rglob("*")) if source.is_dir() else ():
+        if file.is_file() and not file.name.startswith("."):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, place)
+
+
 def _retired(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
@@ -98,7 +107,7 @@ def _swap(fresh: Path, folder: Path) -> None:
     if folder.exists():
         os.rename(folder, _retired(folder))
     os.rename(fresh, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _sync_tree(folder: Path) -> None:
@@ -112,11 +121,12 @@ def _sync_tree(folder: Path) -> None:
         for inside in folders:
             with os.scandir(inside) as found:
                 fresh = [f.path for f in found if f.is_file(follow_symlinks=False) and f.stat().st_nlink == 1]
-            list(pool.map(_sync, fresh))
-        list(pool.map(_sync, folders))
+            list(pool.map(sync, fresh))
+        list(pool.map(sync, folders))
 
 
-def _sync(path: str | Path) -> None:
+def sync(path: str | Path) -> None:
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -152,13 +152,13 @@ def _pairs(keyframe_map: KeyframeMap, progress: Callable[[int, int], None]) -> I
         for second in (first + step for step in PARTNERS if first + step < len(ids)):
             view, descriptors = finder.describe(ids[first])
             other, theirs = finder.describe(ids[second])
-            rows = mutual(descriptors, theirs)
-            rays1, rays2 = view.rays[rows[:, 0]], other.rays[rows[:, 1]]
+            rows1, rows2 = mutual(descriptors, theirs)
+            rays1, rays2 = view.rays[rows1], other.rays[rows2]
             motion = solve_relative_pose(rays1, rays2, (view.camera.focal, other.camera.focal), ESSENTIAL)
-            if motion is None or motion.inlier.sum() < max(FEWEST_MATCHES, LEAST_SHARE * len(rows)):
+            if motion is None or motion.inlier.sum() < max(FEWEST_MATCHES, LEAST_SHARE * len(rows1)):
                 continue
             inlier = motion.inlier
-            depth = _depth_at(keyframe_map, ids[first], view, rows[inlier, 0])
+            depth = _depth_at(keyframe_map, ids[first], view, rows1[inlier])
             moved = _parallax(rays1[inlier], rays2[inlier], motion.camera2_T_camera1[:3, :3]) > PARALLAX_DEG
             yield _Pair(first, second, motion, moved, rays1[inlier], rays2[inlier], depth)
 
@@ -175,8 +175,7 @@ def _depth_at(keyframe_map: KeyframeMap, id: str, view: View, rows: NDArray[np.i
 
 def _parallax(rays1: Array, rays2: Array, R: Array) -> float:
     """Median angle in degrees between rays once the rotation between their cameras is undone."""
-    a, b = (np.concatenate([rays, np.ones((len(rays), 1))], axis=1) for rays in (rays1, rays2))
-    a = a @ R.T
+    a, b = se3.homogeneous(rays1) @ R.T, se3.homogeneous(rays2)
     cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return float(np.degrees(np.median(np.arccos(np.clip(cosine, -1, 1)))))
 
@@ -292,8 +291,7 @@ def _depth_ratio(pairs: list[_Pair], agrees: NDArray[np.bool_], poses: Poses) ->
 
 def _triangulated(rays1: Array, rays2: Array, camera2_T_camera1: Array) -> Array:
     """Depth (M,) in the first camera at which two rays come closest."""
-    a = np.concatenate([rays1, np.ones((len(rays1), 1))], axis=1) @ camera2_T_camera1[:3, :3].T
-    b = np.concatenate([rays2, np.ones((len(rays2), 1))], axis=1)
+    a, b = se3.homogeneous(rays1) @ camera2_T_camera1[:3, :3].T, se3.homogeneous(rays2)
     t = camera2_T_camera1[:3, 3]
     # z1 a + t = z2 b: the cross product with b leaves z1.
     across = np.cross(b, a)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,6 +17,7 @@ from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
+from mast3r_ros.mapping.atomic import link_tree
 from mast3r_ros.mapping.blob import (
     IMAGE_FORMATS,
     decode_depth,
@@ -31,7 +32,8 @@ from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
-from mast3r_ros.mapping.views import Views
+from mast3r_ros.mapping.table import Entries
+from mast3r_ros.mapping.views import KeyframeViews
 from mast3r_ros.matching.base import Features, Matcher
 
 #: Called with (done, total).
@@ -66,9 +68,9 @@ class KeyframeMap:
         #: How well the keyframes' poses agree with each other, see localization.map_noise; None if not measured.
         self.pose_noise: PoseNoise | None = None
         self._image_format = image_format
-        self._entries: dict[str, Entry] = {}
+        self._entries = Entries()
         self._cameras: dict[tuple[Any, ...], Camera] = {}
-        self._views: Views | None = None  # when needed
+        self._views: KeyframeViews | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
         self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
         self._revision = 0
@@ -92,6 +94,12 @@ class KeyframeMap:
         """All keyframes in insertion order."""
         with self._lock:
             return tuple(entry.keyframe for entry in self._entries.values())
+
+    @property
+    def measured(self) -> bool:
+        """Whether a keyframe has a depth image of a sensor, more than triangulated points."""
+        with self._lock:
+            return any(entry.depth is not None for entry in self._entries.values())
 
     @property
     def feature_memory(self) -> int:
@@ -171,16 +179,11 @@ class KeyframeMap:
             self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
         return keyframe
 
-    def set_depth(self, id: str, depth: NDArray[np.floating]) -> Keyframe:
-        """Give a keyframe another depth image, (H, W) metres; its features are made anew."""
-        entry = self._entry(id)
-        if depth.shape != (entry.keyframe.camera.height, entry.keyframe.camera.width):
-            raise MapError(f"keyframe '{id}': depth of shape {depth.shape} does not fit its image")
-        keyframe = replace(entry.keyframe, has_depth=True)
+    def set_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> None:
+        """Put keyframes elsewhere, (4, 4) by id; their points go, which were triangulated with the old poses."""
         with self._lock:
-            blob, median = encode_depth(depth), _median_depth(depth)
-            self._put(replace(entry, keyframe=keyframe, depth=blob, points=None, depth_median_m=median))
-        return keyframe
+            for id, pose in poses.items():
+                self._put(self._entry(id).at(_rigid(pose, id)))
 
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
@@ -214,13 +217,15 @@ class KeyframeMap:
 
     def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:
         """Describe every keyframe that is not cached yet and bring the appearance index up to date."""
-        ids = [keyframe.id for keyframe in self.keyframes]
         signature = _checked_signature(matcher)
-        for done, id in enumerate(ids, start=1):
-            if not self._cache.holds(signature, self._entry(id)):
+        with self._lock:
+            entries = self._entries.copy()
+        missing = self._cache.missing(signature, entries)
+        for done, id in enumerate(entries, start=1):
+            if id in missing:
                 self.features(matcher, id)
             if progress is not None:
-                progress(done, len(ids))
+                progress(done, len(entries))
         self._index(matcher)
 
     # -- finding keyframes -------------------------------------------------------------------------
@@ -263,15 +268,15 @@ class KeyframeMap:
             MapError: if there is no map, or it is damaged, changed by hand, or of a newer format.
         """
         folder = Path(path).expanduser().resolve()
-        header, entries = storage.read_map(folder)
+        header, entries = storage.open_map(folder)
         keyframe_map = cls(header.frame_id, feature_memory=feature_memory)
         keyframe_map.provenance = header.provenance
         keyframe_map.pose_noise = header.pose_noise
         for camera in header.cameras.values():
             keyframe_map._cameras[_camera_key(camera)] = camera
-        keyframe_map._entries = {entry.keyframe.id: entry for entry in entries}
+        keyframe_map._entries = entries
         if entries:
-            keyframe_map._image_format = entries[-1].image.suffix
+            keyframe_map._image_format = entries[next(reversed(entries))].image.suffix
         keyframe_map.path = keyframe_map._cache.folder = folder
         return keyframe_map
 
@@ -284,7 +289,7 @@ class KeyframeMap:
         folder = Path(path).expanduser().resolve()
         with self._saving:
             with self._lock:
-                entries = dict(self._entries)
+                entries = self._entries.copy()
             header = storage.Header(self.frame_id, self.provenance, pose_noise=self.pose_noise)
             storage.write_map(folder, header, list(entries.values()), lambda fresh: self._write_caches(fresh, entries))
             with self._lock:
@@ -293,10 +298,12 @@ class KeyframeMap:
                         self._entries[id] = entry.stored(folder)
                 self.path = self._cache.folder = folder
 
-    def _write_caches(self, fresh: Path, entries: dict[str, Entry]) -> None:
+    def _write_caches(self, fresh: Path, entries: Entries) -> None:
         """Features and indexes are a cache: where they cannot be written, the save succeeds all the same."""
         try:
             self._cache.copy_to(fresh, entries)
+            if self.path is not None:
+                link_tree(self.path / "retrieval", fresh / "retrieval")  # of which only what is new is written
             with self._lock:
                 indexes = {signature: index for signature, (_, index) in self._indexes.items()}
             for signature, index in indexes.items():
@@ -304,10 +311,10 @@ class KeyframeMap:
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
-    def _seen_views(self) -> Views:
+    def _seen_views(self) -> KeyframeViews:
         with self._lock:
             if self._views is None:
-                self._views = Views.of(self._entries.values())
+                self._views = KeyframeViews.of(self._entries)
             return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
@@ -316,22 +323,31 @@ class KeyframeMap:
         with self._indexing:
             with self._lock:
                 now, path = self._revision, self.path
-                keys = {id: entry.content_key for id, entry in self._entries.items()}
                 revision, known = self._indexes.get(signature, (-1, None))
-            if known is not None and revision == now:
-                return known
+                if known is not None and revision == now:
+                    return known
+                keys = self._entries.content_keys()
             if known is None:
                 known = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
             index = copy(known)
-            changed = index.update(keys, lambda id: matcher.local_descriptors(self.features(matcher, id)))
+            changed = index.update(
+                keys,
+                lambda id: matcher.local_descriptors(self.features(matcher, id)),
+                lambda: self._keep(index, path, signature),
+            )
             with self._lock:
                 self._indexes[signature] = (now, index)
-        if changed and path is not None:
+        if changed:
+            self._keep(index, path, signature)
+        return index
+
+    def _keep(self, index: RetrievalIndex, path: Path | None, signature: str) -> None:
+        """Write an index, where there is a place; it is a cache."""
+        if path is not None:
             try:
                 index.save(_index_file(path, signature))
             except OSError as error:
                 self._cache.warn_once(path, error)
-        return index
 
     def _entry(self, id: str) -> Entry:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,9 +14,12 @@ from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, PixelMatcher
+from mast3r_ros.matching.nearest import mutual_nearest
+from mast3r_ros.matching.sift import DOUBLED, root_sift
 
 Array = NDArray[np.float64]
 
+#: SIFT features of a keyframe, the strongest.
 FEATURES = 2000
 #: Lowe's ratio test.
 RATIO = 0.8
@@ -69,11 +73,16 @@ class LocalFeatures:
     def __init__(self, keyframe_map: KeyframeMap, features: int = FEATURES) -> None:
         self._map, self._features = keyframe_map, features
         self._described: dict[str, tuple[View, NDArray[np.float32]]] = {}
-        self._matched: dict[tuple[str, str], NDArray[np.int32]] = {}
+        self._matched: dict[tuple[str, str], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
 
     def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
         """See :class:`Finder`."""
         return self.view(id), [self.shared(id, other) for other in neighbours]
+
+    def keep(self, ids: Collection[str]) -> None:
+        """Forget what is known of all other keyframes."""
+        self._described = {id: known for id, known in self._described.items() if id in ids}
+        self._matched = {pair: rows for pair, rows in self._matched.items() if pair[0] in ids and pair[1] in ids}
 
     def view(self, id: str) -> View:
         """Features of a keyframe."""
@@ -87,10 +96,10 @@ class LocalFeatures:
         """Features of one keyframe found again in another, on their epipolar lines."""
         pair = (id, other) if id < other else (other, id)
         if pair not in self._matched:
-            self._matched[pair] = mutual(*map(self.descriptors, pair)).astype(np.int32)
-        mine, theirs = self._matched[pair].T if pair[0] == id else self._matched[pair].T[::-1]
-        view, partner = self.view(id), self.view(other)
-        return on_epipolar_lines(view, partner, mine.astype(np.int64), partner.rays[theirs])
+            self._matched[pair] = mutual(*map(self.descriptors, pair))
+        mine, theirs = self._matched[pair] if pair[0] == id else self._matched[pair][::-1]
+        partner = self.view(other)
+        return on_epipolar_lines(self.view(id), partner, mine, partner.rays[theirs])
 
     def describe(self, id: str) -> tuple[View, NDArray[np.float32]]:
         """A keyframe's features, and their descriptors (N, 128)."""
@@ -98,18 +107,17 @@ class LocalFeatures:
             frame, keyframe = self._map.frame(id), self._map[id]
             grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
             points, descriptors = cv2.SIFT_create(nfeatures=self._features).detectAndCompute(grey, None)
-            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2)
+            xy = np.array([point.pt for point in points], dtype=np.float64).reshape(-1, 2) - DOUBLED
             descriptors = np.zeros((0, 128), np.float32) if descriptors is None else descriptors
-            root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
             rays = keyframe.camera.rays(xy)
             seen = np.isfinite(rays).all(axis=1)
             view = View(keyframe.camera, keyframe.map_T_camera, xy[seen], rays[seen])
-            self._described[id] = view, root[seen].astype(np.float32)
+            self._described[id] = view, root_sift(descriptors[seen])
         return self._described[id]
 
 
-class NetworkPixels:
-    """Pixels that a network matches; it needs no corners, and one pass for all neighbours."""
+class MatchedPixels:
+    """What a matcher that needs no depth finds: depth is then known where the same matcher will look for it."""
 
     def __init__(self, keyframe_map: KeyframeMap, matcher: PixelMatcher) -> None:
         self._map, self._matcher = keyframe_map, matcher
@@ -153,26 +161,13 @@ def on_epipolar_lines(view: View, other: View, feature: NDArray[np.int64], rays:
         return Observations(np.zeros(0, np.int64), np.zeros((0, 2)), other)
     other_T_view = se3.inverse(other.map_T_camera) @ view.map_T_camera
     essential = se3.skew(other_T_view[:3, 3]) @ other_T_view[:3, :3]
-    lines = homogeneous(view.rays[feature]) @ essential.T
-    off = np.abs((lines * homogeneous(rays)).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
+    lines = se3.homogeneous(view.rays[feature]) @ essential.T
+    off = np.abs((lines * se3.homogeneous(rays)).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
     good = off * other.camera.focal < EPIPOLAR_PX * view.pixel  # false where there is no ray
     return Observations(feature[good], rays[good], other)
 
 
-def homogeneous(rays: Array) -> Array:
-    """(N, 2) at z = 1 -> (N, 3)."""
-    return np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
-
-
-def mutual(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(M, 2) rows that are each other's nearest and pass the ratio test."""
-    if len(mine) < 2 or len(theirs) < 2:
-        return np.zeros((0, 2), np.int64)
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(mine, theirs, k=2)
-    back = {match.queryIdx: match.trainIdx for match in cv2.BFMatcher().match(theirs, mine)}
-    rows = [
-        (best.queryIdx, best.trainIdx)
-        for best, second in pairs
-        if best.distance < RATIO * second.distance and back[best.trainIdx] == best.queryIdx
-    ]
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+def mutual(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows (M,) and (M,) of RootSIFT descriptors that are each other's nearest and pass the ratio test."""
+    ((rows, partners, _),) = mutual_nearest(mine, [theirs], RATIO)
+    return rows, partners

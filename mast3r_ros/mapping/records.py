@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from mast3r_ros.mapping.keyframe import Keyframe
 
 #: Ids become file names, so nothing that could leave the map's folder or hide in it.
 ID_PATTERN = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,127}")
+#: The same for many, one a line.
+IDS_PATTERN = re.compile(rf"{ID_PATTERN.pattern}(?:\n{ID_PATTERN.pattern})*")
 #: A quaternion this close to unit length was rounded; further off it means something else.
 UNIT_TOLERANCE = 1e-3
 MAX_IMAGE_SIDE = 16_384
@@ -50,6 +52,13 @@ class Entry:
         surface = self.depth or self.points
         return f"{self.image.sha256[:20]}-{surface.sha256[:20] if surface else 'none'}"
 
+    def at(self, map_T_camera: NDArray[np.float64]) -> Entry:
+        """The same at another pose (4, 4), without points that were triangulated with the old one."""
+        measured = self.depth is not None
+        keyframe = replace(self.keyframe, map_T_camera=map_T_camera, has_depth=measured)
+        median = self.depth_median_m if measured else float("nan")
+        return replace(self, keyframe=keyframe, points=None, depth_median_m=median)
+
     def stored(self, folder: Path) -> Entry:
         """The same after its map was saved to a folder: pixels there, not in memory."""
         id = self.keyframe.id
@@ -64,17 +73,25 @@ def valid_id(text: str) -> bool:
     return ID_PATTERN.fullmatch(text) is not None
 
 
+def id_of_name(name: str, taken: Callable[[str], bool] = lambda id: False) -> str:
+    """A keyframe id that a person recognises an image by, none of those that are taken."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(name).with_suffix("").as_posix()).lstrip(".")[:100] or "image"
+    id, number = stem, 1
+    while taken(id):
+        number += 1
+        id = f"{stem}_{number}"
+    return id
+
+
 def to_line(entry: Entry, camera: str) -> bytes:
     """The line of keyframes.jsonl for one keyframe whose camera has that name in map.yaml."""
     keyframe = entry.keyframe
+    translation, rotation = _rounded(keyframe.map_T_camera)
     record = {
         "id": keyframe.id,
         "stamp_ns": keyframe.stamp_ns,
         "camera": camera,
-        "pose": {
-            "translation": [round(float(v), 9) for v in keyframe.map_T_camera[:3, 3]],
-            "rotation_xyzw": [round(float(v), 12) for v in se3.quaternion(keyframe.map_T_camera)],
-        },
+        "pose": {"translation": translation, "rotation_xyzw": rotation},
         "image": {"format": entry.image.suffix, "bytes": entry.image.size, "sha256": entry.image.sha256},
         "depth": None,
     }
@@ -83,6 +100,16 @@ def to_line(entry: Entry, camera: str) -> bytes:
     elif entry.points is not None:
         record["points"] = _surface(entry.points, entry.depth_median_m)
     return json.dumps(record).encode() + b"\n"
+
+
+def rounded_pose(map_T_camera: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A pose (4, 4) as it is read back from its line."""
+    return se3.from_quaternion(*_rounded(map_T_camera))
+
+
+def _rounded(pose: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """Translation and quaternion with the digits that a line has."""
+    return [round(float(v), 9) for v in pose[:3, 3]], [round(float(v), 12) for v in se3.quaternion(pose)]
 
 
 def _surface(blob: Blob, median_m: float) -> dict[str, Any]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mast3r_ros.errors import MapError
-from mast3r_ros.mapping.blob import decode_depth, decode_points, encode_depth, encode_points
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.records import Entry
-from mast3r_ros.mapping.storage import read_map, write_map
+from mast3r_ros.mapping.transformed import write_transformed
 
 #: What ``provenance["scale"]`` says of a map whose unit of length nobody knows.
 UNKNOWN_SCALE = "unknown"
@@ -33,29 +31,8 @@ def rescale(source: Path, target: Path, factor: float, origin: str) -> None:
     """
     if not 0 < factor < np.inf:
         raise MapError(f"a map cannot be scaled by {factor:g}")
-    header, entries = read_map(source.expanduser().resolve())
-    provenance = header.provenance | {"scale": origin}
-    noise = header.pose_noise and replace(header.pose_noise, position_m=header.pose_noise.position_m * factor)
-    scaled = [_scaled(entry, factor) for entry in entries]
-    write_map(target.expanduser().resolve(), replace(header, provenance=provenance, pose_noise=noise), scaled)
-
-
-def _scaled(entry: Entry, factor: float) -> Entry:
-    keyframe, depth, points = entry.keyframe, entry.depth, entry.points
-    pose = keyframe.map_T_camera.copy()
-    pose[:3, 3] *= factor
-    if depth is not None:
-        depth = encode_depth(decode_depth(depth, keyframe.camera) * np.float32(factor))
-    if points is not None:
-        xy, distance = decode_points(points)
-        points = encode_points(xy, distance * factor)
-    return replace(
-        entry,
-        keyframe=replace(keyframe, map_T_camera=pose),
-        depth=depth,
-        points=points,
-        depth_median_m=entry.depth_median_m * factor,
-    )
+    similarity = Similarity(factor, np.eye(3), np.zeros(3))
+    write_transformed(source, target, similarity, f"scaled by {factor:.6g}: {origin}", {"scale": origin})
 
 
 def factor_of_length(keyframe_map: KeyframeMap, first: str, second: str, metres: float) -> float:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.observations import Array, LocalFeatures, homogeneous
+from mast3r_ros.mapping.observations import Array, LocalFeatures
 from mast3r_ros.mapping.overlap import AXES_DEG
 from mast3r_ros.mapping.retrieval import RetrievalIndex
 
@@ -76,5 +77,5 @@ class SharedViews:
 
 def _directions(rays: Array, map_T_camera: Array) -> NDArray[np.float64]:
     """Unit vectors (N, 3) in the map of rays (N, 2) at z = 1."""
-    turned = homogeneous(rays) @ map_T_camera[:3, :3].T
+    turned = se3.homogeneous(rays) @ map_T_camera[:3, :3].T
     return np.asarray(turned / np.linalg.norm(turned, axis=1, keepdims=True))

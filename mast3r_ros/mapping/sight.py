@@ -110,7 +110,7 @@ def _depth_of(rays: Array, now: Array, baseline: Array) -> float | None:
 def _directions(camera: Camera, xy: Array, map_T_camera: Array) -> Array:
     """Unit vectors (N, 3) in the map through pixels (N, 2)."""
     ideal = camera.rays(xy)
-    rays = np.concatenate([ideal, np.ones((len(ideal), 1))], axis=1) @ se3.orthonormalised(map_T_camera)[:3, :3].T
+    rays = se3.homogeneous(ideal) @ se3.orthonormalised(map_T_camera)[:3, :3].T
     return np.asarray(rays / np.linalg.norm(rays, axis=1, keepdims=True))
 
 

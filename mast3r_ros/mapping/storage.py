@@ -1,13 +1,17 @@
 """The map on disk: a folder a person can read and repair.
 
-    map.yaml            format version, frame id, cameras, provenance, checksum of keyframes.jsonl
+    map.yaml            format version, frame id, cameras, provenance, length and checksum of keyframes.jsonl
     keyframes.jsonl     one keyframe per line: id, stamp, camera, pose, checksums
+    keyframes.safetensors  the same as columns (:mod:`mast3r_ros.mapping.table`); a cache that may be deleted
     images/<id>.jpg     or .png
     depth/<id>.png      of a sensor: 16 bits, millimetres, 0 where unknown; .tiff with floats in metres where that
                         does not reach far enough, or rounds too much
     points/<id>.safetensors  triangulated: pixels xy (N, 2) and depth (N,) along the axis in metres, float32
     features/           what matchers know of the keyframes; a cache that may be deleted
     retrieval/          appearance indexes; a cache too
+
+A map that grows is written anew only where something in it changed: what is new is appended, and counts from the moment
+on that map.yaml says so. What a killed save has appended beyond that is not there.
 
 Format 1 had no points (they were drawn into depth/<id>.png); it is read, and saved as format 2.
 
@@ -17,10 +21,12 @@ Every limit here is far beyond any real map; it keeps a damaged or hostile file 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +35,27 @@ import yaml
 from mast3r_ros import __version__
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera
+from mast3r_ros.mapping import table
 from mast3r_ros.mapping.atomic import link_or_copy, recover, replacing, write_synced
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, from_line, map_error, to_line
 
+logger = logging.getLogger(__name__)
+
+#: Version that is written and the newest that is read; bytes of map.yaml, beyond which it is damaged.
 FORMAT_VERSION = 2
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_LINE_BYTES = 16 * 2**10
 MAX_KEYFRAMES = 2_000_000
+#: What is said of lines that map.yaml does not count.
+BEHIND = (
+    "this line and those behind it are not the map's: a save was interrupted, or somebody has edited the file "
+    "(`mast3r_ros map repair` takes them over)"
+)
+#: Of maps up to this size every file's size is compared when the map is read.
+SIZES_CHECKED = 5000
 #: What belongs to the format; anything else in the folder is the user's and is kept.
-OWN_FILES = ("map.yaml", "keyframes.jsonl", "images", "depth", "points", "features", "retrieval")
+OWN_FILES = ("map.yaml", "keyframes.jsonl", table.NAME, "images", "depth", "points", "features", "retrieval")
 
 
 @dataclass
@@ -50,6 +67,7 @@ class Header:
         provenance: where the map comes from: source, tool, created, as texts.
         cameras: by name.
         keyframes_sha256: checksum of keyframes.jsonl.
+        keyframes_bytes: as much of it belongs to the map; None for all (earlier versions do not say).
         pose_noise: how well the keyframes' poses agree, where that was measured.
     """
 
@@ -57,6 +75,7 @@ class Header:
     provenance: dict[str, str] = field(default_factory=dict)
     cameras: dict[str, Camera] = field(default_factory=dict)
     keyframes_sha256: str = ""
+    keyframes_bytes: int | None = None
     pose_noise: PoseNoise | None = None
 
 
@@ -69,7 +88,13 @@ class BadLine:
 
 
 def read_map(folder: Path) -> tuple[Header, list[Entry]]:
-    """Read a map; images stay on disk until asked for, but must be there and of the right size.
+    """Every keyframe of a map. Raises as :func:`open_map`."""
+    header, entries = open_map(folder)
+    return header, list(entries.values())
+
+
+def open_map(folder: Path) -> tuple[Header, table.Entries]:
+    """Read a map; images stay on disk until asked for, but must be there, and in small maps of the right size.
 
     Raises:
         MapError: if there is no map, or it is damaged, changed by hand, or of a newer format.
@@ -77,8 +102,12 @@ def read_map(folder: Path) -> tuple[Header, list[Entry]]:
     header = read_header(folder)
     path = folder / "keyframes.jsonl"
     digest = hashlib.sha256()
-    entries: dict[str, Entry] = {}
-    for number, entry in read_lines(path, header.cameras, digest.update):
+    columns = table.read(folder, header.cameras)
+    skipped = _skipped(path, columns, digest)
+    if columns is not None and not skipped:
+        columns, digest = None, hashlib.sha256()
+    entries = table.Entries(columns)
+    for number, entry in read_lines(path, header.cameras, digest.update, header.keyframes_bytes, skipped):
         if isinstance(entry, BadLine):
             raise map_error(path, entry.error, number) from entry.error
         if entry.keyframe.id in entries:
@@ -88,8 +117,26 @@ def read_map(folder: Path) -> tuple[Header, list[Entry]]:
         raise MapError(
             f"{path}: changed since it was saved; if you edited it by hand, run `mast3r_ros map repair {folder}`"
         )
-    _check_files(folder, entries.values())
-    return header, list(entries.values())
+    if columns is not None and len(entries) > SIZES_CHECKED:
+        _check_names(folder, columns)
+    else:
+        _check_files(folder, entries.values())
+    return header, entries
+
+
+def _skipped(path: Path, columns: table.Table | None, digest: Any) -> int:
+    """Bytes of keyframes.jsonl that a table stands for, which the digest is told of; 0 where it stands for others."""
+    if columns is None:
+        return 0
+    try:
+        with path.open("rb") as file:
+            left = columns.lines
+            while left and (part := file.read(min(left, 2**20))):
+                digest.update(part)
+                left -= len(part)
+    except OSError as error:
+        raise MapError(f"{path}: cannot be read ({error.strerror}): restore the map from a copy") from error
+    return columns.lines if digest.hexdigest() == columns.sha256 else 0
 
 
 def read_header(folder: Path) -> Header:
@@ -117,18 +164,31 @@ def read_header(folder: Path) -> Header:
 
 
 def read_lines(
-    path: Path, cameras: dict[str, Camera], watch: Callable[[bytes], None] = lambda line: None
+    path: Path,
+    cameras: dict[str, Camera],
+    watch: Callable[[bytes], None] = lambda line: None,
+    until: int | None = None,
+    begin: int = 0,
 ) -> Iterator[tuple[int, Entry | BadLine]]:
     """The keyframes of a keyframes.jsonl by line number; ``watch`` sees every raw line.
+
+    Args:
+        until: bytes of the file that count; None for all.
+        begin: bytes that are passed over, and not counted as lines.
 
     Raises:
         MapError: if the file cannot be read or is of absurd size.
     """
     try:
         with path.open("rb") as file:
+            file.seek(begin)
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
                 if len(line) > MAX_LINE_BYTES or number > MAX_KEYFRAMES:
                     raise MapError(f"{path} line {number}: too long to be a map's; restore it from a copy")
+                begin += len(line)
+                if until is not None and begin > until:
+                    logger.warning("%s line %d: %s", path, number, BEHIND)
+                    return
                 watch(line)
                 try:
                     yield number, from_line(line, path.parent, cameras)
@@ -163,13 +223,14 @@ def write_map(
 
 def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[Entry]) -> None:
     names: dict[int, str] = {}
-    lines = []
+    lines, of = [], []
     (fresh / "images").mkdir()
     (fresh / "depth").mkdir()
     (fresh / "points").mkdir()
     for entry in entries:
         names.setdefault(id(entry.keyframe.camera), f"camera_{len(names)}")
-        lines.append(to_line(entry, names[id(entry.keyframe.camera)]))
+        of.append(names[id(entry.keyframe.camera)])
+        lines.append(to_line(entry, of[-1]))
         for kind, blob in (("images", entry.image), ("depth", entry.depth), ("points", entry.points)):
             if blob is None:
                 continue
@@ -177,23 +238,33 @@ def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[En
             if blob.path is None:
                 target.write_bytes(blob.read())
             elif blob.path.parent == folder / kind and blob.path.stat().st_size == blob.size:
-                link_or_copy(blob.path, target)  # the old folder goes away, so the file has one owner again
+                link_or_copy(blob.path, target)  # the old folder is deleted, and with it the second link to the file
             else:
                 target.write_bytes(blob.read())
     data = b"".join(lines)
     write_synced(fresh / "keyframes.jsonl", data)
-    by_name = {names[id(e.keyframe.camera)]: camera_to_dict(e.keyframe.camera) for e in entries}
+    sha256 = hashlib.sha256(data).hexdigest()
+    if entries:
+        write_synced(fresh / table.NAME, table.pack(entries, of, len(data), sha256))
+    cameras = {names[id(e.keyframe.camera)]: e.keyframe.camera for e in entries}
+    whole = replace(header, cameras=cameras, keyframes_sha256=sha256, keyframes_bytes=len(data))
+    write_synced(fresh / "map.yaml", header_bytes(whole, len(entries)))
+
+
+def header_bytes(header: Header, count: int) -> bytes:
+    """map.yaml of a map of so many keyframes."""
     document = {
         "format_version": FORMAT_VERSION,
         "frame_id": header.frame_id,
-        "keyframes": len(entries),
-        "keyframes_sha256": hashlib.sha256(data).hexdigest(),
+        "keyframes": count,
+        "keyframes_bytes": header.keyframes_bytes,
+        "keyframes_sha256": header.keyframes_sha256,
         "provenance": {**header.provenance, "tool": f"mast3r_ros {__version__}"},
-        "cameras": by_name,
+        "cameras": {name: camera_to_dict(camera) for name, camera in header.cameras.items()},
     }
     if header.pose_noise is not None:
         document["pose_noise"] = asdict(header.pose_noise)
-    write_synced(fresh / "map.yaml", yaml.safe_dump(document, sort_keys=False, default_flow_style=None).encode())
+    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None).encode()
 
 
 def _carry_over(folder: Path, fresh: Path) -> None:
@@ -229,7 +300,10 @@ def _header(document: Any, path: Path) -> Header:
             raise ValueError(f"camera '{name}' {error}") from error
     provenance = document.get("provenance")
     texts = {str(k): str(v) for k, v in provenance.items()} if isinstance(provenance, dict) else {}
-    return Header(frame_id, texts, parsed, checksum, _pose_noise(document.get("pose_noise")))
+    length = document.get("keyframes_bytes")
+    if length is not None and (type(length) is not int or length < 0):
+        raise ValueError("keyframes_bytes is no number of bytes")
+    return Header(frame_id, texts, parsed, checksum, length, _pose_noise(document.get("pose_noise")))
 
 
 def _pose_noise(record: Any) -> PoseNoise | None:
@@ -247,6 +321,20 @@ def _pose_noise(record: Any) -> PoseNoise | None:
     return noise
 
 
+def _check_names(folder: Path, columns: table.Table) -> None:
+    """Every file of a large map is there; its size is compared when it is first read, too."""
+    there: dict[str, set[str]] = {}
+    for kind, name in columns.files():
+        if kind not in there:
+            there[kind] = set(os.listdir(folder / kind)) if (folder / kind).is_dir() else set()
+        if name not in there[kind]:
+            raise MapError(_missing(folder / kind / name, folder))
+
+
+def _missing(path: Path, folder: Path) -> str:
+    return f"{path}: is missing: restore it, or run `mast3r_ros map repair {folder}` to go on without it"
+
+
 def _check_files(folder: Path, entries: Any) -> None:
     """Every image is there with its size; its checksum is compared when it is first read."""
     for entry in entries:
@@ -256,9 +344,7 @@ def _check_files(folder: Path, entries: Any) -> None:
             try:
                 size = blob.path.stat().st_size
             except OSError:
-                raise MapError(
-                    f"{blob.path}: is missing: restore it, or run `mast3r_ros map repair {folder}` to go on without it"
-                ) from None
+                raise MapError(_missing(blob.path, folder)) from None
             if size != blob.size:
                 raise MapError(
                     f"{blob.path}: has {size} bytes instead of {blob.size}: restore it, or run "

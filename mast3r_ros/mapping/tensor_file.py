@@ -16,7 +16,7 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def pack(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a file that :func:`read` understands; arrays of any shape and numeric type."""
+    """The bytes of a file that :func:`read` understands: arrays by name, of any shape and numeric type."""
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     return save(arrays, metadata={**metadata, "crc32": _checksum(arrays, metadata)})
 

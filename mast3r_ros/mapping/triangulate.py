@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, NetworkPixels, Observations, View, homogeneous
+from mast3r_ros.mapping.observations import Array, Finder, LocalFeatures, MatchedPixels, Observations, View
 from mast3r_ros.mapping.shared_views import PARALLAX_DEG, SharedViews
-from mast3r_ros.matching.base import Matcher, matches_pixels, predicts_depth
+from mast3r_ros.matching.base import Matcher, matches_pixels
 
 #: Neighbours each keyframe is triangulated with.
 NEIGHBOURS = 8
@@ -37,15 +37,14 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     local = LocalFeatures(keyframe_map)
     shared = SharedViews(keyframe_map, local)
     finder: Finder = local
-    network = matcher is not None and predicts_depth(matcher)
-    if matcher is not None and network and matches_pixels(matcher):
-        finder = NetworkPixels(keyframe_map, matcher)
+    own = matcher is not None and matches_pixels(matcher)
+    if matcher is not None and matches_pixels(matcher):
+        finder = MatchedPixels(keyframe_map, matcher)
     found = {}
     for id in wanted:
-        # A network sees what SIFT does not, so it is shown views in which SIFT finds nothing as well.
-        view, observations = finder(id, shared.neighbours(id, NEIGHBOURS, fill=network))
-        features, depth = _points(view, observations)
-        found[id] = view.xy[features], depth
+        # Others see what SIFT does not, so they are shown views in which SIFT finds nothing as well.
+        view, observations = finder(id, shared.neighbours(id, NEIGHBOURS, fill=own))
+        found[id] = triangulated_points(view, observations)
     # Set at the end: points make features out of date, and the finder still needs them.
     for id, (xy, depth) in found.items():
         if len(depth):
@@ -53,12 +52,13 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     return {id: len(depth) for id, (_, depth) in found.items()}
 
 
-def _points(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:
-    """Features (M,) of a view with a trustworthy point, and its depth (M,), metres."""
+def triangulated_points(view: View, observations: list[Observations]) -> tuple[Array, Array]:
+    """Pixels (M, 2) of a view with a trustworthy point, and its depth (M,), metres."""
     observations = [seen for seen in observations if len(seen.feature)]
     if not observations:
-        return np.zeros(0, np.int64), np.zeros(0)
-    return _triangulated(view, observations)
+        return np.zeros((0, 2)), np.zeros(0)
+    features, depth = _triangulated(view, observations)
+    return view.xy[features], depth
 
 
 def _triangulated(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:
@@ -91,9 +91,9 @@ def _add_rays(normal: Array, target: Array, rows: NDArray[np.int64], rays: Array
     """Add each ray to the normal equations of the point nearest to all of its feature's rays.
 
     A point at distance r from a camera is weighted as if r were one: with neighbouring views the
-    distances are alike, and the reprojection test has the last word.
+    distances are alike, and the reprojection test decides afterwards.
     """
-    directions = homogeneous(rays) @ view_T_other[:3, :3].T
+    directions = se3.homogeneous(rays) @ view_T_other[:3, :3].T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]
     np.add.at(normal, rows, across)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
-from mast3r_ros.mapping.records import Entry
+from mast3r_ros.mapping.table import Entries
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class KeyframeViews:
     """The views of N keyframes.
 
     Attributes:
@@ -31,16 +31,13 @@ class Views:
     cameras: tuple[Camera, ...]
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Views:
+    def of(cls, entries: Entries) -> KeyframeViews:
         """The views of a map."""
-        entries = list(entries)
-        poses = np.array([entry.keyframe.map_T_camera for entry in entries]).reshape(-1, 4, 4)
-        depths = np.array([entry.depth_median_m for entry in entries])
+        poses, depths = entries.poses_and_depths()
         known = depths[np.isfinite(depths)]
         scene = float(np.median(known)) if len(known) else float("nan")
         depths = np.where(np.isfinite(depths), depths, scene if len(known) else assumed_depth(poses))
-        cameras = _distinct(entry.keyframe.camera for entry in entries)
-        return cls([entry.keyframe.id for entry in entries], poses, depths, scene, cameras)
+        return cls(list(entries), poses, depths, scene, _distinct(entries.cameras()))
 
     def overlaps(self, map_T_camera: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) plausible overlap with the view of a camera at that pose, see :func:`overlap.view_overlap`."""

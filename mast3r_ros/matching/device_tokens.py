@@ -57,7 +57,8 @@ class DeviceTokens:
         self._device, self._dtype, self._limit = device, dtype, kept_bytes
         self._kept: OrderedDict[Hashable, tuple[weakref.ref[KeyframeFeatures], Tensor]] = OrderedDict()
         self._used = 0
-        self._lock = threading.RLock()  # features may die, and say so, while one of their keys is looked up
+        # Reentrant: features may be collected while one of their keys is looked up, and their callback takes it too.
+        self._lock = threading.RLock()
         self._fits = True
         #: Copies run beside the network, which waits for them when it needs them.
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching.gpu.kernel_use import with_kernels
 from mast3r_ros.matching.gpu.points import point_matches_on_device
 from mast3r_ros.matching.learned import NetworkMatcher
-from mast3r_ros.matching.pairs import Correspondences, Pairs, PredictedPoints
+from mast3r_ros.matching.pairs import NetworkMatches, Pairs, PredictedPoints
 from mast3r_ros.matching.pointmap_matches import pointmap_matches
 from mast3r_ros.matching.reference_surface import needs_pointmap
 from mast3r_ros.matching.registry import register
@@ -49,12 +48,9 @@ class Dust3rMatcher(NetworkMatcher):
         compile: bool = False,
         device_memory: int = 1024,
     ) -> None:
-        super().__init__(checkpoint, size, dtype, device, compile, device_memory)
-        if not 1 <= subsample <= 64:
-            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
-        self.subsample, self.min_confidence = subsample, min_confidence
+        super().__init__(checkpoint, size, dtype, device, subsample, min_confidence, compile, device_memory)
 
-    def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
+    def _correspond(self, pairs: Pairs, with_points: bool) -> list[NetworkMatches]:
         """Both pointmaps are needed to match; the reference's then comes for nothing."""
         with self.stopwatch.stage("heads"):
             first = self.stages.points(1, pairs.layers1, pairs.tokens1)
@@ -64,7 +60,7 @@ class Dust3rMatcher(NetworkMatcher):
             return with_kernels(self.device, fused, partial(self._matched, first, second))
         return self._matched(first, second)
 
-    def _matched(self, first: Pointmap, second: Pointmap) -> list[Correspondences]:
+    def _matched(self, first: Pointmap, second: Pointmap) -> list[NetworkMatches]:
         """On the CPU, pair by pair."""
         matched = []
         with self.stopwatch.stage("match"):
@@ -75,10 +71,10 @@ class Dust3rMatcher(NetworkMatcher):
                 xy1, xy2 = pointmap_matches(p1, p2, sure1, sure2)
                 conf = np.minimum(c1[xy1[:, 1], xy1[:, 0]], c2[xy2[:, 1], xy2[:, 0]])
                 kept = best_of_cells(xy1, conf, self.subsample)
-                matched.append(Correspondences(xy1[kept], xy2[kept], conf[kept], PredictedPoints(p1[..., 2], c1)))
+                matched.append(NetworkMatches(xy1[kept], xy2[kept], conf[kept], PredictedPoints(p1[..., 2], c1)))
         return matched
 
-    def _matched_on_device(self, pairs: Pairs, first: Pointmap, second: Pointmap) -> list[Correspondences]:
+    def _matched_on_device(self, pairs: Pairs, first: Pointmap, second: Pointmap) -> list[NetworkMatches]:
         """All pairs at once; pointmaps are copied of those references only that do not know their own depth."""
         with self.stopwatch.stage("match"):
             found = point_matches_on_device(
@@ -88,7 +84,7 @@ class Dust3rMatcher(NetworkMatcher):
             rows = [k for k, view in enumerate(pairs.views1) if needs_pointmap(view)]
             depth, conf = first.pts3d[rows][..., 2].cpu().numpy(), first.conf[rows].cpu().numpy()
             maps = {row: PredictedPoints(depth[i], conf[i]) for i, row in enumerate(rows)}
-        return [Correspondences(*matches, maps.get(k)) for k, matches in enumerate(found)]
+        return [NetworkMatches(*matches, maps.get(k)) for k, matches in enumerate(found)]
 
 
 def best_of_cells(xy: NDArray[np.int64], conf: NDArray[np.floating], cell: int) -> NDArray[np.int64]:

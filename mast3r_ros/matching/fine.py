@@ -14,22 +14,22 @@ from torch import Tensor
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.coarse_to_fine import Size, WindowPairs, select_window_pairs
 from mast3r_ros.matching.network_view import NetworkView
-from mast3r_ros.matching.pairs import Correspondences
+from mast3r_ros.matching.pairs import NetworkMatches
 from mast3r_ros.network import preprocessing
 
 #: Matches crops (M, 3, H1, W1) with crops (M, 3, H2, W2): matched pixels and confidence of each pair.
-MatchCrops = Callable[[Tensor, Tensor], list[Correspondences]]
+MatchCrops = Callable[[Tensor, Tensor], list[NetworkMatches]]
 #: Pairs of windows that are encoded and decoded at once.
 WINDOWS_AT_ONCE = 4
 
 
 def refined(
-    found: Correspondences,
+    found: NetworkMatches,
     reference: Features,
     query: Features,
     views: tuple[NetworkView, NetworkView],
     match_crops: MatchCrops,
-) -> Correspondences:
+) -> NetworkMatches:
     """Coarse matches matched again in windows of the rectified images, which features hold as ``image``.
 
     Args:

@@ -33,7 +33,7 @@ from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, view_of
 from mast3r_ros.matching.pair_maps import PairMaps, ViewPoints, merged_matches
 from mast3r_ros.matching.pair_threads import PairThreads
-from mast3r_ros.matching.pairs import Correspondences, Pairs
+from mast3r_ros.matching.pairs import NetworkMatches, Pairs
 from mast3r_ros.matching.reference_surface import surface_of
 from mast3r_ros.matching.stopwatch import Stopwatch
 from mast3r_ros.network import PointmapNetwork, Tokens
@@ -78,6 +78,8 @@ class NetworkMatcher(ABC):
         size: int,
         dtype: str,
         device: str,
+        subsample: int,
+        min_confidence: float,
         compile: bool,
         device_memory: int,
     ) -> None:
@@ -97,6 +99,9 @@ class NetworkMatcher(ABC):
         patch = self._patch = self.network.config.patch_size
         if not 2 * patch <= self.size <= 2048:
             raise MatcherError(f"size {size} is outside {2 * patch} to 2048 pixels (0 takes what the network knows)")
+        if not 1 <= subsample <= 64:
+            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
+        self.subsample, self.min_confidence = subsample, min_confidence
         self.stopwatch = Stopwatch(self.device)
         self._fingerprint = fingerprint(self.network)
         kept = device_memory << 20 if self.device.type == "cuda" else 0  # a CPU reads them where they are
@@ -186,7 +191,7 @@ class NetworkMatcher(ABC):
         return np.ascontiguousarray(F.normalize(pooled, dim=1).cpu().numpy())
 
     def landmarks(self, features: Features) -> NDArray[np.float64]:
-        """What a keyframe's own depth shows, every few pixels; nothing where only a network knows its shape."""
+        """Points (N, 3) of a keyframe's own depth, every few pixels, its camera frame, metres; none without depth."""
         return NetworkView.from_features(features).surface(LANDMARK_STEP)
 
     def prefetch(self, references: Sequence[Features]) -> None:
@@ -246,16 +251,16 @@ class NetworkMatcher(ABC):
         return self.stages.graphs.lock if isinstance(self.stages, CapturedNetwork) else nullcontext()
 
     @abstractmethod
-    def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
+    def _correspond(self, pairs: Pairs, with_points: bool) -> list[NetworkMatches]:
         """Matched network pixels of each pair; with the reference's pointmap where asked for and needed."""
 
     def _refined(
-        self, found: Correspondences, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
-    ) -> Correspondences:
+        self, found: NetworkMatches, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
+    ) -> NetworkMatches:
         """Better matches than those at network size, where a matcher can find them."""
         return found
 
-    def _lifted(self, found: Correspondences, view1: NetworkView, view2: NetworkView) -> Matches:
+    def _lifted(self, found: NetworkMatches, view1: NetworkView, view2: NetworkView) -> Matches:
         """Points and raw pixels of matched network pixels."""
         if view1.camera is None:
             return Matches.empty(NO_CAMERA)
@@ -301,7 +306,7 @@ class NetworkMatcher(ABC):
 
         return self._in_batches(first, others, both_orders)
 
-    def _seen_from_first(self, pairs: Pairs) -> tuple[list[ViewPoints], list[ViewPoints], list[Correspondences]]:
+    def _seen_from_first(self, pairs: Pairs) -> tuple[list[ViewPoints], list[ViewPoints], list[NetworkMatches]]:
         """Points of view 1 and of view 2 in camera 1's frame, and the matches."""
         maps = []
         with self.stopwatch.stage("heads"):
@@ -368,7 +373,7 @@ class NetworkMatcher(ABC):
         return Tokens.upright(self._tokens_there.stacked(features), size, self._patch)
 
 
-def _raw_pixels(found: Correspondences, view1: NetworkView, view2: NetworkView) -> PixelMatches:
+def _raw_pixels(found: NetworkMatches, view1: NetworkView, view2: NetworkView) -> PixelMatches:
     """Matched network pixels as pixels of the images."""
     xy1, xy2 = view1.to_raw(found.xy1), view2.to_raw(found.xy2)
     seen = np.isfinite(xy1).all(axis=1) & np.isfinite(xy2).all(axis=1)

@@ -23,7 +23,7 @@ from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.network_traits import NetworkTraits
 from mast3r_ros.matching.network_view import NetworkView, rectified
 from mast3r_ros.matching.pair_matches import MatchOptions, confident_matches
-from mast3r_ros.matching.pairs import Correspondences, Pairs, PredictedPoints
+from mast3r_ros.matching.pairs import NetworkMatches, Pairs, PredictedPoints
 from mast3r_ros.matching.reference_surface import needs_pointmap
 from mast3r_ros.matching.registry import register
 from mast3r_ros.network import PointmapNetwork
@@ -66,13 +66,11 @@ class Mast3rMatcher(NetworkMatcher):
         compile: bool = False,
         device_memory: int = 1024,
     ) -> None:
-        super().__init__(checkpoint, size, dtype, device, compile, device_memory)
+        super().__init__(checkpoint, size, dtype, device, subsample, min_confidence, compile, device_memory)
         if not self.network.config.has_descriptors:
             raise MatcherError(f"{checkpoint} is a DUSt3R network, without descriptors: use matcher 'dust3r'")
-        if not 1 <= subsample <= 64:
-            raise MatcherError(f"subsample {subsample} is outside 1 to 64")
         self.search_stride = search_stride or (2 if NetworkTraits.of(self.network.config).smooth_descriptors else 1)
-        self.subsample, self.min_confidence, self.coarse_to_fine = subsample, min_confidence, coarse_to_fine
+        self.coarse_to_fine = coarse_to_fine
         for view in (1, 2):
             head = self.network.head(view)
             assert isinstance(head, DescriptorHead)
@@ -87,7 +85,7 @@ class Mast3rMatcher(NetworkMatcher):
         """With ``coarse_to_fine`` the rectified ``image`` (H, W, 3)."""
         return {"image": rectified(frame)} if self.coarse_to_fine else {}
 
-    def _correspond(self, pairs: Pairs, with_points: bool) -> list[Correspondences]:
+    def _correspond(self, pairs: Pairs, with_points: bool) -> list[NetworkMatches]:
         """Fast reciprocal matches, started in the references, where the points are."""
         with self.stopwatch.stage("heads"):
             first, second = self._descriptors(1, pairs), self._descriptors(2, pairs)
@@ -96,25 +94,25 @@ class Mast3rMatcher(NetworkMatcher):
             found = self._reciprocal(first, second)
         return [replace(matches, pointmap1=pointmaps.get(k)) for k, matches in enumerate(found)]
 
-    def _reciprocal(self, first: Descriptors, second: Descriptors) -> list[Correspondences]:
+    def _reciprocal(self, first: Descriptors, second: Descriptors) -> list[NetworkMatches]:
         """Confident reciprocal matches of each pair."""
         maps = first.desc, second.desc, first.desc_conf, second.desc_conf
         options = MatchOptions(self.subsample, self.search_stride, self.min_confidence)
         if self.device.type == "cuda":
             products = torch.float32 if self.dtype == torch.float32 else torch.float16
-            return [Correspondences(*found) for found in matches_on_device(*maps, options, products)]
-        return [Correspondences(*found) for found in confident_matches(*maps, options)]
+            return [NetworkMatches(*found) for found in matches_on_device(*maps, options, products)]
+        return [NetworkMatches(*found) for found in confident_matches(*maps, options)]
 
     def _refined(
-        self, found: Correspondences, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
-    ) -> Correspondences:
+        self, found: NetworkMatches, reference: Features, query: Features, views: tuple[NetworkView, NetworkView]
+    ) -> NetworkMatches:
         """Windows of the full images matched again."""
         if not self.coarse_to_fine:
             return found
         with self.stopwatch.stage("fine"):
             return refined(found, reference, query, views, self._match_crops)
 
-    def _match_crops(self, crops1: Tensor, crops2: Tensor) -> list[Correspondences]:
+    def _match_crops(self, crops1: Tensor, crops2: Tensor) -> list[NetworkMatches]:
         """Matches of pairs of crops, which are images of their own to the network."""
         tokens1, tokens2 = (self.stages.encode(crops.to(self.device)) for crops in (crops1, crops2))
         layers1, layers2 = self.stages.decode(tokens1, tokens2)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mast3r_ros.matching.half_precision import multiplies_bfloat16
 
 #: Rows of the query, rows of the reference, distance ratio of each pair.
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+NearestPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -31,7 +31,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 def mutual_nearest(
     query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float, device: torch.device | None = None
-) -> list[Pairs]:
+) -> list[NearestPairs]:
     """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
 
     Args:
@@ -44,7 +44,7 @@ def mutual_nearest(
     """
     device = device or torch.device("cpu")
     sizes = [len(reference) for reference in references]
-    nothing: Pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     if len(query) == 0 or sum(sizes) == 0:
         return [nothing] * len(sizes)
     dtype = fast_dtype(device)
@@ -53,7 +53,7 @@ def mutual_nearest(
     fast_queries, fast_stacked = queries.to(dtype), stacked.to(dtype)
     similarity = fast_queries @ fast_stacked.T
     squares = _squared_lengths(queries), _squared_lengths(stacked)
-    found: list[Pairs] = []
+    found: list[NearestPairs] = []
     for block, start, size in zip(similarity.split(sizes, dim=1), np.cumsum([0, *sizes]), sizes, strict=False):
         if size < 2:
             found.append(nothing)
@@ -90,10 +90,12 @@ def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     return distances
 
 
-def mutual_hamming(query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float) -> list[Pairs]:
+def mutual_hamming(
+    query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float
+) -> list[NearestPairs]:
     """The same for binary descriptors (N, B) uint8 and the Hamming distance."""
-    nothing: Pairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    found: list[Pairs] = []
+    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    found: list[NearestPairs] = []
     for reference in references:
         if len(query) == 0 or len(reference) < 2:
             found.append(nothing)

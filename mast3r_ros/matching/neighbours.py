@@ -67,7 +67,7 @@ def roughly_nearest(queries: Tensor, database: Tensor) -> Tensor:
 
 @torch.no_grad()
 def tile_by_tile(queries: Tensor, database: Tensor, metric: str = "dot") -> Tensor:
-    """As :func:`nearest`, on a GPU without kernels: nothing is waited for, and memory is bounded."""
+    """As :func:`nearest`, (K, n, D) in (K, m, D), on a GPU without kernels: no synchronisation, bounded memory."""
     blocks = queries.split(GPU_ROWS, dim=1)
     columns = max(GPU_TILE // max(len(queries) * min(GPU_ROWS, queries.shape[1]), 1), 1)
     return torch.cat([_running_best(block, database, metric, columns) for block in blocks], dim=1)

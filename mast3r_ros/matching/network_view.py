@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.frames import Camera, Frame, lifted
+from mast3r_ros.geometry import se3
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.packed_camera import packed_camera, unpacked_camera
 from mast3r_ros.network import preprocessing
@@ -149,7 +150,7 @@ def rectified_camera(camera: Camera) -> Camera:
 
 def bent(camera: Camera, rays: Array) -> Array:
     """Ideal coordinates (N, 2) -> pixels (N, 2) of a distorting camera; NaN where its model folds back."""
-    pixels = camera.project(np.concatenate([rays, np.ones((len(rays), 1))], axis=1))
+    pixels = camera.project(se3.homogeneous(rays))
     back = np.linalg.norm(camera.rays(pixels) - rays, axis=1)
     pixels[~(back < ROUND_TRIP)] = np.nan
     return pixels

@@ -31,7 +31,7 @@ class Pairs:
     layers2: list[Tensor]
 
     def layers1_of(self, rows: list[int]) -> list[Tensor]:
-        """Decoder layers, (rows, N, C) each, of some of the references."""
+        """Decoder layers, (len(rows), N, C) each, of some of the references."""
         if rows == list(range(len(self.tokens1))):
             return self.layers1
         return [layer[rows] if len(layer) else layer for layer in self.layers1]  # some are left out, see `captured`
@@ -51,7 +51,7 @@ class PredictedPoints:
 
 
 @dataclass(frozen=True, eq=False)
-class Correspondences:
+class NetworkMatches:
     """Matched pixels of one pair.
 
     Attributes:

@@ -82,7 +82,7 @@ class PairPrediction:
         return confidence
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All fields as arrays by name, shapes as above, without those that the network does not give."""
+        """All fields as arrays by name, of the shapes in the class's docstring; fields that are None are left out."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: np.asarray(value) for name, value in values.items() if value is not None}
 

@@ -40,7 +40,7 @@ class WeightFile:
     sha256: str
 
     def read(self) -> dict[str, Tensor]:
-        """The tensors.
+        """The tensors by the names that the file gives them, on the CPU.
 
         Raises:
             MatcherError: where the package is missing, or its file is another one.

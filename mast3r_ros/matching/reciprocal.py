@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mast3r_ros.matching.neighbours import nearest
 from mast3r_ros.matching.searched import Searched
 
 ArrayLike = TypeVar("ArrayLike", Tensor, NDArray[Any])
@@ -79,8 +78,8 @@ def fast_reciprocal_matches_batch(
     K, height1, width1, _ = desc1.shape
     begin = grid_starts(height1, width1, subsample, desc1.device) if starts is None else starts[1] * width1 + starts[0]
     begin = begin.long().unique().expand(K, -1)
-    patience = MAX_ROUNDS if stride == 1 else MAX_STRIDED_ROUNDS
-    rounds = patience if starts is None and pixel_tolerance == 0 else 1
+    most = MAX_ROUNDS if stride == 1 else MAX_STRIDED_ROUNDS
+    rounds = most if starts is None and pixel_tolerance == 0 else 1
     maps = Searched.of(desc1, stride, metric), Searched.of(desc2, stride, metric)
     index1, index2, arrived = _walk(*maps, begin, rounds)
     if pixel_tolerance > 0:
@@ -91,65 +90,6 @@ def fast_reciprocal_matches_batch(
         first, second, _ = merge_matches(index1[k, arrived[k]], index2[k, arrived[k]])
         matches.append((to_xy(first, width1), to_xy(second, desc2.shape[2])))
     return matches
-
-
-def reciprocal_matches(desc1: ArrayLike, desc2: ArrayLike, *, metric: str = "dot") -> tuple[ArrayLike, ArrayLike]:
-    """All reciprocal matches between two maps, by exhaustive search in both directions.
-
-    Returns:
-        xy1, xy2: as :func:`fast_reciprocal_matches`.
-    """
-    flat1, flat2 = _tensor(desc1).flatten(0, 1)[None], _tensor(desc2).flatten(0, 1)[None]
-    forth, back = nearest(flat1, flat2, metric)[0], nearest(flat2, flat1, metric)[0]
-    index1 = torch.arange(len(forth), device=forth.device)
-    index1 = index1[back[forth] == index1]
-    xy1, xy2 = to_xy(index1, desc1.shape[1]), to_xy(forth[index1], desc2.shape[1])
-    return _like(desc1, xy1), _like(desc1, xy2)
-
-
-def matches_from_both_sides(
-    desc1: ArrayLike,
-    desc2: ArrayLike,
-    conf1: ArrayLike,
-    conf2: ArrayLike,
-    *,
-    subsample: int = 8,
-    pixel_tolerance: float = 0.0,
-    metric: str = "dot",
-) -> tuple[ArrayLike, ArrayLike, ArrayLike]:
-    """Fast reciprocal matches started in image 1 and in image 2, merged.
-
-    Args:
-        conf1, conf2: (H1, W1) and (H2, W2) confidence of the descriptors.
-
-    Returns:
-        xy1, xy2: as :func:`fast_reciprocal_matches`.
-        conf: (N,) the smaller confidence of the two pixels.
-    """
-    d1, d2, c1, c2 = (_tensor(a) for a in (desc1, desc2, conf1, conf2))
-    options = {"subsample": subsample, "pixel_tolerance": pixel_tolerance, "metric": metric}
-    forth1, forth2 = fast_reciprocal_matches(d1, d2, **options)  # type: ignore[arg-type]
-    back2, back1 = fast_reciprocal_matches(d2, d1, **options)  # type: ignore[arg-type]
-    index1 = torch.cat((_linear(forth1, d1), _linear(back1, d1)))
-    index2 = torch.cat((_linear(forth2, d2), _linear(back2, d2)))
-    index1, index2, _ = merge_matches(index1, index2)
-    conf = torch.minimum(c1.flatten()[index1], c2.flatten()[index2])
-    xy1, xy2 = to_xy(index1, d1.shape[1]), to_xy(index2, d2.shape[1])
-    return _like(desc1, xy1), _like(desc1, xy2), _like(desc1, conf)
-
-
-def successors(desc1: ArrayLike, desc2: ArrayLike, *, subsample: int = 8, metric: str = "dot") -> ArrayLike:
-    """Where one round trip leads from every pixel of image 1 that the fast search visits.
-
-    Returns:
-        (H1 * W1,) int64 linear pixel index, -1 where the search never came by.
-    """
-    maps1, maps2 = _tensor(desc1), _tensor(desc2)
-    visited = torch.full((1, maps1.shape[0] * maps1.shape[1]), -1, device=maps1.device)
-    begin = grid_starts(maps1.shape[0], maps1.shape[1], subsample, maps1.device)[None]
-    maps = Searched.of(maps1[None], metric=metric), Searched.of(maps2[None], metric=metric)
-    _walk(*maps, begin, MAX_ROUNDS, visited)
-    return _like(desc1, visited[0])
 
 
 def merge_matches(index1: Tensor, index2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,7 +105,11 @@ def merge_matches(index1: Tensor, index2: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def grid_starts(height: int, width: int, subsample: int, device: torch.device | None = None) -> Tensor:
-    """Linear indices of a pixel grid that starts half a step from the corner."""
+    """Linear indices (S,) int64 of a pixel grid that starts half a step from the corner, row-major.
+
+    Raises:
+        ValueError: for a step below one pixel.
+    """
     if subsample < 1:
         raise ValueError(f"subsample = {subsample} must be at least 1")
     y = torch.arange(subsample // 2, height, subsample, device=device)
@@ -174,19 +118,16 @@ def grid_starts(height: int, width: int, subsample: int, device: torch.device | 
 
 
 def to_xy(index: Tensor, width: int) -> Tensor:
-    """Linear pixel indices (...) -> (..., 2) as x, y."""
+    """Linear pixel indices (...) of an image of this width -> pixels (..., 2) as x, y."""
     return torch.stack((index % width, index // width), dim=-1)
 
 
-def _walk(
-    maps1: Searched, maps2: Searched, begin: Tensor, rounds: int, visited: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _walk(maps1: Searched, maps2: Searched, begin: Tensor, rounds: int) -> tuple[Tensor, Tensor, Tensor]:
     """Walk from image 1 to nearest neighbours in image 2 and back until nothing changes.
 
     Args:
         maps1, maps2: K maps of N1 and of N2 pixels.
         begin: (K, S) linear indices into those of image 1.
-        visited: (K, N1) to note the end of every round trip in; such walks never stop half-way.
 
     Returns:
         (K, S) indices into image 1 and 2, and which walks have arrived.
@@ -198,12 +139,9 @@ def _walk(
         previous1, previous2 = index1.clone(), index2.clone()
         rows = _active_rows(active)
         index2.scatter_(1, rows, _partners(maps1, index1.gather(1, rows), maps2, known12))
-        if visited is None:
-            active &= index2 != previous2
-            rows = _active_rows(active)
+        active &= index2 != previous2
+        rows = _active_rows(active)
         index1.scatter_(1, rows, _partners(maps2, index2.gather(1, rows), maps1, known21))
-        if visited is not None:
-            visited.scatter_(1, previous1.gather(1, rows), index1.gather(1, rows))
         active &= index1 != previous1
         if not active.any():
             break
@@ -237,11 +175,6 @@ def _partners(own: Searched, index: Tensor, other: Searched, known: Tensor) -> T
         if len(new):
             known[k, new] = other[k].nearest(own[k].at(new[None]))[0]
     return known.gather(1, index)
-
-
-def _linear(xy: Tensor, desc: Tensor) -> Tensor:
-    """Inverse of :func:`to_xy` for pixels of a map."""
-    return xy[:, 1] * desc.shape[1] + xy[:, 0]
 
 
 def _tensor(array: Tensor | NDArray[Any]) -> Tensor:

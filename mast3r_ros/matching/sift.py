@@ -21,10 +21,22 @@ from mast3r_ros.matching.sparse import KeypointMatcher, Paired, with_depth
 
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
 QUANTUM = 512.0
+#: OpenCV doubles the image before it looks for SIFT features and takes pixel 2 x + 0.5 for 2 x: every feature lies this
+#: far to the right of and below where it is, pixels. Between images of one camera that hardly shows; of another lens or
+#: resolution all matches are off by it alike.
+DOUBLED = 0.25
+#: Each octave of ORB's pyramid is smaller by this.
+ORB_STEP = 1.2
 #: Features per image: as many as the speed each is chosen for allows.
 USUAL_FEATURES = {"sift": 1500, "orb": 1000}
 #: Pixels on the long side that images are shrunk to, by default.
 LONGEST_SIDE = 1024
+
+
+def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """SIFT descriptors (N, 128) -> RootSIFT (N, 128) of unit length (Arandjelovic and Zisserman, CVPR 2012)."""
+    root: NDArray[np.float32] = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
+    return root
 
 
 @register("sift")
@@ -54,7 +66,7 @@ class SiftMatcher(KeypointMatcher):
     def signature(self) -> str:
         """Name of the feature and its number; the ratio does not change features."""
         side = "" if self.longest_side == LONGEST_SIDE else f"-{self.longest_side}px"
-        return f"{self.feature}-{self.max_features}-1{side}"
+        return f"{self.feature}-{self.max_features}-2{side}"
 
     def _seen(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         grey: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -65,7 +77,17 @@ class SiftMatcher(KeypointMatcher):
         keypoints, descriptors = self._detector().detectAndCompute(image, None)
         if descriptors is None:
             return np.zeros((0, 2), np.float32), self._nothing()
-        return cv2.KeyPoint_convert(keypoints)[: self.max_features], self._as_bytes(descriptors[: self.max_features])
+        keypoints = keypoints[: self.max_features]
+        return self._centres(keypoints), self._as_bytes(descriptors[: self.max_features])
+
+    def _centres(self, keypoints: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        """Where keypoints (N, 2) really are, pixel centres at integers, which OpenCV's pyramids do not keep to."""
+        xy = np.asarray(cv2.KeyPoint_convert(keypoints), np.float32).reshape(-1, 2)
+        if self.feature == "sift":
+            return xy - np.float32(DOUBLED)
+        # A pixel k of a smaller image is s pixels wide and its middle at s k + (s - 1) / 2; OpenCV takes s k.
+        side = np.array([ORB_STEP**keypoint.octave for keypoint in keypoints], np.float32)
+        return xy + (side[:, None] - np.float32(1)) / np.float32(2)
 
     def _nothing(self) -> NDArray[np.uint8]:
         return np.zeros((0, 128 if self.feature == "sift" else 32), np.uint8)
@@ -73,14 +95,13 @@ class SiftMatcher(KeypointMatcher):
     def _detector(self) -> cv2.Feature2D:
         # Made per call: OpenCV's detectors are not safe to share between threads, and making one is free.
         if self.feature == "orb":
-            return cv2.ORB_create(self.max_features, scaleFactor=1.2, nlevels=8, fastThreshold=7)
+            return cv2.ORB_create(self.max_features, scaleFactor=ORB_STEP, nlevels=8, fastThreshold=7)
         return cv2.SIFT_create(self.max_features)
 
     def _as_bytes(self, descriptors: NDArray[Any]) -> NDArray[np.uint8]:
         if self.feature == "orb":
             return np.asarray(descriptors)
-        root = np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-9))
-        return np.asarray(np.minimum(root * QUANTUM + 0.5, 255), dtype=np.uint8)
+        return np.asarray(np.minimum(root_sift(descriptors) * QUANTUM + 0.5, 255), dtype=np.uint8)
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
         """(N, 128) RootSIFT of unit length, or (N, 256) ORB bits as +-1 scaled to unit length."""

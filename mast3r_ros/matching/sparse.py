@@ -99,7 +99,7 @@ class KeypointMatcher(ABC):
         }
 
     def landmarks(self, features: Features) -> NDArray[np.float32]:
-        """Points of the keypoints whose depth is known."""
+        """Points (N, 3) of the keypoints whose depth is known, camera frame, metres."""
         return features["points"][with_depth(features)]
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
@@ -132,5 +132,5 @@ class KeypointMatcher(ABC):
 
 
 def with_depth(features: Features) -> NDArray[np.int64]:
-    """Rows of the keypoints whose surface point is known."""
+    """Rows (N,) of the keypoints whose surface point is known."""
     return np.flatnonzero(np.isfinite(features["points"][:, 2]))

@@ -1,4 +1,4 @@
-"""A matcher around another one: everything is asked of the one within, but for what a subclass does differently."""
+"""A matcher that forwards every call to another one; subclasses change single methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mast3r_ros.matching.base import Capabilities, Features, Matcher, Matches, c
 
 
 class WrappedMatcher:
-    """Can do what the matcher within can do. Features are the same, so caches of either serve both."""
+    """Has the capabilities of the matcher within. Features are the same, so either can use the other's cache."""
 
     def __init__(self, inner: Matcher) -> None:
         self.inner = inner
@@ -30,15 +30,15 @@ class WrappedMatcher:
         return capabilities(self.inner)
 
     def describe(self, frame: Frame) -> Features:
-        """Of the matcher within."""
+        """Features as the matcher within makes them."""
         return self.inner.describe(frame)
 
     def local_descriptors(self, features: Features) -> NDArray[np.float32]:
-        """Of the matcher within."""
+        """Descriptors (N, D) of the matcher within."""
         return self.inner.local_descriptors(features)
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
-        """Of the matcher within."""
+        """Matches that the matcher within finds with each reference."""
         return self.inner.match(query, references)
 
     def __getattr__(self, name: str) -> Any:

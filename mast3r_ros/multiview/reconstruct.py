@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,13 @@ from mast3r_ros.errors import MatcherError, UserError
 from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Matcher, capabilities, matches_pixels
 from mast3r_ros.matching.pair_maps import PointmapMatcher, predicts_pointmaps
+from mast3r_ros.matching.sift import SiftMatcher
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.colmap_mapper import map_with_pycolmap, pycolmap_installed
 from mast3r_ros.multiview.cycles import contradicted
 from mast3r_ros.multiview.growing import grow_all
 from mast3r_ros.multiview.model import Model
-from mast3r_ros.multiview.photos import Photo, PhotoFolder
+from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.pointmap_scene import PointmapInput, reconstruct_pointmaps
 from mast3r_ros.multiview.similar_views import pairs_to_match, verified_pairs
 from mast3r_ros.multiview.verification import VerifiedPair
@@ -69,12 +71,35 @@ class Reconstruction:
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
 
+class ImageSource(Protocol):
+    """Images that are read one after the other: a folder of photos, or the keyframes of a map.
+
+    Attributes:
+        folder: where they are from.
+        unusable: why an image is left out, by name; filled while reading.
+    """
+
+    folder: Path
+    unusable: dict[str, str]
+
+    @property
+    def files(self) -> Sequence[Any]:
+        """All of them, usable or not."""
+
+    def __iter__(self) -> Iterator[tuple[Photo, Frame]]: ...
+
+
 class ReconstructionError(UserError):
     """Images of which nothing can be reconstructed."""
 
 
+def fine_sift() -> SiftMatcher:
+    """SIFT with more and finer features than a robot has time for."""
+    return SiftMatcher(max_features=4000, longest_side=2000)
+
+
 def reconstruct(
-    source: PhotoFolder,
+    source: ImageSource,
     matcher: Matcher,
     settings: ReconstructSettings = ReconstructSettings(),
     progress: Stages = lambda stage, done, total: None,
@@ -157,7 +182,7 @@ def _mapper(matcher: Matcher, wanted: str) -> str:
 
 
 def _by_pointmaps(
-    source: PhotoFolder, given: PointmapInput, matcher: PointmapMatcher, mapper: str, progress: Stages
+    source: ImageSource, given: PointmapInput, matcher: PointmapMatcher, mapper: str, progress: Stages
 ) -> Reconstruction:
     photos = given.photos
     scene = reconstruct_pointmaps(given, matcher, mapper, progress)
@@ -186,7 +211,7 @@ def normalised(model: Model) -> Model:
     return model.moved(s, R, -s * R @ model.world_T_camera[first][:3, 3])
 
 
-def _too_few(source: PhotoFolder, photos: list[Photo]) -> str:
+def _too_few(source: ImageSource, photos: list[Photo]) -> str:
     reasons = "; ".join(f"{name} {why}" for name, why in list(source.unusable.items())[:5])
     found = f"{source.folder}: {len(photos)} of {len(source.files)} images can be used"
     return f"{found}, at least 2 different ones are needed" + (f" ({reasons})" if reasons else "")

@@ -18,7 +18,6 @@ from mast3r_ros.multiview.dense_cloud import Cloud, fused
 from mast3r_ros.multiview.dense_view import DenseView, pixels_of_rays
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.photos import Photo
-from mast3r_ros.multiview.write_scene import read_photo
 
 Array = NDArray[np.float64]
 
@@ -58,7 +57,7 @@ def _confirmed(model: Model, photos: list[Photo]) -> Iterator[tuple[Array, NDArr
         points = se3.apply(pose, camera.points(xy, view.depth[known]))
         good: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=1))
         good[good] = _agreed(model, n, points[good], view_of)
-        image = read_photo(photos[n])
+        image = photos[n].read()
         u, v = np.rint(xy[good]).astype(int).T
         colours = image[v.clip(0, image.shape[0] - 1), u.clip(0, image.shape[1] - 1)]
         yield points[good], colours, view.confidence[known][good].astype(np.float64), pose[:3, 3]

@@ -1,4 +1,4 @@
-"""A network whose stages run as CUDA graphs, by the calls of the plain one."""
+"""A network whose stages run as CUDA graphs; it has the methods of :class:`PointmapNetwork`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mast3r_ros.network.graphs import Function, Graphs
 from mast3r_ros.network.heads import DescriptorHead, Descriptors, Pointmap
 from mast3r_ros.network.model import PointmapNetwork, Tokens
 
-#: Numbers of pairs that are recorded; others are filled up to the next, larger ones run as they are.
+#: Numbers of pairs that are recorded; a batch is padded to the next of them, larger batches are not recorded.
 PAIRS = (1, 2, 3, 4, 5, 6, 8)
 #: Pointmaps at once: more are hardly faster, and take half a gigabyte for every two of them in float32.
 POINTMAPS = 2
@@ -23,23 +23,23 @@ class Stages(Protocol):
     """What a matcher asks of a network, see :class:`PointmapNetwork`."""
 
     def encode(self, images: Tensor) -> Tokens:
-        """A batch of images."""
+        """A batch of images (B, 3, H, W) in [-1, 1]."""
 
     def decode(self, tokens1: Tokens, tokens2: Tokens) -> tuple[list[Tensor], list[Tensor]]:
-        """A batch of pairs."""
+        """Layers (B, N, C) of both views of a batch of pairs."""
 
     def points(self, view: int, layers: Sequence[Tensor], tokens: Tokens) -> Pointmap:
-        """Pointmap of view 1 or 2."""
+        """Pointmap (B, H, W, 3) of view 1 or 2, in camera 1's frame."""
 
     def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens, unit: bool = True) -> Descriptors:
-        """Descriptors of view 1 or 2."""
+        """Descriptors (B, H, W, D) of view 1 or 2."""
 
 
 class CapturedNetwork:
     """The stages of a network on a GPU, each recorded once for every image size and number of pairs.
 
-    What a call gives is valid until the same stage (and view) is asked again: whoever reads it queues that on the
-    same stream before. Layers that no head reads are not given: they are empty tensors.
+    Outputs are valid until the same stage (and view) is called again; what reads them must be queued on the same
+    stream before that. Layers that no head reads are empty tensors.
     """
 
     def __init__(self, network: PointmapNetwork, graphs: Graphs | None = None) -> None:
@@ -49,7 +49,7 @@ class CapturedNetwork:
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tokens:
-        """See :meth:`PointmapNetwork.encode`; the tokens are the caller's to keep."""
+        """See :meth:`PointmapNetwork.encode`: images (B, 3, H, W). The tokens stay valid after the next call."""
         patch = self.network.config.patch_size
         size = (int(images.shape[2]), int(images.shape[3]))
         with self.graphs.lock:
@@ -58,7 +58,7 @@ class CapturedNetwork:
 
     @torch.inference_mode()
     def decode(self, tokens1: Tokens, tokens2: Tokens) -> tuple[list[Tensor], list[Tensor]]:
-        """See :meth:`PointmapNetwork.decode`."""
+        """See :meth:`PointmapNetwork.decode`: layers (B, N, C), empty tensors where no head reads them."""
         patch = self.network.config.patch_size
         sizes = tokens1.size, tokens2.size
 
@@ -73,7 +73,7 @@ class CapturedNetwork:
 
     @torch.inference_mode()
     def points(self, view: int, layers: Sequence[Tensor], tokens: Tokens) -> Pointmap:
-        """See :meth:`PointmapNetwork.points`."""
+        """See :meth:`PointmapNetwork.points`: (B, H, W, 3) in camera 1's frame."""
         head = self.network.head(view)
 
         def predicted(*read: Tensor) -> Sequence[Tensor]:
@@ -89,7 +89,7 @@ class CapturedNetwork:
 
     @torch.inference_mode()
     def descriptors(self, view: int, layers: Sequence[Tensor], tokens: Tokens, unit: bool = True) -> Descriptors:
-        """See :meth:`PointmapNetwork.descriptors`."""
+        """See :meth:`PointmapNetwork.descriptors`: (B, H, W, D)."""
         head = self.network.head(view)
         if not isinstance(head, DescriptorHead):
             raise ValueError(f"a network with a '{self.network.config.head_type}' head has no descriptors")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,7 @@ def convert_checkpoint(source: str | Path, destination: str | Path) -> Checkpoin
         "source": {"file": origin.name, "layout": layout, "sha256": _sha256(origin)},
         "licence": _licence(config),
     }
-    try:
-        _write(destination, dense, record)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{destination} cannot be written: {error}") from error
+    _write(destination, dense, record)
     return inspect_checkpoint(destination)
 
 
@@ -140,7 +138,7 @@ def save_network(
     """A network in memory -> ``destination`` (.safetensors) and its ``.json``, with ``extra`` entries in the latter.
 
     Raises:
-        CheckpointError: for weights that are not finite.
+        CheckpointError: for weights that are not finite, and where the disk refuses.
     """
     state = {name: p.detach().cpu().to(dtype) for name, p in network.named_parameters()}
     record: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION, "network": network.config.to_json()}
@@ -252,16 +250,19 @@ def _opened(weights: Path) -> Any:
 
 def _write(destination: Path, dense: dict[str, Tensor], record: dict[str, Any]) -> None:
     """Weights and config under a temporary name first: a reader never finds half a file."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
     partial = destination.with_name(f".{destination.name}.partial")
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
         save_file(dense, partial, metadata={"format": "pt"})
         record["weights_sha256"] = _sha256(partial)
         os.replace(partial, destination)
         partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
         os.replace(partial, destination.with_suffix(".json"))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{destination} cannot be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -122,7 +122,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress = lambda done, tota
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.name
-    part = Part(folder / f"{file.name}.part")
+    part = FilePart(folder / f"{file.name}.part")
     try:
         with _opened(file.url, part) as (response, announced):
             total = part.receive(response, file, announced, progress)
@@ -149,7 +149,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress = lambda done, tota
     return target
 
 
-class Part:
+class FilePart:
     """The beginning of a file, and what tells whether its rest still belongs to it.
 
     Attributes:
@@ -237,7 +237,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 @contextmanager
-def _opened(url: str, part: Part) -> Iterator[tuple[Any, Announced]]:
+def _opened(url: str, part: FilePart) -> Iterator[tuple[Any, Announced]]:
     """An open response and what it announces."""
     headers = {"User-Agent": f"mast3r_ros/{__version__}", "Accept-Encoding": "identity", **part.request_headers()}
     redirects = _Redirects()

@@ -7,24 +7,12 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mast3r_ros.network.stem import ResidualConv
+
 #: Channels of the four reassembled maps, fine to coarse, and of the fusion path.
 LAYER_DIMS = (96, 192, 384, 768)
 FEATURE_DIM = 256
 LAST_DIM = 128
-
-
-class ResidualConvUnit(nn.Module):
-    """Two pre-activated 3x3 convolutions around a skip connection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(FEATURE_DIM, FEATURE_DIM, 3, padding=1)
-        self.conv2 = nn.Conv2d(FEATURE_DIM, FEATURE_DIM, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 256, h, w) -> (B, 256, h, w)."""
-        out: Tensor = x + self.conv2(F.relu(self.conv1(F.relu(x))))
-        return out
 
 
 class FusionBlock(nn.Module):
@@ -33,8 +21,8 @@ class FusionBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(FEATURE_DIM, FEATURE_DIM, 1)
-        self.resConfUnit1 = ResidualConvUnit()
-        self.resConfUnit2 = ResidualConvUnit()
+        self.resConfUnit1 = ResidualConv(FEATURE_DIM)
+        self.resConfUnit2 = ResidualConv(FEATURE_DIM)
 
     def forward(self, path: Tensor, finer: Tensor | None = None) -> Tensor:
         """(B, 256, h, w) -> (B, 256, 2h, 2w)."""

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """:func:`mast3r_ros.network.rope.rotate`, by the kernel where that is possible: on a GPU, without gradients."""
+    """:func:`mast3r_ros.network.rope.rotate` of (B, heads, N, d), by the kernel on a GPU without gradients."""
     wanted = x.is_cuda and by.cos.shape[0] == 1 and x.stride(-1) == 1 and not torch.compiler.is_compiling()
     if not wanted or (torch.is_grad_enabled() and x.requires_grad) or not _works(x.device):
         return rope.rotate(x, by)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 #: A function of tensors, all of which are inputs or live as long as the graph.
 Function = Callable[..., Sequence[Tensor]]
 #: Copies inputs into their places, computes, and leaves the outputs in theirs; queued on the current stream.
-Replay = Callable[[], None]
+GraphReplay = Callable[[], None]
 
 #: Graphs that are kept: more than one size of image and all numbers of pairs need.
 GRAPHS = 64
@@ -34,12 +34,12 @@ class Graph:
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    replay: Replay
+    replay: GraphReplay
 
 
 @dataclass(eq=False)
 class Memory:
-    """What graphs share, so that their number costs nothing: they are replayed one after the other.
+    """Memory that all graphs share: they are replayed one after the other, so more graphs take no more of it.
 
     Attributes:
         places: inputs and outputs, by stage, kind and position; a larger one takes the place of a smaller one.
@@ -68,7 +68,7 @@ class Memory:
 
 
 #: Records a function of these inputs to write these outputs.
-Recorder = Callable[[Function, tuple[Tensor, ...], tuple[Tensor, ...], Memory], Replay]
+Recorder = Callable[[Function, tuple[Tensor, ...], tuple[Tensor, ...], Memory], GraphReplay]
 
 
 class Graphs:
@@ -94,11 +94,14 @@ class Graphs:
         return Graphs, (self._most,)
 
     def run(self, stage: str, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """``function(*inputs)`` by its graph.
+        """``function(*inputs)`` by its graph, which is recorded at the first call.
 
         Args:
-            stage: whose outputs are no longer needed.
+            stage: name of what is computed; outputs of an earlier call of the stage are overwritten.
             key: of everything that the recording depends on: shapes, types, and what the function closes over.
+
+        Returns:
+            tensors of the shapes and types that the function gives, valid until the next call of the stage.
         """
         with self.lock:
             name = (stage, key)
@@ -134,8 +137,14 @@ class Graphs:
         return True
 
 
-def record_cuda(function: Function, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], memory: Memory) -> Replay:
-    """Record a function on the inputs' GPU."""
+def record_cuda(
+    function: Function, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], memory: Memory
+) -> GraphReplay:
+    """Record a function on the inputs' GPU; each replay reads ``inputs`` and writes ``outputs``, of fixed shapes.
+
+    Raises:
+        RuntimeError: where the function cannot be recorded, or memory does not suffice.
+    """
     device = inputs[0].device
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
@@ -147,13 +156,6 @@ def record_cuda(function: Function, inputs: tuple[Tensor, ...], outputs: tuple[T
     memory.pool = graph.pool()
     memory.pool_bytes += max(0, torch.cuda.memory_reserved(device) - before)
     return graph.replay
-
-
-def record_plainly(
-    function: Function, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], memory: Memory
-) -> Replay:
-    """The same bookkeeping without a GPU: a replay computes the function again. For tests."""
-    return lambda: _write(outputs, function(*inputs))
 
 
 def _write(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:

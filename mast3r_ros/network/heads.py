@@ -60,7 +60,7 @@ class Head(nn.Module, ABC):
         """(B, 4, H, W) before activation: x, y, z, confidence."""
 
     def raw(self, layers: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """All maps before activation: points as :meth:`raw_points`, and descriptors where the head has them."""
+        """All maps before activation: points (B, 4, H, W), and descriptors (B, D[+1], H, W) or None."""
         return self.raw_points(layers, size), None
 
     def points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Pointmap:
@@ -85,6 +85,11 @@ class LinearHead(Head):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         self.proj = nn.Linear(config.dec_embed_dim, POINT_CHANNELS * config.patch_size**2)
+
+    @property
+    def point_layers(self) -> tuple[int, ...]:
+        """The last one."""
+        return (self.config.dec_depth,)
 
     def raw_points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(B, 4, H, W) before activation."""
@@ -216,8 +221,8 @@ class CatConvHead(MlpDescriptorHead):
 class CatSkipHead(DescriptorHead):
     """The head of small networks: tokens spread over a quarter of the resolution, joined by the stem's detail there.
 
-    What lies where comes from the detail, which has not been through the transformer; what it belongs to comes from
-    the tokens. Points and descriptors share all but the last layer.
+    Exact positions come from the detail, which does not pass the transformer, and context from the tokens. Points and
+    descriptors share all but the last layer.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

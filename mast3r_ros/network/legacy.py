@@ -26,7 +26,7 @@ _LIGHTNING, _MUST3R = "state_dict", ("encoder", "decoder")
 
 
 def read_pth(path: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """Architecture and canonical state dict of an official checkpoint; tensors are mapped from the file.
+    """Architecture and state dict, by our names, of an official checkpoint; tensors are mapped from the file.
 
     Nothing in the file is executed: the unpickler builds tensors, plain containers and ``argparse.Namespace``.
 

@@ -45,7 +45,7 @@ class Tokens:
     def upright(cls, features: Tensor, size: tuple[int, int], patch_size: int) -> Tokens:
         """Tokens (B, N, C) of images (height, width) stored as they stand, e.g. from a cache."""
         grid = grid_positions(size[0] // patch_size, size[1] // patch_size, features.device)
-        return cls(features, grid.expand(len(features), -1, -1), size)
+        return cls(features, grid.expand(features.shape[0], -1, -1), size)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -94,12 +94,12 @@ class PointmapNetwork(nn.Module):
         Raises:
             ValueError: for sides that are no multiples of the patch size, or shapes that do not go with the array.
         """
-        size = (images.shape[2], images.shape[3])
+        size = (int(images.shape[2]), int(images.shape[3]))  # numbers for who traces this as well
         if size[0] % self.config.patch_size or size[1] % self.config.patch_size or 0 in size:
             raise ValueError(f"image size {size[1]}x{size[0]} must be a multiple of {self.config.patch_size}")
         images = images.to(self.patch_embed.proj.weight.dtype)
         portrait = None if true_shape is None else _portrait(true_shape.to(images.device), size)
-        embedded, positions = self._embed(images, portrait)
+        embedded, positions = self._embed(images, size, portrait)
         x, detail = embedded.tensor_split((self.config.enc_embed_dim,), dim=-1)
         x = x.contiguous()  # it comes transposed, and would stay so through all residual paths
         head_dim = self.config.enc_embed_dim // self.config.enc_num_heads
@@ -183,14 +183,14 @@ class PointmapNetwork(nn.Module):
             return ViewPrediction(*pointmap)
         return ViewPrediction(*pointmap, *self.descriptors(view, layers, tokens))
 
-    def _embed(self, images: Tensor, portrait: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _embed(self, images: Tensor, size: tuple[int, int], portrait: Tensor | None) -> tuple[Tensor, Tensor]:
         """Patch tokens (B, N, C) of the upright images and their positions (B, N, 2)."""
-        rows, columns = (side // self.config.patch_size for side in images.shape[2:])
-        positions = grid_positions(rows, columns, images.device).expand(len(images), -1, -1)
+        rows, columns = (side // self.config.patch_size for side in size)
+        positions = grid_positions(rows, columns, images.device).expand(images.shape[0], -1, -1)
         if portrait is None:
             return self.patch_embed(images), positions
         upright = images.transpose(2, 3)
-        across = grid_positions(columns, rows, images.device).expand(len(images), -1, -1)
+        across = grid_positions(columns, rows, images.device).expand(images.shape[0], -1, -1)
         choice = portrait[:, None, None]
         return (
             torch.where(choice, self.patch_embed(upright), self.patch_embed(images)),

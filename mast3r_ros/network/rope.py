@@ -25,7 +25,7 @@ class Rotation(NamedTuple):
 @lru_cache(maxsize=GRIDS)
 @torch.inference_mode(False)  # what one caller computes without gradients, another may train with
 def grid_positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """Positions (rows * columns, 2) int64 as (y, x), row-major. Shared: not to be written to."""
+    """Positions (N, 2) int64 as (y, x) of all rows * columns tokens, row-major. Cached: do not write to them."""
     y = torch.arange(rows, device=device)
     x = torch.arange(columns, device=device)
     return torch.cartesian_prod(y, x)
@@ -34,7 +34,7 @@ def grid_positions(rows: int, columns: int, device: torch.device | None = None) 
 @lru_cache(maxsize=GRIDS)
 @torch.inference_mode(False)
 def grid_rotation(rows: int, columns: int, head_dim: int, base: float, device: torch.device) -> Rotation:
-    """:func:`rotation` of a whole grid, for every image of a batch. Shared: not to be written to."""
+    """:func:`rotation` of a whole grid, for every image of a batch. Cached: do not write to it."""
     return rotation(grid_positions(rows, columns, device)[None], head_dim, base)
 
 

@@ -1,4 +1,4 @@
-"""Two computations at the same time on a GPU that neither of them fills."""
+"""Two independent computations on two streams of a GPU, each too small to occupy it alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def both(first: Callable[[], Tensor], second: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Results of two computations that need nothing of each other; beside each other on a GPU, without gradients.
+    """Results of two independent computations, of any shape; on a GPU at the same time, unless gradients are recorded.
 
-    What they read must live on until the current stream waits for the next time, as the layers of a decoder do.
+    What they read must stay allocated until the current stream waits for the side stream again.
     """
     if device.type != "cuda" or torch.is_grad_enabled():
         return first(), second()

@@ -43,7 +43,7 @@ SETTLED_S = 0.3
 #: How often pause, rate and the end are looked at where no clock is published.
 IDLE_TICK_S = 0.1
 #: What the last messages are given to arrive before the publishers disappear.
-FAREWELL_S = 1.0
+LAST_MESSAGES_WAIT_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class BagPlayer(Node):
         """Let the last messages arrive before the publishers go."""
         if self.clock.stopped:
             return
-        deadline = time.monotonic() + FAREWELL_S
+        deadline = time.monotonic() + LAST_MESSAGES_WAIT_S
         for outlet in self._outlets.values():
             left = max(deadline - time.monotonic(), 0.0)
             outlet.wait_for_all_acked(Duration(seconds=left))

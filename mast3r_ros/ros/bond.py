@@ -30,7 +30,7 @@ except ImportError:
 #: What Nav2's servers announce as their heartbeat timeout, seconds; the manager goes by its own bond_timeout.
 ANNOUNCED_TIMEOUT_S = 4.0
 #: The last heartbeat is waited for this long, as bondcpp does, so that the manager hears it before the topic is gone.
-FAREWELL_S = 0.1
+LAST_HEARTBEAT_WAIT_S = 0.1
 
 
 class BondMissing(UserError):
@@ -87,7 +87,7 @@ class Bond:
         self._node.destroy_timer(self._timer)
         self._side.destroy()
         self._break()
-        self._publisher.wait_for_all_acked(Duration(seconds=FAREWELL_S))
+        self._publisher.wait_for_all_acked(Duration(seconds=LAST_HEARTBEAT_WAIT_S))
         self._node.destroy_publisher(self._publisher)
 
     def _beat(self) -> None:

@@ -86,8 +86,8 @@ class CameraTransforms:
             self._first_frame_at = now
         waits = bool(p.base_frame_id and frame_id) and not self.base_known
         anybody = self.listener is not None and self.listener.anybody_there
-        patience = p.tf_wait if anybody else min(p.tf_wait, NO_TF_WAIT_S)
-        if waits and now - self._first_frame_at < patience:
+        longest = p.tf_wait if anybody else min(p.tf_wait, NO_TF_WAIT_S)
+        if waits and now - self._first_frame_at < longest:
             link = f"{p.base_frame_id} -> {frame_id}"
             raise FrameRefused("waiting_for_tf", f"waiting for a first transform {link}")
         self._complaints.cured("waiting_for_tf")

@@ -11,13 +11,13 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization.coverage import Trial, Verdict
+from mast3r_ros.localization.coverage import CoverageVerdict, Trial
 from mast3r_ros.ros import conversions
 
 COLOURS = {
-    Verdict.COVERED: ColorRGBA(r=0.1, g=0.8, b=0.2, a=1.0),
-    Verdict.UNCOVERED: ColorRGBA(r=0.9, g=0.1, b=0.1, a=1.0),
-    Verdict.CONTRADICTED: ColorRGBA(r=0.8, g=0.1, b=0.9, a=1.0),
+    CoverageVerdict.COVERED: ColorRGBA(r=0.1, g=0.8, b=0.2, a=1.0),
+    CoverageVerdict.UNCOVERED: ColorRGBA(r=0.9, g=0.1, b=0.1, a=1.0),
+    CoverageVerdict.CONTRADICTED: ColorRGBA(r=0.8, g=0.1, b=0.9, a=1.0),
 }
 #: Ends of an arrow's three strokes in the camera frame, metres: it points where the camera looked.
 ARROW = np.array([[0, 0, 0], [0, 0, 0.3], [0, 0, 0.3], [0.05, 0, 0.22], [0, 0, 0.3], [-0.05, 0, 0.22]])

@@ -86,12 +86,12 @@ class FrameDates:
         """
         if not self._clock.ros_time_is_active:
             return False
-        patience_ns = max_age_s * 1e9
+        longest_ns = max_age_s * 1e9
         if age < 0:
             since_ns = arrival.received_ns - self._jumped_at_ns
-            return since_ns < patience_ns and -age * 1e9 < self._jumped_back_ns + patience_ns
+            return since_ns < longest_ns and -age * 1e9 < self._jumped_back_ns + longest_ns
         if back <= JUMP_S:
             return False
         if self._behind_since_ns is None:
             self._behind_since_ns = arrival.received_ns
-        return arrival.received_ns - self._behind_since_ns < patience_ns
+        return arrival.received_ns - self._behind_since_ns < longest_ns

@@ -135,13 +135,7 @@ class FrameProcessor:
         epoch = self._apply_requests()  # again: this image may have shown a jump in time
         clock = StageClock()
         with clock.stage("decode"):
-            frame = self._intake.frame(
-                arrival,
-                rectified=p.rectified,
-                info_wait_s=p.camera_info_wait,
-                depth_slop_s=p.depth_slop,
-                info_frame=p.camera_info_frame_id,
-            )
+            frame = self._intake.frame(arrival, p, p.camera_info_wait)
         with clock.stage("tf"):
             camera = self.camera.at(arrival, p)
             self._use_prior(camera, arrival.stamp_ns, p)

@@ -18,11 +18,10 @@ from mast3r_ros.ros import conversions
 from mast3r_ros.ros.calibration import Calibration
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.depth_registration import DepthRegistration
+from mast3r_ros.settings import CommonSettings
 
 #: Depth that was seen within this time is worth waiting for, seconds.
 DEPTH_IS_ALIVE_S = 1.0
-#: Longest wait for the depth image of an image, seconds.
-DEPTH_WAIT_S = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +66,13 @@ class Intake:
         self._known = Calibration()
 
     def take_info(self, message: CameraInfo) -> None:
-        """A camera_info has come."""
+        """Keep a camera_info as the current one."""
         with self._news:
             self._info = message
             self._news.notify_all()
 
     def take_depth(self, message: Image | CompressedImage) -> None:
-        """A depth image has come."""
+        """Keep a depth image for the images to come; the last five are kept."""
         with self._news:
             self._depths.append(message)
             self._depth_at = time.monotonic()
@@ -91,13 +90,12 @@ class Intake:
         with self._news:
             self._depths.clear()
 
-    def frame(
-        self, arrival: Arrival, *, rectified: bool, info_wait_s: float, depth_slop_s: float, info_frame: str = ""
-    ) -> Frame:
+    def frame(self, arrival: Arrival, settings: CommonSettings, info_wait_s: float) -> Frame:
         """Decode an image and join it with its calibration and depth.
 
         Args:
-            info_frame: frame_id that camera_info may have although the images have another.
+            settings: of the node.
+            info_wait_s: how long a first camera_info is waited for, since the first image.
 
         Raises:
             FrameRefused: the image or the calibration cannot be used. Unusable depth is only complained about.
@@ -108,9 +106,9 @@ class Intake:
         except CodecError as error:
             raise FrameRefused("bad_image", f"image refused: {error}") from error
         self._complaints.cured("bad_image")
-        info = self._info_for(message.header.frame_id, info_frame, info_wait_s)
-        camera = None if info is None else self._calibration(info, image.shape[1], image.shape[0], rectified)
-        depth = self._depth_of(message, camera, (image.shape[0], image.shape[1]), round(depth_slop_s * 1e9))
+        info = self._info_for(message.header.frame_id, settings.camera_info_frame_id, info_wait_s)
+        camera = None if info is None else self._calibration(info, image.shape[1], image.shape[0], settings.rectified)
+        depth = self._depth_of(message, camera, (image.shape[0], image.shape[1]), settings)
         return Frame(image, camera, arrival.stamp_ns, depth, camera_name=message.header.frame_id)
 
     def _info_for(self, image_frame: str, info_frame: str, wait_s: float) -> CameraInfo | None:
@@ -159,10 +157,10 @@ class Intake:
         return None if camera is None or is_placeholder(camera) else camera
 
     def _depth_of(
-        self, image: Image | CompressedImage, camera: Camera | None, shape: tuple[int, int], slop_ns: int
+        self, image: Image | CompressedImage, camera: Camera | None, shape: tuple[int, int], settings: CommonSettings
     ) -> NDArray[np.float32] | None:
         """Depth that belongs to the image, registered to it; None where there is none to trust."""
-        message = self._wait_for_depth(conversions.stamp_ns(image.header.stamp), slop_ns)
+        message = self._wait_for_depth(conversions.stamp_ns(image.header.stamp), settings)
         if message is None or self.registration is None:
             return None
         try:
@@ -177,8 +175,9 @@ class Intake:
         self._complaints.cured("unregistered_depth", "bad_depth")
         return depth
 
-    def _wait_for_depth(self, stamp_ns: int, slop_ns: int) -> Image | CompressedImage | None:
+    def _wait_for_depth(self, stamp_ns: int, settings: CommonSettings) -> Image | CompressedImage | None:
         """The depth message nearest in time, waiting a little where depth is being published."""
+        slop_ns = round(settings.depth_slop * 1e9)
 
         def distance(message: Image | CompressedImage) -> int:
             return abs(conversions.stamp_ns(message.header.stamp) - stamp_ns)
@@ -195,4 +194,4 @@ class Intake:
                 )
                 return None
             self._complaints.cured("depth_without_time")
-            return self._news.wait_for(nearest, DEPTH_WAIT_S)
+            return self._news.wait_for(nearest, settings.depth_wait)

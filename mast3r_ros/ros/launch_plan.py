@@ -76,7 +76,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """Programs to start, and sentences to say."""
 
     programs: tuple[Program, ...]
@@ -104,13 +104,11 @@ def relocalization_arguments(installation: Installation) -> list[Argument]:
         Argument("checkpoint", "weights of a network, safetensors" + empty),
         Argument("feed", "none, or amcl to seed AMCL" + empty),
         Argument("autostart", "false where a lifecycle manager starts the node" + empty),
-        *_camera_arguments(),
-        *_node_arguments(installation.config("relocalizer.yaml")),
-        *_transform_arguments("tf", "tf_static", "relative names follow the namespace, as Nav2's do"),
+        *_live_arguments(installation.config("relocalizer.yaml")),
     ]
 
 
-def relocalization(given: Mapping[str, str], installation: Installation) -> Plan:
+def relocalization(given: Mapping[str, str], installation: Installation) -> LaunchPlan:
     """The relocalizer, fed by a camera. Raises UserError for arguments that cannot be."""
     overrides = _overrides(given, "map", "matcher", "checkpoint", "feed")
     if given["autostart"]:
@@ -126,13 +124,11 @@ def mapping_arguments(installation: Installation) -> list[Argument]:
         Argument("existing", "refuse, extend or replace a map that is there" + empty),
         Argument("global_frame_id", "frame of the poses" + empty),
         Argument("matcher", "matcher of the coverage trials" + empty),
-        *_camera_arguments(),
-        *_node_arguments(installation.config("mapper.yaml")),
-        *_transform_arguments("tf", "tf_static", "relative names follow the namespace, as Nav2's do"),
+        *_live_arguments(installation.config("mapper.yaml")),
     ]
 
 
-def mapping(given: Mapping[str, str], installation: Installation) -> Plan:
+def mapping(given: Mapping[str, str], installation: Installation) -> LaunchPlan:
     """The mapper, fed by a camera. Raises UserError for arguments that cannot be."""
     overrides = _overrides(given, "map", "existing", "global_frame_id", "matcher")
     return _node_and_rviz("mapper", given, installation, _camera_topics(given), overrides)
@@ -157,7 +153,7 @@ def replay_arguments(installation: Installation) -> list[Argument]:
     ]
 
 
-def replay(given: Mapping[str, str], installation: Installation) -> Plan:
+def replay(given: Mapping[str, str], installation: Installation) -> LaunchPlan:
     """A recording, played on its own time, and the relocalizer. Raises UserError for arguments that cannot be."""
     given = {**given, "use_sim_time": "true"}
     if given["on_end"] not in ("exit", "hold"):
@@ -190,6 +186,12 @@ def switch(given: Mapping[str, str], name: str) -> bool:
     if text not in TRUE + FALSE:
         raise UserError(f"{name}:={given[name]} is neither true nor false")
     return text in TRUE
+
+
+def _live_arguments(params_file: str) -> list[Argument]:
+    """Arguments of a node beside a camera and a robot."""
+    transforms = _transform_arguments("tf", "tf_static", "relative names follow the namespace, as Nav2's do")
+    return [*_camera_arguments(), *_node_arguments(params_file), *transforms]
 
 
 def _camera_arguments() -> list[Argument]:
@@ -296,7 +298,7 @@ def _parameter_file(given: Mapping[str, str]) -> str:
         document = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"params_file:={path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"params_file:={path} is no YAML: {error}") from None
     if not isinstance(document, dict):
         raise UserError(f"params_file:={path} has no parameters: expected NODE: ros__parameters: ... (docs/ros.md)")
@@ -317,7 +319,7 @@ def _node_and_rviz(
     installation: Installation,
     topics: CameraTopics,
     overrides: Mapping[str, Any],
-) -> Plan:
+) -> LaunchPlan:
     """The relocalizer or the mapper and, where asked for, RViz.
 
     Parameters of the node: the file first, then what the camera asks for, then the launch arguments.
@@ -344,9 +346,9 @@ def _node_and_rviz(
         time_to_stop=TIME_TO_STOP,
     )
     if not switch(given, "rviz"):
-        return Plan((node,))
+        return LaunchPlan((node,))
     if not installation.has("rviz2"):
-        return Plan((node,), ("RViz is not installed (apt install ros-$ROS_DISTRO-rviz2): going on without it",))
+        return LaunchPlan((node,), ("RViz is not installed (apt install ros-$ROS_DISTRO-rviz2): going on without it",))
     rviz = Program(
         package="rviz2",
         executable="rviz2",
@@ -356,4 +358,4 @@ def _node_and_rviz(
         remappings=(*((topic, topic.lstrip("/")) for topic in RVIZ_TOPICS[executable]), *transforms),
         arguments=("-d", installation.config(RVIZ_CONFIGURATIONS[executable])),
     )
-    return Plan((node, rviz))
+    return LaunchPlan((node, rviz))

@@ -15,12 +15,12 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from mast3r_ros.ros import fast_dds
-from mast3r_ros.ros.launch_plan import Argument, Installation, Plan, Program
+from mast3r_ros.ros.launch_plan import Argument, Installation, LaunchPlan, Program
 
 
 def description(
     arguments: Callable[[Installation], list[Argument]],
-    plan: Callable[[Mapping[str, str], Installation], Plan],
+    plan: Callable[[Mapping[str, str], Installation], LaunchPlan],
 ) -> LaunchDescription:
     """Arguments, our Fast DDS profile unless the user has one, then what the plan says once the arguments are known."""
     installation = Installation(Path(get_package_share_directory("mast3r_ros")), _is_installed)
@@ -67,9 +67,9 @@ def _node(program: Program) -> Node:
 
     That works with every launch version; a lifecycle manager can drive it all the same.
     """
-    patience = {}
+    time_outs = {}
     if program.time_to_stop is not None:
-        patience = dict.fromkeys(("sigterm_timeout", "sigkill_timeout"), f"{program.time_to_stop:g}")
+        time_outs = dict.fromkeys(("sigterm_timeout", "sigkill_timeout"), f"{program.time_to_stop:g}")
     return Node(
         package=program.package,
         executable=program.executable,
@@ -80,5 +80,5 @@ def _node(program: Program) -> Node:
         remappings=list(program.remappings),
         arguments=list(program.arguments),
         on_exit=[Shutdown(reason=program.last_reason)] if program.last_reason else None,
-        **patience,
+        **time_outs,
     )

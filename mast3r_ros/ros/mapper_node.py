@@ -21,11 +21,12 @@ from visualization_msgs.msg import MarkerArray
 
 from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.frames import PosedFrame
-from mast3r_ros.localization.coverage import Coverage, Verdict
+from mast3r_ros.localization.coverage import Coverage, CoverageVerdict
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.mapping.session import MappingSession
 from mast3r_ros.matching import from_settings
+from mast3r_ros.multiview.refine_map import is_odometry, refine_map
 from mast3r_ros.ros import conversions, diagnostics, qos
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
@@ -152,6 +153,7 @@ class Mapper(Node):
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         outcome = self.save()
+        self._shown = 0  # refined keyframes stand elsewhere
         response.success, response.message = outcome.success, outcome.message
         return response
 
@@ -188,13 +190,7 @@ class Mapper(Node):
 
     def _posed(self, arrival: Arrival, settings: MapperParameters) -> PosedFrame:
         """The frame with its pose at the time of exposure."""
-        frame = self._intake.frame(
-            arrival,
-            rectified=settings.rectified,
-            info_wait_s=FOREVER_S,
-            depth_slop_s=settings.depth_slop,
-            info_frame=settings.camera_info_frame_id,
-        )
+        frame = self._intake.frame(arrival, settings, FOREVER_S)
         camera_frame = settings.camera_frame_id or arrival.message.header.frame_id
         try:
             pose = self._tf.lookup(settings.global_frame_id, camera_frame, arrival.stamp_ns, settings.tf_timeout)
@@ -233,7 +229,8 @@ class Mapper(Node):
     # -- on the coverage thread --------------------------------------------------------------------
 
     def _try(self, posed: PosedFrame) -> None:
-        trial = self._coverage.try_frame(posed)
+        self.session.triangulate_newest()
+        trial = self._coverage.try_frame(self.session.in_map(posed))
         self._statistics.count(f"tried {trial.verdict.value}")
         self._coverage_topic.publish(
             to_coverage_markers(self._coverage.trials, self.session.map.frame_id, posed.frame.stamp_ns)
@@ -251,8 +248,8 @@ class Mapper(Node):
         self._tf.report_duplicate_publishers(self._complaints)
         session, counts = self.session, self._coverage.counts()
         trouble = self._complaints.going_on
-        uncovered = counts[Verdict.UNCOVERED] + counts[Verdict.CONTRADICTED]
-        level = DiagnosticStatus.WARN if trouble or uncovered > counts[Verdict.COVERED] else DiagnosticStatus.OK
+        uncovered = counts[CoverageVerdict.UNCOVERED] + counts[CoverageVerdict.CONTRADICTED]
+        level = DiagnosticStatus.WARN if trouble or uncovered > counts[CoverageVerdict.COVERED] else DiagnosticStatus.OK
         message = f"{len(session.map)} keyframes, {session.unsaved} not saved; {self._coverage.summary()}"
         values = {
             **{name: str(number) for name, number in sorted(self._statistics.counts().items())},
@@ -287,6 +284,9 @@ def _prepared(settings: MapperParameters) -> tuple[MappingSession, Coverage]:
     if not settings.map:
         raise MapError("no place for the map given: set the parameter map (--ros-args -p map:=FOLDER)")
     path, frame_id = Path(settings.map), settings.global_frame_id
-    session = MappingSession(path, frame_id, settings.selection, settings.existing, source="mapper")
+    refined = settings.refine == "true" or (settings.refine == "auto" and is_odometry(frame_id))
+    session = MappingSession(
+        path, frame_id, settings.selection, settings.existing, source="mapper", refine=refine_map if refined else None
+    )
     matcher = from_settings(settings.matching)
     return session, Coverage(Localizer(session.map, matcher), settings.coverage_settings())

@@ -17,37 +17,33 @@ except ImportError:  # Humble
 
 def newest() -> QoSProfile:
     """Sensor data of which only the newest message matters: best effort, depth 1."""
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return _keep_last(1, ReliabilityPolicy.BEST_EFFORT)
 
 
 def small_sensor_data() -> QoSProfile:
     """Sensor data that must be paired with other messages by stamp: best effort, a few kept."""
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return _keep_last(5, ReliabilityPolicy.BEST_EFFORT)
 
 
 def reliable(depth: int = 10) -> QoSProfile:
     """Reliable: no message is lost."""
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+    return _keep_last(depth, ReliabilityPolicy.RELIABLE)
 
 
 def latched() -> QoSProfile:
     """The last message is kept for subscribers that come later (transient local)."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
+    return _keep_last(1, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def static_transforms() -> QoSProfile:
     """/tf_static: the last message of every publisher, as tf2 has it."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=100,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL,
-    )
+    return _keep_last(100, ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def _keep_last(
+    depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
+) -> QoSProfile:
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability, durability=durability)
 
 
 def overridable() -> QoSOverridingOptions:

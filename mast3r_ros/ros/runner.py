@@ -21,7 +21,7 @@ from mast3r_ros.waiting_threads import use_passive_waiting
 #: Enough for a transition, a map being loaded and a waiting ~/relocalize side by side, and callbacks beside them.
 THREADS = 6
 #: This many signals end a process that does not end by itself.
-IMPATIENT = 3
+SIGNALS_THAT_KILL = 3
 
 
 class _Stop:
@@ -34,7 +34,7 @@ class _Stop:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.signals += 1
-        if self.signals >= IMPATIENT:
+        if self.signals >= SIGNALS_THAT_KILL:
             signal.signal(number, signal.SIG_DFL)
 
     def __bool__(self) -> bool:

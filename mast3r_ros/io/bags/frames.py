@@ -16,8 +16,8 @@ from mast3r_ros.io.bags.messages import decode_colour, stamp_ns
 from mast3r_ros.io.bags.plan import Plan, usable_camera
 from mast3r_ros.io.bags.readable import Readable
 
-#: How long, in recording time, a frame waits for its camera_info and depth.
-PATIENCE_NS = 250_000_000
+#: How long a frame waits for its camera_info and depth, nanoseconds of recording time.
+LONGEST_WAIT_NS = 250_000_000
 
 
 class FrameReader:
@@ -59,7 +59,7 @@ class FrameReader:
     def _is_due(self, now_ns: int) -> bool:
         """Whether nothing better can still arrive for the oldest waiting image, or it has waited enough."""
         recorded_ns, time_ns, _ = self._waiting[0]
-        if now_ns - recorded_ns > PATIENCE_NS + self.max_delay_ns:
+        if now_ns - recorded_ns > LONGEST_WAIT_NS + self.max_delay_ns:
             return True
         has_depth = not self._depth_topic or (self._depths and self._depths[-1][0] >= time_ns)
         has_info = not self.topics.camera_info or (self._infos and self._infos[-1][0] >= time_ns)
@@ -68,7 +68,7 @@ class FrameReader:
     def _forget_depths(self) -> None:
         """Drop the depth images that no waiting or coming image can need: there may be far more of them."""
         last = self._depths[-1][0]
-        newest = self._waiting[0][1] if self._waiting else last - PATIENCE_NS
+        newest = self._waiting[0][1] if self._waiting else last - LONGEST_WAIT_NS
         while self._depths[0][0] < min(newest, last) - self.max_delay_ns:
             self._depths.popleft()
 

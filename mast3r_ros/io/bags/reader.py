@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.typesys.store import Typestore
 
 from mast3r_ros.errors import BagError
 from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.io.bags.definitions import typestore
 from mast3r_ros.io.bags.frames import FrameReader
 from mast3r_ros.io.bags.plan import Plan, plan_frames
 from mast3r_ros.io.bags.recording import Finished, Recording, Unfinished
@@ -25,8 +25,6 @@ from mast3r_ros.transforms import InvalidTransform, TransformBuffer
 
 log = logging.getLogger(__name__)
 
-#: Definitions for bags that carry none (ROS 2 before Iron); those of standard messages have not changed since.
-DEFAULT_TYPES = Stores.ROS2_JAZZY
 #: More problems than this are counted but not remembered one by one.
 MOST_PROBLEMS = 100
 #: Endings of recordings; rosbag2 appends .zstd to files that it has compressed as a whole.
@@ -171,7 +169,7 @@ class BagReader:
         """A message type as the bag defines it (ROS 1 or 2), with what it is made of; None if nobody defines it."""
         definitions = (recording.definitions.get(msgtype) for recording in self._recordings)
         definition = next((d for d in definitions if d and d.format != MessageDefinitionFormat.NONE), NO_DEFINITION)
-        return _typestore(msgtype, definition)
+        return typestore(msgtype, definition)
 
     def close(self) -> None:
         """Close all files; a second call does nothing."""
@@ -296,26 +294,6 @@ def is_bag(path: Path) -> bool:
     if path.is_dir():
         return (path / "metadata.yaml").exists() or any(file.name.endswith(SUFFIXES[2:]) for file in path.iterdir())
     return path.name.endswith(SUFFIXES)
-
-
-def _typestore(msgtype: str, definition: MessageDefinition) -> Typestore | None:
-    """Types as the bag defines them (a message may have changed since), or the standard ones."""
-    try:
-        if definition.format == MessageDefinitionFormat.NONE:
-            return _known(get_typestore(DEFAULT_TYPES), msgtype)
-        store = get_typestore(Stores.EMPTY)
-        if definition.data.startswith("=" * 80 + "\nIDL: "):
-            for part in definition.data.split("=" * 80 + "\n")[1:]:
-                store.register(get_types_from_idl(part.split("\n", 1)[1]))
-        else:
-            store.register(get_types_from_msg(definition.data, msgtype))
-        return _known(store, msgtype)
-    except (TypesysError, KeyError, IndexError):
-        return _known(get_typestore(DEFAULT_TYPES), msgtype)
-
-
-def _known(store: Typestore, msgtype: str) -> Typestore | None:
-    return store if msgtype in store.fielddefs else None
 
 
 def _natural(path: Path) -> tuple[int, str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rosbags.convert.converter import STATIC_MSGTYPE_RENAMES, generate_message_converter
 from rosbags.typesys import get_typestore
 
-from mast3r_ros.io.bags.reader import DEFAULT_TYPES, BagReader
+from mast3r_ros.io.bags.definitions import DEFAULT_TYPES
+from mast3r_ros.io.bags.reader import BagReader
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mast3r_ros.io.codec.eight_bits import EightBits
 from mast3r_ros.io.codec.images import RGB, decode_file, to_rgb
 from mast3r_ros.io.codec.picture_files import DEEP_COLOUR
 
+#: Number of the EXIF tag, and how a TIFF file begins.
 _ORIENTATION = 0x0112
 _TIFF = (b"II*\0", b"MM\0*")
 #: EXIF orientation -> (transpose first, then flip the columns, then flip the rows).
@@ -41,10 +42,10 @@ class ImageFiles:
         self._eight_bits = EightBits()
 
     def read(self, path: Path, camera: Camera | None = None, as_stored: bool = False) -> tuple[RGB, Camera | None]:
-        """The image, and its camera rescaled to its size where one is given.
+        """The image (H, W, 3) uint8 RGB, and its camera rescaled to its size where one is given.
 
         Args:
-            as_stored: leave the pixels as they are in the file: somebody knows how they are turned.
+            as_stored: leave the pixels as they are in the file, whatever its EXIF orientation says.
 
         Raises:
             CodecError: naming the file, if it is missing or no intact image.

@@ -34,6 +34,13 @@ UNKNOWN = "is no ROS camera calibration, nor one of OpenCV or Kalibr"
 Fields = Mapping[str, Any]
 
 
+#: How what is no calibration fails: by infinite numbers, nests without end, and OpenCV's parser by SystemError.
+UNREADABLE = (
+    *(yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError),
+    *(cv2.error, SystemError),
+)
+
+
 class _UnknownFile(CalibrationError):
     """A file of which nobody knows what it is."""
 
@@ -56,7 +63,7 @@ def read_camera(file: Path, topic: str = "") -> Camera:
             camera = _opencv(text)
         else:
             camera = _of_fields(_first_document(text), name, topic)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, cv2.error) as error:
+    except UNREADABLE as error:
         raise DatasetError(f"{path} {UNKNOWN} ({type(error).__name__} {error}): {EXPECTED}") from error
     except _UnknownFile as error:
         raise DatasetError(f"{path} {UNKNOWN} ({error}): {EXPECTED}") from error

@@ -81,7 +81,7 @@ class Colmap(FrameList):
         calibrated = self._cameras[entry.camera_id]
         image, camera = self._read_image(self._folder / entry.name, calibrated)
         assert camera is not None
-        depth = self._sparse_depth(entry, calibrated, camera) if self._use_depth else None
+        depth = self._sparse_depth(index, camera) if self._use_depth else None
         world_T_camera = se3.inverse(entry.camera_T_world)
         world_T_camera[:3, 3] *= self._scale
         return PosedFrame(Frame(image, camera, depth=depth, name=entry.name), world_T_camera)
@@ -95,14 +95,21 @@ class Colmap(FrameList):
             found[entry.name] = self._cameras[entry.camera_id], world_T_camera
         return found
 
-    def _sparse_depth(self, entry: _Image, calibrated: Camera, camera: Camera) -> NDArray[np.float32]:
+    def observed(self, index: int, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Points that an image observes: pixels (N, 2) of it at that size, and depth (N,) along its axis, positive."""
+        entry = self._images[index]
+        calibrated = self._cameras[entry.camera_id]
         seen = np.array([point in self._points for point in entry.point_ids.tolist()], dtype=bool)
         xyz = np.array([self._points[point] for point in entry.point_ids[seen].tolist()]).reshape(-1, 3)
         z = se3.apply(entry.camera_T_world, xyz)[:, 2] * self._scale
-        stretch = np.array([camera.width / calibrated.width, camera.height / calibrated.height])
-        u, v = np.rint(entry.xy[seen] * stretch - 0.5).astype(int).T
+        stretch = np.array([width / calibrated.width, height / calibrated.height])
+        return (entry.xy[seen] * stretch - 0.5)[z > 0], z[z > 0]
+
+    def _sparse_depth(self, index: int, camera: Camera) -> NDArray[np.float32]:
+        xy, z = self.observed(index, camera.width, camera.height)
+        u, v = np.rint(xy).astype(int).T
         depth = np.zeros((camera.height + 2, camera.width + 2), dtype=np.float32)
-        inside = (z > 0) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
+        inside = (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
         for i in np.flatnonzero(inside)[np.argsort(-z[inside])]:  # the nearest point is drawn last
             depth[v[i] : v[i] + 3, u[i] : u[i] + 3] = z[i]
         return depth[1:-1, 1:-1].copy()
@@ -257,6 +264,7 @@ class _Binary:
         return values
 
 
+#: One observation of a binary images.bin: pixel, and number of its point (-1: none).
 _OBSERVATION = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
 
 

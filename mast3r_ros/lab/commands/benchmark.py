@@ -12,18 +12,17 @@ import typer
 
 from mast3r_ros.cli.common import load_map, note, print_facts, print_json, print_table, stages
 from mast3r_ros.cli.options import (
-    DEFAULT_KEYFRAMES,
     DEFAULTS,
     CheckpointOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
-    KeyframesCount,
     MatcherOptions,
     NetworkSizeOption,
     grouped,
 )
 from mast3r_ros.lab.commands.benchmark_reconstruct import time_reconstruct
+from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, KeyframesCount
 
 if TYPE_CHECKING:
     from mast3r_ros.frames import Frame

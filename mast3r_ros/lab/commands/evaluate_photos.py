@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from mast3r_ros.cli.common import stages
-from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, JsonOption, KeyframesCount, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 from mast3r_ros.lab.commands.evaluate_scenes import QueryDepthOption
+from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 

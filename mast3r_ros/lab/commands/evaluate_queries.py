@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from mast3r_ros.cli.common import load_map, note, stages
-from mast3r_ros.cli.options import JsonOption, KeyframesCount, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.lab.commands.options import KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 
@@ -57,7 +58,7 @@ def queries(
 
     Recall is given at (0.25 m, 2 deg), (0.5 m, 5 deg) and (5 m, 10 deg) among others, as Aachen's server does.
     """
-    from mast3r_ros.io.datasets.query_list import QueryList, write_poses
+    from mast3r_ros.lab.datasets.query_list import QueryList, write_poses
     from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split
 
     asked = QueryList(queries, images, cameras, ground_truth, scale)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import load_map, stages
-from mast3r_ros.cli.options import DEFAULT_KEYFRAMES, JsonOption, KeyframesCount, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import note, print_facts, print_json, print_table, stages
-from mast3r_ros.cli.options import ComparedMatchers, JsonOption, grouped
+from mast3r_ros.cli.options import JsonOption, grouped
+from mast3r_ros.lab.commands.options import ComparedMatchers
 
 
 @grouped

@@ -25,7 +25,7 @@ from mast3r_ros.lab.runs.replay import Replay, ReplaySettings, write_result_bag
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
-from mast3r_ros.pictures.plan_view import Trajectory, draw_plan_view
+from mast3r_ros.pictures.plan_view import DrawnPath, draw_plan_view
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,8 @@ def write_pictures(folder: Path, replay: Replay, keyframe_map: KeyframeMap, matc
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "plan_view.png"
     truth = [r.truth[:3, 3] for r in records if r.truth is not None]
-    ways = [Trajectory(np.array(truth), "where the camera was", "#e0a030")] if truth else []
-    draw_plan_view(keyframe_map, plan, [*ways, Trajectory(found, "where it was localized", FOUND_COLOUR, points=True)])
+    ways = [DrawnPath(np.array(truth), "where the camera was", "#e0a030")] if truth else []
+    draw_plan_view(keyframe_map, plan, [*ways, DrawnPath(found, "where it was localized", FOUND_COLOUR, points=True)])
     pictures = {"plan_view.jpg": read_picture(plan)}
     plan.unlink()
     line = np.array(truth) if truth else found

@@ -63,7 +63,7 @@ class Process:
         return self._log.read_text(errors="replace").splitlines()
 
     def stop(self) -> None:
-        """SIGINT, then patience, then SIGKILL."""
+        """SIGINT, then a wait, then SIGKILL."""
         if self.running:
             self._process.send_signal(signal.SIGINT)
         try:

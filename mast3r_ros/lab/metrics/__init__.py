@@ -6,7 +6,7 @@ have NaN errors and count as misses in shares of all queries.
 
 from mast3r_ros.lab.metrics.calibration import (
     ELLIPSOIDS,
-    Consistency,
+    CovarianceConsistency,
     calibration,
     calibration_intervals,
     consistency,
@@ -51,7 +51,7 @@ __all__ = [
     "WRONG_DEG",
     "WRONG_M",
     "CloudDistances",
-    "Consistency",
+    "CovarianceConsistency",
     "FalseAccepts",
     "Interval",
     "RiskCoverage",

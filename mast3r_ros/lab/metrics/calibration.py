@@ -55,7 +55,7 @@ def calibration_intervals(
 
 
 @dataclass(frozen=True)
-class Consistency:
+class CovarianceConsistency:
     """Mean normalised error squared of a run, and where it lies if the covariances are right.
 
     Attributes:
@@ -75,7 +75,7 @@ class Consistency:
         return self.low <= self.nees <= self.high
 
 
-def consistency(normalised_errors: ArrayLike, confidence: float = 0.95) -> Consistency:
+def consistency(normalised_errors: ArrayLike, confidence: float = 0.95) -> CovarianceConsistency:
     """The NEES test (Bar-Shalom et al. 2001, section 5.4.2): N times the mean is chi-square with 6 N degrees.
 
     Args:
@@ -83,7 +83,7 @@ def consistency(normalised_errors: ArrayLike, confidence: float = 0.95) -> Consi
     """
     values = finite(normalised_errors)
     if not values.size:
-        return Consistency(float("nan"), float("nan"), float("nan"), 0)
+        return CovarianceConsistency(float("nan"), float("nan"), float("nan"), 0)
     tail = (1 - confidence) / 2
     low, high = chi2.ppf([tail, 1 - tail], df=POSE_FREEDOM * values.size) / values.size
-    return Consistency(float(values.mean()), float(low), float(high), values.size)
+    return CovarianceConsistency(float(values.mean()), float(low), float(high), values.size)

@@ -8,14 +8,14 @@ from typing import Any
 
 from mast3r_ros.lab.pages import plots
 from mast3r_ros.lab.pages.page import Mark, figure, header, label, section, table, tiles_of, write_page
-from mast3r_ros.lab.runs.compare import Run, common_records
+from mast3r_ros.lab.runs.compare import ComparedRun, common_records
 from mast3r_ros.lab.runs.paired import disagreements
 
 #: Queries that are listed by name, of each kind.
 MOST_LISTED = 20
 
 
-def write_comparison(path: Path, a: Run, b: Run, comparison: dict[str, Any]) -> None:
+def write_comparison(path: Path, a: ComparedRun, b: ComparedRun, comparison: dict[str, Any]) -> None:
     """Write the page.
 
     Args:

@@ -34,7 +34,7 @@ from mast3r_ros.lab.runs.gallery import Picture, length
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.results import accepted_poses, write_records
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.pictures.plan_view import Trajectory, draw_plan_view
+from mast3r_ros.pictures.plan_view import DrawnPath, draw_plan_view
 
 #: Estimates further apart in time than this are not joined by a line, seconds.
 LONGEST_GAP_S = 1.0
@@ -153,11 +153,7 @@ def _quartiles(summary: dict[str, Any]) -> str:
 
 def _matches(pictures: Sequence[Picture]) -> list[str]:
     """A section for each kind of picture, the worst ones first."""
-    titles = {
-        "worst": f"The worst {sum(p.kind == 'worst' for p in pictures)} queries",
-        "rejected": "Other rejections",
-        "typical": "Typical answers",
-    }
+    titles = {"worst": "The worst queries", "rejected": "Other rejections", "typical": "Typical answers"}
     found = {kind: [picture for picture in pictures if picture.kind == kind] for kind in titles}
     text = "Left the query, right its best keyframe."
     return [section(titles[kind], gallery(chosen), text) for kind, chosen in found.items() if chosen]
@@ -283,11 +279,11 @@ def _plan_view(evaluation: Evaluation, keyframe_map: KeyframeMap) -> str:
     lost = [r.truth[:3, 3] for r in records if not r.accepted and r.truth is not None]
     ways = []
     if truth:
-        ways.append(Trajectory(_positions(truth), "truth", "#e0a030"))
+        ways.append(DrawnPath(_positions(truth), "truth", "#e0a030"))
     if found:
-        ways.append(Trajectory(np.array([pose[:3, 3] for _, pose in found]), "localized", "#00798c", points=True))
+        ways.append(DrawnPath(np.array([pose[:3, 3] for _, pose in found]), "localized", "#00798c", points=True))
     if lost:
-        ways.append(Trajectory(np.array(lost), "rejected", "#d1495b", points=True))
+        ways.append(DrawnPath(np.array(lost), "rejected", "#d1495b", points=True))
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "plan.png"
         draw_plan_view(keyframe_map, picture, ways)

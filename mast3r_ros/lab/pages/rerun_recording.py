@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.errors import UserError
-from mast3r_ros.frames import Frame
-from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import open_bag
 from mast3r_ros.io.codec import encode_compressed_image
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.replay import Replay
 from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.pictures.rerun_sdk import frustum, rerun_sdk, shrunk
 
-#: Camera images in the recording: at most this often, and this wide; together they stay below about 10 MB a minute.
-IMAGE_HZ, IMAGE_WIDTH = 4.0, 480
+#: Camera images in the recording: at most this often; small as they are, they stay below about 10 MB a minute.
+IMAGE_HZ = 4.0
 MAP_VOXEL_M, MAP_POINTS = 0.02, 400_000
 TRUTH, FOUND, KEYFRAME = (224, 160, 48), (0, 160, 180), (90, 130, 190)
 
@@ -30,13 +27,7 @@ def write_rerun(path: Path, keyframe_map: KeyframeMap, replay: Replay, bag: Path
     Raises:
         UserError: if the Rerun SDK is not installed.
     """
-    try:
-        import rerun as rr
-    except ImportError as error:
-        raise UserError(
-            f"{path} is not written: the Rerun SDK is missing. `pip install 'rerun-sdk>=0.27,<0.28'` brings it, and "
-            "NumPy 2 with it, which Ubuntu 22.04's and 24.04's ROS packages do not work with: use another environment"
-        ) from error
+    rr = rerun_sdk(f"{path} is not written")
     recording = rr.RecordingStream("mast3r_ros")
     path.parent.mkdir(parents=True, exist_ok=True)
     recording.save(path, default_blueprint=_blueprint())
@@ -53,15 +44,6 @@ def write_rerun(path: Path, keyframe_map: KeyframeMap, replay: Replay, bag: Path
     _log_images(recording, records, replay, bag)
     recording.flush()
     recording.disconnect()
-
-
-def frustum(map_T_camera: NDArray[np.float64], depth_m: float, aspect: float = 0.75) -> NDArray[np.float64]:
-    """The edges (8, 2, 3) of a small pyramid that stands for a camera, in the map frame."""
-    corners = depth_m * np.array([[x, y * aspect, 1.2] for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
-    edges = np.concatenate(
-        [np.stack([np.zeros((4, 3)), corners], axis=1), np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)]
-    )
-    return se3.apply(map_T_camera, edges)
 
 
 def _blueprint():  # type: ignore[no-untyped-def]  # a type of a library that may be missing
@@ -114,7 +96,7 @@ def _log_images(recording, records: list[Record], replay: Replay, bag: Path) -> 
                 continue
             next_ns = frame.stamp_ns + round(1e9 / IMAGE_HZ)
             recording.set_time("time", duration=(frame.stamp_ns - start_ns) * 1e-9)
-            small = _shrunk(frame)
+            small = shrunk(frame)
             if small.camera is not None:
                 lens = rr.Pinhole(
                     image_from_camera=small.camera.K,
@@ -124,12 +106,3 @@ def _log_images(recording, records: list[Record], replay: Replay, bag: Path) -> 
                 recording.log("/camera/image", lens)
             data = encode_compressed_image(small.image, "jpeg", 80)
             recording.log("/camera/image", rr.EncodedImage(contents=data, media_type="image/jpeg"))
-
-
-def _shrunk(frame: Frame) -> Frame:
-    if frame.width <= IMAGE_WIDTH:
-        return frame
-    width, height = IMAGE_WIDTH, round(frame.height * IMAGE_WIDTH / frame.width)
-    image = np.asarray(cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    camera = None if frame.camera is None else frame.camera.resized(width, height)
-    return Frame(image, camera, frame.stamp_ns)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
-from mast3r_ros.lab.pages.rerun_recording import frustum
 from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.pictures.plan_view import HEADROOM, plan_rotation
+from mast3r_ros.pictures.rerun_sdk import frustum
 
 Array = NDArray[np.float64]
 RGB = tuple[int, int, int]

@@ -37,7 +37,7 @@ _Key = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A run as it was saved.
 
     Attributes:
@@ -51,7 +51,7 @@ class Run:
     records: list[Record] | None = None
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path) -> ComparedRun:
     """Read the folder of a report, a summary.json in it, or what `evaluate --json` printed into a file.
 
     Raises:
@@ -70,10 +70,10 @@ def load_run(path: Path) -> Run:
         )
     records = file.with_name("records.jsonl")
     saved_together = file.name == "summary.json" and records.exists()
-    return Run(path, summary, read_records(records) if saved_together else None)
+    return ComparedRun(path, summary, read_records(records) if saved_together else None)
 
 
-def compare(a: Run, b: Run) -> dict[str, Any]:
+def compare(a: ComparedRun, b: ComparedRun) -> dict[str, Any]:
     """Differences of two runs, with 95 % intervals.
 
     Where both have records of the same queries, queries are paired: see :mod:`paired`. Otherwise only the intervals of
@@ -98,7 +98,7 @@ def compare(a: Run, b: Run) -> dict[str, Any]:
     }
 
 
-def common_records(a: Run, b: Run) -> tuple[list[Record], list[Record]]:
+def common_records(a: ComparedRun, b: ComparedRun) -> tuple[list[Record], list[Record]]:
     """The records of the queries that both runs have, in one order."""
     pairs = _pairs(a.records or [], b.records or [])
     return [x for x, _ in pairs], [y for _, y in pairs]
@@ -140,7 +140,7 @@ def _known(value: Any, bounds: Any) -> bool:
     return isinstance(value, int | float) and isinstance(bounds, list) and None not in bounds
 
 
-def _reasons(a: Run, b: Run, common: int) -> Iterator[str]:
+def _reasons(a: ComparedRun, b: ComparedRun, common: int) -> Iterator[str]:
     """Why the figures of two runs do not say which is better."""
     mine, other = a.summary.get("fingerprint", {}), b.summary.get("fingerprint", {})
     if not mine or not other:
@@ -163,7 +163,7 @@ def _map_of(summary: dict[str, Any]) -> str:
     return f"{settings.get('map', 'a map')} with {settings.get('map_keyframes', '?')} keyframes"
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: ComparedRun) -> dict[str, Any]:
     return {
         "path": str(run.path),
         "evaluation": run.summary.get("evaluation"),

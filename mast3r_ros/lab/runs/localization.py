@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.lab.runs.environment import machine, versions
+from mast3r_ros.lab.runs.processor_time import with_processor_time
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.summary import figures_of
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
@@ -115,7 +117,7 @@ def evaluate_localization(
     asked = chain(((query, False) for query in queries), ((frame, True) for frame in negatives))
     for number, (query, negative) in enumerate(asked):
         frame, truth = (query.frame, query.map_T_camera) if isinstance(query, PosedFrame) else (query, None)
-        estimate = localizer.localize(frame)
+        estimate = with_processor_time(partial(localizer.localize, frame))
         record = Record.of(
             frame.name or f"{number:06d}",
             frame.stamp_ns,

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from mast3r_ros.lab.datasets.image_pairs import ImagePair, PairList
 from mast3r_ros.lab.runs.bins import binned
 from mast3r_ros.lab.runs.environment import machine, versions
 from mast3r_ros.lab.runs.pair_poses import EssentialFinder, MetricFinder, PairPose
+from mast3r_ros.lab.runs.processor_time import PROCESSOR, with_processor_time
 
 Array = NDArray[np.float64]
 
@@ -187,6 +189,7 @@ class PairEvaluation:
             "inliers": metrics.percentiles([record.inliers for record in records], (5, 50, 95)),
             "breakdown": breakdown(records),
             "latency_ms": metrics.percentiles([record.timings_ms.get("total", math.nan) for record in records]),
+            "processor_ms": metrics.percentiles([record.timings_ms.get(PROCESSOR, math.nan) for record in records]),
             "settings": self.settings,
             "machine": machine(),
             "versions": versions(),
@@ -223,7 +226,7 @@ def evaluate_pairs(
     evaluation = PairEvaluation(f"Pairs of {pairs.name}", settings=chosen)
     for pair in pairs.pairs:
         frame1, frame2 = pairs.frame(pair.first), pairs.frame(pair.second)
-        found = finder.find(frame1, frame2)
+        found = with_processor_time(partial(finder.find, frame1, frame2))
         record = PairRecord.of(pair, pairs.truth(pair), found)
         evaluation.records.append(record)
         if watch is not None:

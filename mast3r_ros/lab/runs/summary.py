@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mast3r_ros.lab import metrics
 from mast3r_ros.lab.runs.bins import binned
 from mast3r_ros.lab.runs.difficulty import calibration_by_quartile
+from mast3r_ros.lab.runs.processor_time import PROCESSOR
 from mast3r_ros.lab.runs.record import Record
 
 Array = NDArray[np.float64]
@@ -55,6 +56,7 @@ def figures_of(records: Sequence[Record]) -> dict[str, Any]:
         "rotation_error_deg": metrics.percentiles(degrees, (50, 90, 95, 100)),
         "breakdown": breakdown(records),
         "latency_ms": metrics.percentiles([r.timings_ms.get("total", math.nan) for r in records]),
+        "processor_ms": metrics.percentiles([r.timings_ms.get(PROCESSOR, math.nan) for r in records]),
         "stages_ms": stage_medians(records),
         "stage_percentiles_ms": {name: metrics.percentiles(values) for name, values in _by_stage(records).items()},
     }

@@ -17,6 +17,7 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.lab.runs.localization import Evaluation
+from mast3r_ros.lab.runs.processor_time import with_processor_time
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoint
 from mast3r_ros.lab.runs.world_pairs import WorldPair, first_room, world_pairs
@@ -114,7 +115,8 @@ class _Solver:
         keyframe_map = reference_map(reference, self._plain)
         keyframe_map.prepare(self._matcher)
         self._heard.forget()
-        estimate = Localizer(keyframe_map, self._matcher, self._settings.localizer).localize(pair.query)
+        localizer = Localizer(keyframe_map, self._matcher, self._settings.localizer)
+        estimate = with_processor_time(lambda: localizer.localize(pair.query))
         truth = pair.reference_T_query
         seen = Viewpoint(*se3.pose_error(np.eye(4), truth), pair.overlap)
         stamp = number * 10**9  # pairs are seconds apart: they are no sequence

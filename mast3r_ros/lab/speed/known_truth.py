@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.network import NetworkConfig, PointmapNetwork
 from mast3r_ros.network.encoder import EncoderBlock
 from mast3r_ros.network.heads import MlpDescriptorHead
-from mast3r_ros.network.initialise import random_network
 
 Array = NDArray[np.float64]
 

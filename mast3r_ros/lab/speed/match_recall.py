@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast3r_ros.lab.runs.environment import machine
-from mast3r_ros.matching.reciprocal import fast_reciprocal_matches, reciprocal_matches
+from mast3r_ros.matching.neighbours import nearest
+from mast3r_ros.matching.reciprocal import fast_reciprocal_matches, to_xy
 
 #: Shift between the two views, pixels; and how many times a repetitive texture repeats.
 SHIFT = (7, 4)
@@ -33,6 +34,19 @@ def measure_recall(size: int = 128, subsample: int = 8, seed: int = 0) -> dict[s
     """
     textures = [_measured(name, *pair, subsample) for name, pair in descriptor_pairs(size, seed).items()]
     return {"benchmark": "match", "size": size, "subsample": subsample, "textures": textures, "machine": machine()}
+
+
+def reciprocal_matches(desc1: Tensor, desc2: Tensor, metric: str = "dot") -> tuple[Tensor, Tensor]:
+    """All reciprocal matches between two maps (H, W, D), by exhaustive search in both directions.
+
+    Returns:
+        xy1, xy2: (N, 2) int64 pixels as x, y, sorted by pixel of image 1 (row-major).
+    """
+    flat1, flat2 = desc1.flatten(0, 1)[None], desc2.flatten(0, 1)[None]
+    forth, back = nearest(flat1, flat2, metric)[0], nearest(flat2, flat1, metric)[0]
+    index1 = torch.arange(len(forth), device=forth.device)
+    index1 = index1[back[forth] == index1]
+    return to_xy(index1, desc1.shape[1]), to_xy(forth[index1], desc2.shape[1])
 
 
 def descriptor_pairs(size: int, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:

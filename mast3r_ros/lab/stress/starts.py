@@ -211,7 +211,8 @@ def kidnapped(
             film = carried(way, at + 1, onward[0])
         else:
             film = joined(way, part(after, range(len(after.frames))), at + 1)
-        yield Kidnapping(place, _noticed(tracker, film, at + 1))
+        if (len(film.frames) - at - 1) * APART_S >= NOTICE_S:  # a shorter rest says nothing
+            yield Kidnapping(place, _noticed(tracker, film, at + 1))
 
 
 def _committed(tracker: Tracker, film: Film, number: int) -> bool:

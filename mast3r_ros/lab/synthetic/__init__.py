@@ -10,7 +10,7 @@ its seeds.
 """
 
 from mast3r_ros.lab.synthetic.lighting import LightingSettings
-from mast3r_ros.lab.synthetic.render import Renderer, RenderSettings, Views
+from mast3r_ros.lab.synthetic.render import RenderedViews, Renderer, RenderSettings
 from mast3r_ros.lab.synthetic.rooms import FAMILIES, RoomSettings, make_room
 from mast3r_ros.lab.synthetic.sensors import CameraNoise, DepthNoise, OdometryNoise, drifting, exposed, measured
 from mast3r_ros.lab.synthetic.sequence import SequenceFrame, SequenceSettings, render_sequence
@@ -27,6 +27,7 @@ __all__ = [
     "Material",
     "OdometryNoise",
     "RenderSettings",
+    "RenderedViews",
     "Renderer",
     "RoomSettings",
     "SequenceFrame",
@@ -34,7 +35,6 @@ __all__ = [
     "Shot",
     "TourSettings",
     "Trajectory",
-    "Views",
     "World",
     "WorldBuilder",
     "drifting",

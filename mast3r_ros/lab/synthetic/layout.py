@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.lab.synthetic import textures
+from mast3r_ros.lab.synthetic.photographs import PICTURES, SURFACES, Photographs
 from mast3r_ros.lab.synthetic.world import Material, WorldBuilder
 
 #: Inward yaw of each wall: local +y points into the room, local x runs along the wall.
@@ -60,6 +61,7 @@ class Layout:
         plain: bool = False,
         make: int | None = None,
         twin: int = 0,
+        photographs: Photographs | None = None,
     ) -> None:
         """An empty room.
 
@@ -70,8 +72,10 @@ class Layout:
                 what people bring in is their own.
             twin: another number gives the same room to the last chair, made of other pieces of wood, plaster and cloth,
                 in which other people live.
+            photographs: textures that take the place of drawn ones.
         """
         self.rng, self.size, self.plain, self.make, self.twin = rng, size, plain, make, twin
+        self.photographs = photographs
         self.style = Style.random(rng if make is None else np.random.default_rng([make, 1]))
         self.builder = WorldBuilder(rng, textures.grain())
         self._materials: dict[str, int] = {}
@@ -102,10 +106,14 @@ class Layout:
         self, key: str, make: Callable[[np.random.Generator], Image], metres: float, grain: float = 0.3
     ) -> Material:
         """A repeating material."""
+        if self.photographs is not None:
+            make = self.photographs.maker(SURFACES, make)
         return Material(self.texture(key, make), metres, grain=0.0 if self.plain else grain)
 
     def picture(self, key: str, make: Callable[[np.random.Generator], Image], emission: float = 0.0) -> Material:
         """A material that is stretched over a face once."""
+        if self.photographs is not None:
+            make = self.photographs.maker(PICTURES, make)
         return Material(self.texture(key, make), None, emission=emission, grain=0.0 if self.plain else 0.04)
 
     def wood(self, vertical: bool = False) -> Material:

@@ -41,7 +41,7 @@ class RenderSettings:
 
 
 @dataclass(frozen=True)
-class Views:
+class RenderedViews:
     """V rendered views of one size, on the renderer's device.
 
     Attributes:
@@ -106,7 +106,7 @@ class Renderer:
     @torch.no_grad()
     def render(
         self, map_T_camera: ArrayLike | Tensor, camera: Camera | Sequence[Camera], world: Sequence[int] | None = None
-    ) -> Views:
+    ) -> RenderedViews:
         """Render views.
 
         Args:
@@ -130,14 +130,14 @@ class Renderer:
             for k in range(len(poses))
         ]
         normal = torch.cat([v.normal for v in each if v.normal is not None]) if self.settings.normals else None
-        return Views(
+        return RenderedViews(
             torch.cat([v.radiance for v in each]),
             torch.cat([v.depth for v in each]),
             torch.cat([v.primitive for v in each]),
             normal,
         )
 
-    def _views(self, poses: Tensor, which: Tensor, rays: Tensor, spread: Tensor) -> Views:
+    def _views(self, poses: Tensor, which: Tensor, rays: Tensor, spread: Tensor) -> RenderedViews:
         """Views (V) of one batch; ``rays`` (1 or V, H, W, 2) are NaN where a pixel has none."""
         seeing = rays.isfinite().all(dim=-1)
         rays = torch.where(seeing[..., None], rays, 0.0)
@@ -147,7 +147,7 @@ class Renderer:
 
     def _picture(
         self, poses: Tensor, which: Tensor, rays: Tensor, spread: Tensor, depth: Tensor, primitive: Tensor
-    ) -> Views:
+    ) -> RenderedViews:
         """Shade what :func:`cast` found."""
         views, height, width = depth.shape
         seen = primitive.reshape(-1) >= 0
@@ -172,7 +172,7 @@ class Renderer:
             normals = normals.view(views, height, width, 3)
         measured = torch.zeros_like(radiance[:, 0])
         measured[at] = path
-        return Views(radiance.view(views, height, width, 3), measured.view_as(depth), primitive, normals)
+        return RenderedViews(radiance.view(views, height, width, 3), measured.view_as(depth), primitive, normals)
 
     def _second_look(
         self,

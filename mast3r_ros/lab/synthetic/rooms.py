@@ -4,6 +4,7 @@ Homes and work places: ``living``, ``office``, ``kitchen``, ``corridor``, ``ware
 Stress: ``textureless`` (paint only), ``repeated`` (identical quarters under a half turn), ``planar`` (all there is to
 see lies on one wall), ``glass`` (a home with mirrors on two walls and a pane across the room), ``doors`` (a corridor of
 equal doors, lamps and tiles, with a few pictures).
+Outdoors: ``street`` (a street or a yard between facades, 16 to 90 m).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from mast3r_ros.errors import UserError
-from mast3r_ros.lab.synthetic import fronts, furniture, people, pictures, textures
+from mast3r_ros.lab.synthetic import fronts, furniture, heaps, outdoors, people, pictures, textures
 from mast3r_ros.lab.synthetic.layout import WALLS, Layout
 from mast3r_ros.lab.synthetic.lighting import LightingSettings, lit
+from mast3r_ros.lab.synthetic.photographs import open_photographs
 from mast3r_ros.lab.synthetic.world import Material, World
 
 
@@ -35,6 +37,8 @@ class RoomSettings:
         twin: twins of one make and seed are the same room to the last chair, with other pictures, books, screens and
             rugs, and of other pieces of wood, plaster and cloth.
         visitors: people in the middle of the room, named ``visitor 1`` ..., there to be moved or carried away.
+        photographs: pack of scripts/training_pictures.py whose images take the place of drawn ones; rooms are then
+            full of odd things as well (:mod:`mast3r_ros.lab.synthetic.heaps`).
     """
 
     clutter: float = 1.0
@@ -44,6 +48,11 @@ class RoomSettings:
     make: int | None = None
     twin: int = 0
     visitors: int = 0
+    photographs: str = ""
+
+    def layout(self, rng: np.random.Generator, size: tuple[float, float, float], plain: bool = False) -> Layout:
+        """An empty room of this make."""
+        return Layout(rng, size, plain, self.make, self.twin, open_photographs(self.photographs))
 
 
 def make_room(family: str, seed: int, settings: RoomSettings | None = None) -> World:
@@ -61,6 +70,8 @@ def make_room(family: str, seed: int, settings: RoomSettings | None = None) -> W
     settings = settings or RoomSettings()
     rng = np.random.default_rng([seed, *family.encode()])
     layout = FAMILIES[family](rng, settings)
+    if settings.photographs:
+        heaps.strew(layout, settings.clutter)
     for _ in range(settings.visitors):
         layout.builder.at(0.0, 0.0, name="visitor")
         people.visitor(layout)
@@ -145,7 +156,7 @@ def _lamps(room: Layout, columns: int, rows: int, size: tuple[float, float], pow
 
 
 def _living(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)))
     _furnish_living(room, settings)
     return room
 
@@ -181,7 +192,7 @@ def _furnish_living(room: Layout, settings: RoomSettings) -> None:
 
 
 def _office(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (5.0, 8.0), (4.2, 6.0), (2.6, 3.0)), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, _size(rng, (5.0, 8.0), (4.2, 6.0), (2.6, 3.0)))
     carpet = room.surface("floor", lambda r: textures.carpet(r, np.asarray(room.style.accent) * 0.4 + 50), 4.0)
     panels = room.surface("ceiling", lambda r: textures.tiles(r, (228, 228, 224), 4, 1024, 0.015), 2.4)
     _shell(room, carpet, _papered(room), panels)
@@ -207,7 +218,7 @@ def _office(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _kitchen(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.0, 5.5), (3.4, 4.4), (2.4, 2.7)), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, _size(rng, (4.0, 5.5), (3.4, 4.4), (2.4, 2.7)))
     stone = room.surface("floor", lambda r: textures.tiles(r, (176, 160, 140)), 2.6)
     _shell(room, stone if room.chance(0.6) else _floor(room), _papered(room))
     wall = list(WALLS)[int(rng.integers(4))]
@@ -236,7 +247,7 @@ def _kitchen(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (9.0, 14.0), (2.0, 2.8), (2.4, 2.9)), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, _size(rng, (9.0, 14.0), (2.0, 2.8), (2.4, 2.9)))
     _shell(room, _floor(room), _papered(room))
     for wall in ("south", "north"):
         for k, along in enumerate(np.arange(-room.size[0] / 2 + 1.2, room.size[0] / 2 - 0.8, room.uniform(2.2, 3.2))):
@@ -255,7 +266,7 @@ def _corridor(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 def _doors(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     apart, doors = float(rng.uniform(1.8, 2.4)), 6
-    room = Layout(rng, (apart * doors, 2.2, 2.6), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, (apart * doors, 2.2, 2.6))
     tile = Material(room.texture("floor", lambda r: textures.tiles(r, (186, 180, 172), 4, 1024, 0.0)), apart, grain=0.0)
     paper = Material(room.texture("paper", lambda r: textures.wallpaper(r, room.style.wall)), apart, grain=0.0)
     _shell(room, tile, [paper], room.colour((232, 232, 228), 0.0))
@@ -273,7 +284,7 @@ def _doors(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, _size(rng, (11.0, 15.0), (9.0, 11.0), (4.2, 5.2)))
     ground = room.surface("floor", lambda r: textures.concrete(r), 5.0, 0.4)
     sheet = room.surface("sheet", lambda r: textures.concrete(r, (184, 182, 176)), 4.5, 0.4)
     block = room.surface("block", lambda r: textures.bricks(r, (170, 166, 158), rows=12), 2.6)
@@ -298,9 +309,7 @@ def _warehouse(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _textureless(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(
-        rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), plain=True, make=settings.make, twin=settings.twin
-    )
+    room = settings.layout(rng, _size(rng, (4.6, 6.2), (3.8, 5.0), (2.4, 2.8)), plain=True)
     white = room.colour(room.style.wall)
     _shell(room, room.colour(room.style.floor), [white], white)
     _openings(room, windows=0, doors=1, daylight=0.0)
@@ -312,7 +321,7 @@ def _textureless(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 def _repeated(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     side = float(rng.uniform(5.5, 7.0))
-    room = Layout(rng, (side, side, 2.7), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, (side, side, 2.7))
     tile = room.surface("floor", lambda r: textures.tiles(r, (180, 176, 170), 8, 512, 0.0), side / 4)
     tile = Material(tile.texture, side / 4, grain=0.0)
     wall = Material(room.texture("wall", lambda r: textures.tiles(r, room.style.wall, 8, 512, 0.0)), 1.0, grain=0.0)
@@ -331,7 +340,7 @@ def _repeated(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _planar(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, (7.0, 5.0, 3.0), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, (7.0, 5.0, 3.0))
     white = Material(room.texture("plain", lambda r: textures.flat((216, 214, 210))), 1.0, grain=0.0)
     room.builder.shell(room.size, dict.fromkeys(("+x", "-x", "+y", "-y", "+z", "-z"), white))
     columns, rows = 6, 3
@@ -346,7 +355,7 @@ def _planar(rng: np.random.Generator, settings: RoomSettings) -> Layout:
 
 
 def _glass(rng: np.random.Generator, settings: RoomSettings) -> Layout:
-    room = Layout(rng, _size(rng, (4.8, 6.2), (4.2, 5.0), (2.4, 2.8)), make=settings.make, twin=settings.twin)
+    room = settings.layout(rng, _size(rng, (4.8, 6.2), (4.2, 5.0), (2.4, 2.8)))
     walls = ("south", "east") if room.chance(0.5) else ("north", "west")
     for wall in walls:
         room.reserve_wall(wall, 0.0, 0.3, 2.0, 1.7)
@@ -361,6 +370,12 @@ def _glass(rng: np.random.Generator, settings: RoomSettings) -> Layout:
     return room
 
 
+def _street(rng: np.random.Generator, settings: RoomSettings) -> Layout:
+    street = settings.layout(rng, _size(rng, (30.0, 90.0), (16.0, 50.0), (14.0, 30.0)))
+    outdoors.build_street(street, settings.clutter)
+    return street
+
+
 #: Every family by name.
 FAMILIES: dict[str, Callable[[np.random.Generator, RoomSettings], Layout]] = {
     "living": _living,
@@ -373,4 +388,5 @@ FAMILIES: dict[str, Callable[[np.random.Generator, RoomSettings], Layout]] = {
     "repeated": _repeated,
     "planar": _planar,
     "glass": _glass,
+    "street": _street,
 }

@@ -22,6 +22,7 @@ from mast3r_ros.lab.training.config import OptimiserSettings, TrainConfig
 from mast3r_ros.lab.training.criterion import Criterion
 from mast3r_ros.lab.training.data import TrainingData
 from mast3r_ros.lab.training.device_pairs import DeviceBatches
+from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.metrics import MetricsFile
 from mast3r_ros.lab.training.pairs import Batch
 from mast3r_ros.lab.training.state import Averaged, load_state, save_state
@@ -29,7 +30,6 @@ from mast3r_ros.lab.training.validation import HeldOutPair, validate
 from mast3r_ros.mapping.atomic import write_replacing
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.network.checkpoint import load_model
-from mast3r_ros.network.initialise import random_network
 
 Watch = Callable[[int, int, str], None]
 

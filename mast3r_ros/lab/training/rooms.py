@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 TRAINING_SEEDS, VALIDATION_SEEDS = 1 << 31, 1 << 30
 #: Views whose median depth is less show nothing but a close surface.
 NEAREST_M = 0.7
+#: Families whose shell, their first primitive, is the sky.
+OUTDOORS = ("street",)
 #: Changes whenever rooms of the same number come out differently: part of the cache's name.
 ROOMS_VERSION = 1
 
@@ -47,6 +49,10 @@ class RoomsConfig:
         camera_height_m: least and most.
         clearance_m: least distance of a camera from anything.
         noise: exposure, photon noise, vignetting and compression like those of real cameras.
+        photographs: pack of scripts/training_pictures.py, whose images replace drawn textures; empty: all are drawn.
+        photographed: share of the rooms in which they do.
+        rolled: share of the rooms whose cameras roll by any angle up to 90 degrees, small ones more often.
+        dim: share of the rooms with less light than usual, down to a tenth.
     """
 
     families: tuple[str, ...] = ("living", "office", "kitchen", "corridor", "warehouse")
@@ -57,6 +63,10 @@ class RoomsConfig:
     camera_height_m: tuple[float, float] = (0.3, 1.9)
     clearance_m: float = 0.3
     noise: bool = True
+    photographs: str = ""
+    photographed: float = 0.75
+    rolled: float = 0.0
+    dim: float = 0.0
 
     @property
     def name(self) -> str:
@@ -101,7 +111,13 @@ def render_room(seed: int, config: RoomsConfig, device: str = "cpu") -> list[Vie
     family = config.families[seed % len(config.families)]
     clutter = float(rng.uniform(0.6, 1.5))
     lighting = LightingSettings(light_samples=2, sky_samples=12)
-    world = make_room(family, seed, RoomSettings(clutter, lighting, device=device))
+    # Of their own, so that rooms without them come out as they always did.
+    rare = np.random.default_rng([seed, 6])
+    rolled = rare.uniform() < config.rolled
+    light = float(np.exp(rare.uniform(np.log(0.1), 0.0))) if rare.uniform() < config.dim else 1.0
+    photographs = config.photographs if rare.uniform() < config.photographed else ""
+    settings = RoomSettings(clutter, lighting, light, device=device, photographs=photographs)
+    world = make_room(family, seed, settings)
     renderer = Renderer(world, device)
     shared = float(rng.uniform(*config.field_of_view_deg)) if rng.uniform() < 0.7 else None
     noise = camera_noise(rng) if config.noise else CameraNoise.none()
@@ -113,13 +129,35 @@ def render_room(seed: int, config: RoomsConfig, device: str = "cpu") -> list[Vie
         for _ in range(at_once):
             field_of_view = shared or float(rng.uniform(*config.field_of_view_deg))
             cameras.append(pinhole(config.width, config.height, field_of_view))
-            poses.append(looking_about(places[int(rng.integers(len(places)))], rng))
+            pose = looking_about(places[int(rng.integers(len(places)))], rng)
+            poses.append(pose @ rolled_by(rare) if rolled else pose)
         rendered = renderer.render(np.stack(poses), cameras)
         depths, radiance = rendered.depth.cpu().numpy(), rendered.radiance.cpu()
-        for depth, light, pose, camera in zip(depths, radiance, poses, cameras, strict=True):
-            if np.median(depth) >= NEAREST_M and len(views) < config.views:
+        primitives = rendered.primitive.cpu().numpy()
+        for depth, light, seen, pose, camera in zip(depths, radiance, primitives, poses, cameras, strict=True):
+            if family in OUTDOORS:
+                _without_sky(depth, seen, pose, camera)
+            if _shows_enough(depth) and len(views) < config.views:
                 views.append(View(exposed(light, noise, rng), depth, pose, camera.K))
     return views
+
+
+def _shows_enough(depth: NDArray[np.float32]) -> bool:
+    """Whether a view shows more than a close surface, or the sky."""
+    known = depth > 0
+    return bool(known.mean() > 0.3) and float(np.median(depth[known])) >= NEAREST_M
+
+
+def _without_sky(depth: NDArray[np.float32], primitive: NDArray[np.int64], pose: Array, camera: Camera) -> None:
+    """Set the depth (H, W) to 0 where the shell above the ground is seen: the sky has no distance."""
+    height = pose[2, 3] + depth * (camera.pixel_rays @ pose[2, :2] + pose[2, 2])
+    depth[(primitive == 0) & (height > 0.05)] = 0.0
+
+
+def rolled_by(rng: np.random.Generator) -> Array:
+    """``camera_T_camera``: a turn about the optical axis, by 90 degrees at most."""
+    angle = np.clip(rng.normal(0, np.radians(35)), -np.pi / 2, np.pi / 2)
+    return se3.exp(np.array([0, 0, 0, 0, 0, angle]))
 
 
 def camera_noise(rng: np.random.Generator) -> CameraNoise:

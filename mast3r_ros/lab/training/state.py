@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mast3r_ros.errors import CheckpointError
+from mast3r_ros.mapping.atomic import sync
 
 
 class Averaged:
@@ -43,7 +45,11 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     extra: dict[str, Any],
 ) -> None:
-    """Write the state after ``step`` steps; a reader finds the old file or the new one, never a part."""
+    """Write the state after ``step`` steps; a reader finds the old file or the new one, never a part.
+
+    Raises:
+        CheckpointError: where the disk refuses; the old file is as it was.
+    """
     tensors: dict[str, Tensor] = {}
     for prefix, module in (("network", network), ("criterion", criterion)):
         tensors |= {f"{prefix}.{name}": p.detach().contiguous() for name, p in module.named_parameters()}
@@ -51,8 +57,15 @@ def save_state(
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": value.contiguous() for name, value in state.items()}
     partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={"training": json.dumps({"step": step} | extra)})
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial, metadata={"training": json.dumps({"step": step} | extra)})
+        sync(partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:  # safetensors says by its own error that the disk is full
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        kept = "the state before is unchanged: make room, and start the same command again to go on"
+        raise CheckpointError(f"{path}: the training's state could not be written ({error}); {kept}") from error
 
 
 def load_state(

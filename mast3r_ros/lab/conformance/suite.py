@@ -11,17 +11,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mast3r_ros.conformance import ability, contract, features
-from mast3r_ros.conformance.scene import Scene, make_scene
 from mast3r_ros.errors import UserError
+from mast3r_ros.lab.conformance import ability, contract, features
+from mast3r_ros.lab.conformance.scene import CheckScene, make_scene
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.matching.registry import create, factory_of
 
 #: Looks for faults: a sentence for each one.
-Check = Callable[[Matcher, Scene], Iterator[str]]
+MatcherCheck = Callable[[Matcher, CheckScene], Iterator[str]]
 
 #: Name of each check, the check, and what is true where it finds no fault.
-CHECKS: tuple[tuple[str, Check, str], ...] = (
+CHECKS: tuple[tuple[str, MatcherCheck, str], ...] = (
     ("members", contract.members, "name, signature, describe, local_descriptors and match are there"),
     ("signature", features.signature, "the signature can be the name of a folder, and stays the same"),
     ("features", features.arrays, "features are named arrays"),

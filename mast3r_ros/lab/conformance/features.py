@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.conformance.scene import Scene
 from mast3r_ros.frames import PosedFrame
+from mast3r_ros.lab.conformance.scene import CheckScene
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher
 
@@ -20,7 +20,7 @@ from mast3r_ros.matching.base import Features, Matcher
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}")
 
 
-def signature(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def signature(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """It names a folder of the map, and whoever reads it twice reads the same."""
     before = matcher.signature
     if not isinstance(before, str) or not FOLDER_NAME.fullmatch(before):
@@ -30,7 +30,7 @@ def signature(matcher: Matcher, scene: Scene) -> Iterator[str]:
         yield f"the signature changed from {before!r} to {matcher.signature!r} while a frame was described"
 
 
-def arrays(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def arrays(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """A mapping from names to NumPy arrays of numbers."""
     for frame in (scene.reference, scene.query):
         found: Any = matcher.describe(frame)
@@ -43,7 +43,7 @@ def arrays(matcher: Matcher, scene: Scene) -> Iterator[str]:
                 yield f"feature {name!r} of the {frame.name} is {kind}, not an array of numbers under a name"
 
 
-def deterministic(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def deterministic(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """The same features for the same frame, whatever was described in between."""
     first = _copied(matcher.describe(scene.reference))
     matcher.describe(scene.query)
@@ -51,7 +51,7 @@ def deterministic(matcher: Matcher, scene: Scene) -> Iterator[str]:
         yield f"feature '{name}' of the same frame is another one the second time"
 
 
-def survive_the_cache(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def survive_the_cache(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """Written beside a map and read again, they are the same and match the same."""
     described = _copied(matcher.describe(scene.reference))
     with TemporaryDirectory(prefix="mast3r_ros_") as folder:
@@ -73,7 +73,7 @@ def survive_the_cache(matcher: Matcher, scene: Scene) -> Iterator[str]:
             yield f"features from the cache give {len(after)} matches, the same ones before {len(before)}"
 
 
-def descriptors(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def descriptors(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """One length for all frames, or they cannot be in one index."""
     lengths = set()
     for frame in (scene.reference, scene.query):
@@ -91,7 +91,7 @@ def descriptors(matcher: Matcher, scene: Scene) -> Iterator[str]:
         yield f"local_descriptors have lengths {sorted(lengths)} for different frames"
 
 
-def differ_by_signature(matcher: Matcher, others: Sequence[Matcher], scene: Scene) -> Iterator[str]:
+def differ_by_signature(matcher: Matcher, others: Sequence[Matcher], scene: CheckScene) -> Iterator[str]:
     """A cache that is keyed by the signature must not mix features that were made differently."""
     mine = _copied(matcher.describe(scene.reference))
     for other in others:

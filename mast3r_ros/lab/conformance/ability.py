@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mast3r_ros.conformance.contract import DEPTH_SHARE, outside
-from mast3r_ros.conformance.scene import Scene
+from mast3r_ros.lab.conformance.contract import DEPTH_SHARE, outside
+from mast3r_ros.lab.conformance.scene import CheckScene
 from mast3r_ros.matching.base import (
     Capabilities,
     Matcher,
@@ -33,7 +33,7 @@ METHODS = {
 NEEDS = {"metric": ("predicted_depth",), "coarse_points": ("pixel_matches", "predicted_depth", "metric")}
 
 
-def declarations(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def declarations(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """Nothing is promised without its method, and no method goes unused because nobody promised it."""
     able = capabilities(matcher)
     declared: Any = able
@@ -56,7 +56,7 @@ def declarations(matcher: Matcher, scene: Scene) -> Iterator[str]:
         yield f"keyframes_on_track is {able.keyframes_on_track}: it is a number of keyframes"
 
 
-def landmarks_are_on_the_surface(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def landmarks_are_on_the_surface(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """In the camera frame, at the distance that the depth image says; none where nothing is known."""
     if not tells_landmarks(matcher):
         return
@@ -80,7 +80,7 @@ def landmarks_are_on_the_surface(matcher: Matcher, scene: Scene) -> Iterator[str
         yield "a keyframe without depth has landmarks, in metres that nobody knows"
 
 
-def pixel_matches(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def pixel_matches(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """One for each reference, without any depth."""
     if not matches_pixels(matcher):
         return
@@ -100,7 +100,7 @@ def pixel_matches(matcher: Matcher, scene: Scene) -> Iterator[str]:
             yield f"query_pixel is {matches.query_pixel}, not a length in pixels"
 
 
-def depth_and_focal(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def depth_and_focal(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """Positive finite numbers at pixels of the frame."""
     frame = replace(scene.reference, depth=None)
     if predicts_depth(matcher):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.conformance.features import different, same_array
-from mast3r_ros.conformance.scene import Scene, blank
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Frame
+from mast3r_ros.lab.conformance.features import different, same_array
+from mast3r_ros.lab.conformance.scene import CheckScene, blank
 from mast3r_ros.matching.base import Features, Matcher, Matches
 
 #: A point may project this far from the pixel it was matched at, pixels of the keyframe.
@@ -27,7 +27,7 @@ ODD_SIZES = ((1, 1), (8, 8), (31, 17), (320, 40), (40, 320))
 LONGEST = 4
 
 
-def members(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def members(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """The members of the protocol are there, of their kinds."""
     if not isinstance(getattr(matcher, "name", None), str) or not matcher.name:
         yield "it has no name: give it an attribute 'name', a string"
@@ -38,7 +38,7 @@ def members(matcher: Matcher, scene: Scene) -> Iterator[str]:
             yield f"it has no method '{method}'"
 
 
-def one_for_each_reference(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def one_for_each_reference(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """As many as references, in their order, of the right shapes."""
     query, reference, nothing = (matcher.describe(f) for f in (scene.query, scene.reference, blank(320, 240)))
     if not len(matcher.match(reference, [reference])[0]):
@@ -59,7 +59,7 @@ def one_for_each_reference(matcher: Matcher, scene: Scene) -> Iterator[str]:
                 yield f"a reference has {alone} matches alone, and {len(found[place])} as number {place + 1} of two"
 
 
-def points_are_where_they_are_seen(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def points_are_where_they_are_seen(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """In front of the keyframe's camera, on the rays of the matched pixels, as far away as its depth says."""
     for frame in (scene.reference, scene.distorted):
         assert frame.camera is not None and frame.depth is not None
@@ -86,7 +86,7 @@ def points_are_where_they_are_seen(matcher: Matcher, scene: Scene) -> Iterator[s
             yield f"{_share(far)} of the points with the {frame.name} are not as far away as its depth says, in metres"
 
 
-def pixels_are_inside(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def pixels_are_inside(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """Of the images as the cameras gave them."""
     query = matcher.describe(scene.query)
     for frame in (scene.reference, scene.distorted):
@@ -95,7 +95,7 @@ def pixels_are_inside(matcher: Matcher, scene: Scene) -> Iterator[str]:
         yield from outside(found.reference_xy, frame, "reference_xy")
 
 
-def missing_depth_or_camera(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def missing_depth_or_camera(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """Every combination of what is known of a reference and of a query."""
     queries = (scene.query, replace(scene.query, camera=None))
     whole = scene.reference
@@ -113,7 +113,7 @@ def missing_depth_or_camera(matcher: Matcher, scene: Scene) -> Iterator[str]:
             yield from _raised(where, lambda q=query, r=reference: _matched(matcher, q, r))  # type: ignore[misc]
 
 
-def odd_images(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def odd_images(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """As a query and as a reference."""
     odd = [blank(320, 240, grey) for grey in (0, 255)] + [blank(*size) for size in ODD_SIZES]
     for frame in odd:
@@ -122,7 +122,7 @@ def odd_images(matcher: Matcher, scene: Scene) -> Iterator[str]:
             yield from _raised(f"{where} as a {words}", lambda p=pair: _matched(matcher, *p), _is_long(frame))  # type: ignore[misc]
 
 
-def inputs_are_left_alone(matcher: Matcher, scene: Scene) -> Iterator[str]:
+def inputs_are_left_alone(matcher: Matcher, scene: CheckScene) -> Iterator[str]:
     """Keyframes' features are shared by all queries, images by whoever else shows them."""
     frames = [scene.query, scene.reference]
     images = [frame.image.copy() for frame in frames]

@@ -35,7 +35,7 @@ _MODEL_NAMES = {name for name, *_ in MODELS.values()}
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
+class ListedQuery:
     """An image to be localized; ``truth`` is its (4, 4) ``map_T_camera`` where somebody knows it."""
 
     name: str
@@ -65,7 +65,7 @@ class QueryList:
         self.name, self._images = file.stem, images
         known = {} if cameras is None else {name: camera for name, (camera, _) in _model(cameras).items()}
         truth = {} if poses is None else read_poses(poses, scale)
-        self.queries = [Query(name, camera, truth.get(name)) for name, camera in _read_queries(file, known)]
+        self.queries = [ListedQuery(name, camera, truth.get(name)) for name, camera in _read_queries(file, known)]
         if truth and not any(query.truth is not None for query in self.queries):
             raise DatasetError(
                 f"{poses} has poses of other images: it knows {next(iter(truth))}, {file} asks for "

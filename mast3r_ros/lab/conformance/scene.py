@@ -21,7 +21,7 @@ CELLS_PER_M = (4, 12, 40)
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class CheckScene:
     """Frames of the wall.
 
     Attributes:
@@ -35,13 +35,13 @@ class Scene:
     distorted: Frame
 
 
-def make_scene() -> Scene:
+def make_scene() -> CheckScene:
     """The same every time."""
     reference = Camera.pinhole(320, 240, 280, 280, 159.5, 119.5)
     query = Camera.pinhole(256, 192, 230, 230, 127.5, 95.5)
     bent = Camera(320, 240, reference.K, "plumb_bob", np.array([-0.25, 0.06, 0.001, -0.001, 0.0]))
     aside = se3.exp([0.12, 0.03, 0.05, 0.02, -0.06, 0.03])
-    return Scene(
+    return CheckScene(
         _see(reference, np.eye(4), "reference"),
         replace(_see(query, aside, "query"), depth=None),
         _see(bent, np.eye(4), "distorted"),

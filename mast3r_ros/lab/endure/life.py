@@ -1,0 +1,141 @@
+"""A node's life in fast motion: transitions, parameters, clocks, drivers and messages, and always images.
+
+Each trial is one event. Every so often the node must find itself again within seconds, with no more threads than at the
+beginning; its memory is looked at by the campaign. Poses that it publishes meanwhile are held against the truth.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast3r_ros.geometry import se3
+from mast3r_ros.lab.endure.campaign import Rng, Trial, Wrong
+from mast3r_ros.lab.endure.mutations import any_number, any_text, mutate_message
+from mast3r_ros.lab.endure.scene import (
+    BASE_T_CAMERA,
+    CAMERA,
+    VIEWS,
+    WRONG_DEG,
+    WRONG_M,
+    map_T_camera,
+    small_map,
+    view,
+)
+from mast3r_ros.lab.live.disturbed import TRANSITIONS, Disturbed
+from mast3r_ros.matching import create
+from mast3r_ros.settings import Settings
+
+#: One in so many events is followed by a look whether the node still works; how long it has, and its threads.
+LOOK_EVERY, RECOVERY_S, MORE_THREADS = 25, 30.0, 4
+
+
+class Life:
+    """The events of a life."""
+
+    def __init__(self, folder: Path) -> None:
+        keyframes = small_map()
+        keyframes.prepare(create("fake"))
+        keyframes.save(folder / "map")
+        places = [map_T_camera(n) @ se3.inverse(BASE_T_CAMERA) for n in range(VIEWS)]
+        images = [view(n)[0] for n in range(VIEWS)]
+        self._bench = Disturbed(folder / "map", images, CAMERA, places, BASE_T_CAMERA, self._judge)
+        self._places = places
+        self._defaults = Settings().values()
+        self._events = 0
+        self._threads: int | None = None
+        if not self._bench.recovers(RECOVERY_S):
+            raise Wrong("the node does not start", "no pose")
+
+    def trial(self, rng: Rng) -> str:
+        """One event."""
+        events = [self._transition] * 4 + [self._parameter] * 2 + [self._message] * 3
+        events += [self._clock, self._camera, self._service, self._move]
+        outcome = events[rng.integers(len(events))](rng)
+        self._events += 1
+        if self._events % LOOK_EVERY == 0:
+            self._look()
+        if self._bench.failures:
+            told, self._bench.failures = self._bench.failures, []
+            raise Wrong(f"a wrong pose or a failed callback after {outcome.split()[0]}", "\n".join(told[:5]))
+        return outcome
+
+    def facts(self) -> dict[str, Any]:
+        """Latency from image to pose as the robot sees it, and how long the life was."""
+        late = 1e3 * np.array(self._bench.latencies or [np.nan])
+        return {
+            "poses": self._bench.published,
+            "simulated_hours": self._bench.simulated_s / 3600,
+            "image_to_pose_ms": {f"p{p:g}": float(np.percentile(late, p)) for p in (50, 99, 99.9)},
+            "threads": threading.active_count(),
+        }
+
+    def _look(self) -> None:
+        for name in ("max_rate", "max_frame_age"):
+            self._bench.set_parameter(name, self._defaults[name])
+        if not self._bench.recovers(RECOVERY_S):
+            raise Wrong("the node publishes no pose any more", self._bench.node._complaints.last)
+        threads = threading.active_count()
+        self._threads = threads if self._threads is None else self._threads
+        if threads > self._threads + MORE_THREADS:
+            names = ", ".join(sorted(thread.name for thread in threading.enumerate()))
+            raise Wrong("threads grow", f"from {self._threads} to {threads}: {names}")
+
+    def _judge(self, place: int, map_T_base: NDArray[np.float64]) -> None:
+        off = se3.inverse(self._places[place]) @ map_T_base
+        metres, degrees = float(np.linalg.norm(off[:3, 3])), float(np.degrees(np.linalg.norm(se3.log(off)[3:])))
+        if metres > WRONG_M or degrees > WRONG_DEG:
+            raise Wrong("wrong pose", f"{metres:.2f} m, {degrees:.1f} deg off place {place}")
+
+    def _transition(self, rng: Rng) -> str:
+        name = list(TRANSITIONS)[rng.integers(len(TRANSITIONS))]
+        return f"{name} {'done' if self._bench.change(name) else 'not possible'}"
+
+    def _parameter(self, rng: Rng) -> str:
+        name = ("max_rate", "max_frame_age", "keyframes", "gates.min_inliers", "tf_rate", "path_length")[
+            rng.integers(6)
+        ]
+        default = self._defaults[name]
+        value: Any = any_text(rng) if rng.random() < 0.2 else any_number(rng, float(default))
+        if isinstance(default, int) and isinstance(value, float) and np.isfinite(value):
+            value = int(np.clip(value, -(2**62), 2**62))
+        accepted = self._bench.set_parameter(name, value)
+        self._bench.set_parameter(name, default)
+        return f"parameter {'accepted' if accepted else 'refused'}"
+
+    def _message(self, rng: Rng) -> str:
+        chosen = ("image", "info", "initialpose")[rng.integers(3)]
+
+        def spoil(name: str, message: Any) -> None:
+            if name == chosen:
+                mutate_message(rng, message)
+
+        self._bench.send(spoil)
+        return f"message {chosen} broken"
+
+    def _clock(self, rng: Rng) -> str:
+        seconds = float(rng.choice([-3600.0, -5.0, -0.5, 0.5, 30.0, 3600.0]))
+        self._bench.jump(seconds)
+        return f"clock {'back' if seconds < 0 else 'ahead'}"
+
+    def _camera(self, rng: Rng) -> str:
+        self._bench.renew_camera()
+        return "camera began anew"
+
+    def _service(self, rng: Rng) -> str:
+        name = ("reload_map", "reinitialize")[rng.integers(2)]
+        self._bench.call(name)
+        return f"service {name}"
+
+    def _move(self, rng: Rng) -> str:
+        self._bench.place = int(rng.integers(VIEWS))
+        return "robot elsewhere"
+
+
+def make(folder: Path) -> Trial:
+    """The campaign's trials."""
+    return Life(folder).trial
