@@ -106,7 +106,11 @@ class Gates:
     min_inliers: int = setting(15, "Fewest inliers (too_few_inliers).", low=4, high=10000)
     min_inlier_ratio: float = setting(0.05, "Least share of inliers (too_few_inliers).", low=0, high=1)
     min_spread: float = setting(
-        0.16, "Least share of the image's 8 x 6 cells with inliers (inliers_on_one_patch).", low=0, high=1
+        0.16,
+        "Least share of the image's 8 x 6 cells with inliers, but for nearly all that the map shows there "
+        "(inliers_on_one_patch).",
+        low=0,
+        high=1,
     )
     max_residual_px: float = setting(
         6.0, "Largest median error of inliers, in a 640 wide image (large_residuals).", low=0.1, high=100, unit="px"

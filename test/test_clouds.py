@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from mast3r_ros.cli.main import main
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.runs.cloud import ObservedVolume, cloud_summary, compare_clouds, read_plane, thinned
@@ -121,30 +120,21 @@ def test_thinning_keeps_one_point_in_each_cube():
     np.testing.assert_array_equal(thinned(points, 0.2), points[[0, 2, 3]])
 
 
-def test_evaluate_cloud(tmp_path, monkeypatch, capsys):
+def test_evaluate_cloud(tmp_path, run):
     mask, plane = write_dtu(tmp_path)
     ply(tmp_path / "truth.ply", "ascii", "double", grid(0))
     ply(tmp_path / "estimate.ply", "binary_little_endian", "float", grid(0.25))
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        command = ["mast3r_ros", "evaluate", "cloud", tmp_path / "estimate.ply", tmp_path / "truth.ply", *arguments]
-        monkeypatch.setattr("sys.argv", [str(word) for word in command])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return code, *capsys.readouterr()
-
+    command = ("evaluate", "cloud", tmp_path / "estimate.ply", tmp_path / "truth.ply")
     options = ("--threshold", 0.3, "--max-distance", 20, "--spacing", 0.2, "--mask", mask, "--plane", plane)
-    code, out, error = run(*options, "--json", "-o", tmp_path / "errors.ply")
+    code, out, error = run(*command, *options, "--json", "-o", tmp_path / "errors.ply")
     assert code == 0, error
     summary = json.loads(out, parse_constant=pytest.fail)
     assert summary["accuracy"] == summary["completeness"] == summary["chamfer"] == 0.25 and summary["f_score"] == 1
     assert (summary["points"], summary["true_points"]) == (50, 70)
     assert len(read_ply(tmp_path / "errors.ply")) == 50
-    code, out, _ = run()
+    code, out, _ = run(*command)
     assert code == 0 and "chamfer" in out and "0.25" in out
     ply(tmp_path / "estimate.ply", "ascii", "float", np.full((2, 3), np.nan))
-    code, _, error = run()
+    code, _, error = run(*command)
     assert code == 1 and "estimate.ply holds no finite point" in error

@@ -27,7 +27,7 @@ from mast3r_ros.localization.stretch import TRIALS, StretchCheck
 from mast3r_ros.localization.support import Support
 from mast3r_ros.localization.tracking import SAME_VIEW
 from mast3r_ros.localization.uncertainty import map_covariance
-from mast3r_ros.localization.verification import verify
+from mast3r_ros.localization.verification import gather, verify
 from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -216,6 +216,22 @@ def test_many_inliers_on_one_patch_are_not_enough():
     verdict = verify(support(patch, rng.uniform(1.5, 4, size=160)), FRAME)
     assert verdict.evidence.inliers > 100
     assert verdict.reason is Reason.INLIERS_ON_ONE_PATCH
+
+
+@pytest.mark.parametrize(
+    "found, reason",
+    [
+        ({"spread": 0.1, "explained": 0.85}, Reason.NONE),  # a strip of the image is all that the map knows
+        ({"spread": 0.1, "explained": 0.6}, Reason.INLIERS_ON_ONE_PATCH),
+        # A cupboard that was moved: it has hundreds of inliers in many keyframes, and nothing around it fits.
+        ({"explained": 0.28, "inliers": 230, "agreeing_keyframes": 5}, Reason.EXPECTED_NOT_SEEN),
+        ({"explained": 0.65, "agreeing_keyframes": 1}, Reason.NONE),
+        ({"explained": 0.45, "agreeing_keyframes": 1}, Reason.KEYFRAMES_DISAGREE),  # a chair of another room's make
+    ],
+)
+def test_what_the_map_expects_makes_up_for_other_evidence(found, reason):
+    verdict = verify(support(*everywhere(), keyframes=3), FRAME, measure=lambda *seen: replace(gather(*seen), **found))
+    assert verdict.reason is reason
 
 
 def test_few_inliers_need_a_second_keyframe():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,24 @@ def depth_of(map_T_camera: Array) -> NDArray[np.float32]:
     return (np.where(directions > 0, half - origin, -half - origin) / directions).min(axis=-1).astype(np.float32)
 
 
-def write_map(path: Path, poses: list[Array], seed: int = 0, b_T_a: Array | None = None, unit: float = 1.0) -> Path:
-    """A map of the box as it is papered by the seed, in another frame and with other lengths where these are given."""
+def write_map(
+    path: Path,
+    poses: list[Array],
+    seed: int = 0,
+    b_T_a: Array | None = None,
+    unit: float = 1.0,
+    repapered: Collection[int] = (),
+) -> Path:
+    """A map of the box as it is papered by the seed, in another frame and with other lengths where these are given.
+
+    Args:
+        repapered: keyframes that see it with other papers.
+    """
     made = KeyframeMap(source=path.name)
     frame_T_box = np.eye(4) if b_T_a is None else b_T_a
     for number, pose in enumerate(poses):
-        frame = Frame(photo_worlds.see(pose, seed), CAMERA, number * 10**9, unit * depth_of(pose))
+        image = photo_worlds.see(pose, 3 if number in repapered else seed)
+        frame = Frame(image, CAMERA, number * 10**9, unit * depth_of(pose))
         there = frame_T_box @ pose
         there[:3, 3] *= unit
         made.add(PosedFrame(frame, there))
@@ -77,25 +90,26 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def later() -> list[Array]:
-    """Where the camera of a second session was: near the first's way, and then looking at the wall behind."""
+    """Where the camera of a second session was: near the first, looking at the wall behind, and near again."""
     near = [pose @ se3.exp([0.06, 0.03, 0.05, 0.02, 0.05, 0]) for pose in photo_worlds.arc(5)]
     behind = [photo_worlds.look(np.array([0.1 * n, -0.5, 0]), np.array([-2.5, -1.0 + 0.2 * n, 0])) for n in range(2)]
-    return [*near, *behind]
+    return [*near, *behind, near[2]]
 
 
 @pytest.fixture(scope="module")
 def merged(first: Path, later: list[Array]) -> tuple[Path, dict[str, Any]]:
     """Both sessions in one map."""
-    second = write_map(first.parent / "b", later, b_T_a=se3.inverse(A_T_B))
+    second = write_map(first.parent / "b", later, b_T_a=se3.inverse(A_T_B), repapered=[7])
     return first.parent / "both", run("merge", first, second, "-o", first.parent / "both", "--matcher", "sift")
 
 
 def test_two_sessions_become_one_map(merged: tuple[Path, dict[str, Any]], later: list[Array]) -> None:
     path, facts = merged
     both = KeyframeMap.load(path)
-    assert len(both) == facts["keyframes"] == 14 and facts["renamed"] == 7
+    assert len(both) == facts["keyframes"] == 15 and facts["renamed"] == 7
     for number, pose in enumerate(later):
-        metres, degrees = se3.pose_error(both[f"b_{number:06d}"].map_T_camera, pose)
+        id = f"b_{number:06d}" if number < 7 else f"{number:06d}"
+        metres, degrees = se3.pose_error(both[id].map_T_camera, pose)
         assert metres < 0.02 and degrees < 0.3
     assert "merged with" in both.provenance["history"] and is_metric(both)
     alignment = facts["alignment"]
@@ -107,7 +121,7 @@ def test_two_sessions_become_one_map(merged: tuple[Path, dict[str, Any]], later:
 def test_what_the_second_session_adds_is_told(merged: tuple[Path, dict[str, Any]]) -> None:
     session = merged[1]["second_session"]
     assert set(session["seen_before"]) >= {f"{n:06d}" for n in range(5)} and not session["found_elsewhere"]
-    assert set(session["new_views"]) == {"000005", "000006"} and not session["looks_different"]
+    assert set(session["new_views"]) == {"000005", "000006"} and session["looks_different"] == ["000007"]
     assert 0.1 < session["new_surface"] < 0.6
 
 
@@ -156,7 +170,7 @@ def test_a_wrong_pose_and_a_place_that_looks_alike_are_named(tmp_path: Path) -> 
         made.add(PosedFrame(Frame(photo_worlds.see(pose), CAMERA, 0, depth_of(pose)), said))
     made.save(tmp_path / "map")
     facts = run("check", tmp_path / "map", "--matcher", "sift")
-    assert facts["checked"] == 12 and facts["median_position"] < 0.03
+    assert facts["checked"] == 12 and facts["spread"]["itself"]["median_position"] < 0.03
     assert [odd["id"] for odd in facts["pose_disagrees"]] == ["000005"]
     assert facts["pose_disagrees"][0]["position"] == pytest.approx(0.316, abs=0.06)
     assert [(odd["id"], odd["also_here"]) for odd in facts["found_elsewhere"]] == [("000009", False)]
@@ -214,6 +228,8 @@ class TestAlign:
 
     def test_metres_are_given_or_refused(self, tmp_path: Path) -> None:
         path = unknown(write_map(tmp_path / "map", photo_worlds.arc(6), unit=0.2))
+        told = separate_runner().invoke(app, ["map", "info", str(path)], catch_exceptions=False).stdout
+        assert "units of unknown length" in told and " m (camera" not in told
         ids = [f"{n:06d}" for n in range(6)]
         file = self.places(tmp_path / "places.txt", photo_worlds.arc(6), Similarity.rigid(np.eye(4)), ids)
         facts = run("align", path, "--to", file, "-o", tmp_path / "metric", "--matcher", "sift")
@@ -286,6 +302,9 @@ class TestOtherPrograms:
         model.write(str(outputs))
         (tmp_path / "outputs" / "feats-superpoint-n4096-r1024.h5").write_bytes(b"not read")
         source = tmp_path / "outputs" if kind == "hloc" else tmp_path / "model"
+        if kind == "hloc":
+            words = ("import", "hloc", tmp_path / "outputs", "-o", tmp_path / "map", "--matcher", "sift")
+            assert "folder of the images by --images" in failing(*words)
         source = find_hloc_model(tmp_path / "outputs") if kind == "hloc" else tmp_path / "model"
         made = import_colmap(source, tmp_path / "model" / "images")
         assert not is_metric(made) and len(made) == 7 and made.provenance["source"] == str(source)
@@ -339,11 +358,14 @@ def test_a_map_is_recorded_for_the_viewer(first: Path, tmp_path: Path) -> None:
     check = tmp_path / "check.json"
     odd = {"id": "000002", "by": ["000005"]}
     check.write_text(json.dumps({"pose_disagrees": [], "found_elsewhere": [odd]}))
+    scene = first.parent / "reconstruction.json"  # as beside a map of `reconstruct`
+    scene.write_text(json.dumps({"rejected_pairs": [["000000.jpg", "000004.jpg"]]}))
     words = ["map", "view", str(first), "-o", str(tmp_path / "map.rrd"), "--check", str(check)]
     assert separate_runner().invoke(app, words, catch_exceptions=False).exit_code == 0
     recording = rerun.dataframe.load_recording(str(tmp_path / "map.rrd"))
     entities = {column.entity_path for column in recording.schema().component_columns()}
     assert {"/map/cloud", "/map/coverage", "/map/keyframes", "/map/found_elsewhere", "/keyframe/image"} <= entities
+    assert "/map/rejected_pairs" in entities
     check.write_text("{}")
     with pytest.raises(MapError, match="map check --json"):
         separate_runner().invoke(app, words, catch_exceptions=False)

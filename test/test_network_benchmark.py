@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from mast3r_ros.cli.main import main
 from mast3r_ros.geometry import se3
 from mast3r_ros.lab.speed import known_truth
 from mast3r_ros.lab.speed.match_recall import SHIFT, descriptor_pairs, measure_recall
@@ -91,21 +89,6 @@ def test_pairs_of_maps_are_shifted_as_they_say() -> None:
         dx, dy = SHIFT
         similarity = (first[dy:, dx:] * second[:-dy, :-dx]).sum(dim=-1).mean()
         assert similarity > (0.7 if name == "noisy" else 0.95), name
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["mast3r_ros", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_benchmark_network_contract(run, monkeypatch) -> None:

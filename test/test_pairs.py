@@ -12,7 +12,6 @@ import numpy as np
 import oracle
 import pytest
 
-from mast3r_ros.cli.main import main
 from mast3r_ros.errors import DatasetError, MatcherError
 from mast3r_ros.frames import Camera, PosedFrame
 from mast3r_ros.geometry import se3
@@ -280,21 +279,13 @@ def test_pairs_are_made_of_views_that_overlap(views, tmp_path):
 # The command
 
 
-def test_the_command_writes_figures_and_a_report(views, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_figures_and_a_report(views, tmp_path, run):
     recording = write_recording(tmp_path / "recording", views)
     out = tmp_path / "out"
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["mast3r_ros", "evaluate", "pairs", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return code, *capsys.readouterr()
-
+    command = ("evaluate", "pairs")
     kept = tmp_path / "kept"
-    code, text, error = run(recording, "--overlap", 0.3, 1, "--write-pairs", kept, "--report", out, "--json")
+    code, text, error = run(*command, recording, "--overlap", 0.3, 1, "--write-pairs", kept, "--report", out, "--json")
     assert code == 0, error
     summary = json.loads(text, parse_constant=pytest.fail)
     for key in ("queries", "answered", "wrong_accepted", "median_translation_error_m", "median_rotation_error_deg"):
@@ -304,10 +295,10 @@ def test_the_command_writes_figures_and_a_report(views, tmp_path, monkeypatch, c
     assert len((out / "records.jsonl").read_text().splitlines()) == summary["queries"]
     assert "The worst answers" in (out / "report.html").read_text()
     # The list that was kept gives the same figures.
-    code, text, _ = run(kept / "pairs.txt", "--images", kept / "images", "--json")
+    code, text, _ = run(*command, kept / "pairs.txt", "--images", kept / "images", "--json")
     again = json.loads(text)
     assert code == 0 and again["auc"] == pytest.approx(summary["auc"]) and again["settings"]["pose"] == "essential"
-    code, text, _ = run(kept / "pairs.txt", "--images", kept / "images", "--pairs", 1)
+    code, text, _ = run(*command, kept / "pairs.txt", "--images", kept / "images", "--pairs", 1)
     assert code == 0 and "AUC" in text and "mAA(30)" in text
-    code, _, error = run(tmp_path / "nothing.txt")
+    code, _, error = run(*command, tmp_path / "nothing.txt")
     assert code == 1 and "nothing.txt" in error and "7-Scenes" in error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import walls
 
-from mast3r_ros.cli.main import main
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.geometry import se3
@@ -135,24 +133,20 @@ def test_lists_and_poses_say_what_is_wrong(folder):
         read_poses(images)
 
 
-def test_evaluate_queries_writes_a_submission(folder, monkeypatch, capsys):
+def test_evaluate_queries_writes_a_submission(folder, run):
     keyframe_map = KeyframeMap()
     for number in range(3):
         keyframe_map.add(walls.posed(number), f"wall{number}")
     keyframe_map.save(folder / "map")
 
-    def run(*arguments: object) -> tuple[dict, str]:
-        common = [folder / "queries.txt", "--map", folder / "map", "--images", folder / "images", "--json"]
-        monkeypatch.setattr("sys.argv", ["mast3r_ros", "evaluate", "queries", *map(str, [*common, *arguments])])
-        try:
-            main()
-        except SystemExit as exit:
-            assert not exit.code, capsys.readouterr().err
-        out, err = capsys.readouterr()
-        return json.loads(out, parse_constant=pytest.fail), err
+    def evaluated(*arguments: object) -> tuple[dict, str]:
+        common = (folder / "queries.txt", "--map", folder / "map", "--images", folder / "images", "--json")
+        result = run("evaluate", "queries", *common, *arguments)
+        assert result.code == 0, result.err
+        return result.json, result.err
 
     output = folder / "poses.txt"
-    summary, err = run("--ground-truth", folder / "truth.txt", "-o", output, "--base-names")
+    summary, err = evaluated("--ground-truth", folder / "truth.txt", "-o", output, "--base-names")
     assert (summary["queries"], summary["answered"], summary["wrong_accepted"]) == (3, 2, 0)
     # Recall is over the two queries whose truth is known, at the thresholds of the benchmark.
     for name in ("0.25m_2deg", "0.50m_5deg", "5.00m_10deg"):
@@ -163,6 +157,6 @@ def test_evaluate_queries_writes_a_submission(folder, monkeypatch, capsys):
     metres, degrees = se3.pose_error(poses["1.png"], walls.map_T_camera(1))
     assert metres < 0.02 and degrees < 0.3
     # Without ground truth there are poses, but no errors.
-    summary, _ = run("-o", output)
+    summary, _ = evaluated("-o", output)
     assert summary["answered"] == 2 and summary["median_translation_error_m"] is None
     assert set(read_poses(output)) == {"day/0.png", "day/1.png"}

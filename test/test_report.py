@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,23 +62,28 @@ def run() -> tuple[KeyframeMap, Evaluation, list[Picture]]:
     return keyframe_map, evaluation, gallery.pictures()
 
 
-def test_the_report_needs_nothing_from_outside(run, tmp_path):
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory) -> Path:
+    """The report of the run."""
     keyframe_map, evaluation, pictures = run
-    report = write_run(tmp_path / "out", evaluation, keyframe_map, pictures)
-    page = Page(report.read_text())
+    folder = tmp_path_factory.mktemp("report")
+    return write_run(folder, evaluation, keyframe_map, pictures, tiles=[("42 Hz", "rate", "good")])
+
+
+def test_the_report_needs_nothing_from_outside(written):
+    page = Page(written.read_text())
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe")
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:"))
-    assert not re.search(r"url\((?!#|['\"]?#)", report.read_text())
-    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert not re.search(r"url\((?!#|['\"]?#)", written.read_text())
+    names = {file.name for file in written.parent.iterdir()}
     assert names == {"report.html", "summary.json", "records.jsonl", "trajectory.tum", "truth.tum"}
 
 
-def test_the_report_says_what_happened(run, tmp_path):
-    keyframe_map, evaluation, pictures = run
-    write_report(tmp_path / "r.html", evaluation, keyframe_map, pictures, tiles=[("42 Hz", "rate", "good")])
-    page = Page((tmp_path / "r.html").read_text())
+def test_the_report_says_what_happened(run, written):
+    _, evaluation, _ = run
+    page = Page(written.read_text())
     assert "<walls> & more" in page.text and "localized: 2 of 3" in page.text and "42 Hz" in page.text
     reason = evaluation.records[2].reason.replace("_", " ")
     assert f"wall99: rejected, {reason}" in page.text and "wall0: off by" in page.text
@@ -94,10 +100,8 @@ def test_a_run_without_truth_or_map_or_success_has_a_report(tmp_path):
         assert "Error over time" not in page.text and "nan" not in page.text.lower().split()
 
 
-def test_plots_take_the_colour_of_the_page(run, tmp_path):
-    _, evaluation, _ = run
-    write_report(tmp_path / "r.html", evaluation)
-    text = (tmp_path / "r.html").read_text()
+def test_plots_take_the_colour_of_the_page(written):
+    text = written.read_text()
     assert "currentColor" in text and "#010203" not in text
     assert re.search(r"<svg[^>]* viewBox", text) and not re.search(r'<svg[^>]* width="', text)
 

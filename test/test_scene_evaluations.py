@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import walls
+from command_line import Result
 
-from mast3r_ros.cli.main import main
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
@@ -21,18 +21,12 @@ from mast3r_ros.lab.runs.tum import TumSplit
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(run: Callable[..., Result]) -> Callable[..., tuple[int, Any, str]]:
     """`mast3r_ros evaluate ...` in this process: exit code, what --json printed (or None), standard error."""
 
     def call(*arguments: object) -> tuple[int, Any, str]:
-        monkeypatch.setattr("sys.argv", ["mast3r_ros", "evaluate", *map(str, arguments), "--json"])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        out, err = capsys.readouterr()
-        return code, json.loads(out, parse_constant=pytest.fail) if out else None, err
+        result = run("evaluate", *arguments, "--json")
+        return result.code, result.json if result.out else None, result.err
 
     return call
 

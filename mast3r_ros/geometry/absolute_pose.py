@@ -19,41 +19,55 @@ Array = NDArray[np.float64]
 
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
 MOST_SAMPLED = 800
+#: It scores them on a part of these first, in so many rounds, at least and at most. A pose that explains more than this
+#: share of all matches is the one: no other can explain more, and three such matches are drawn in few rounds.
+FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.5
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
+#: So does one whose square, in standard deviations that the matches leave, is less than this.
+NEGLIGIBLE = 1e-4
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
 
 @dataclass(frozen=True, eq=False)
-class AbsolutePose:
-    """A pose and how well the matches support it.
+class RobustPose:
+    """A pose and the matches that it explains.
 
     Attributes:
         camera_T_map: (4, 4).
         inlier: (N,) which matches the pose explains.
-        residual_px: (N,) reprojection errors; infinite behind the camera.
-        information: (6, 6) Gauss-Newton Hessian of the whitened, robustly weighted residuals with respect to
-            a twist of ``map_T_camera`` in fixed map axes (translation of the camera centre, rotation).
-        pulls: (N, 6) each match's share of the gradient; zero for outliers, and in sum at the optimum.
-        variance_factor: weighted mean square of the whitened residuals; 1 where the noise is as assumed.
-        cost: robust cost over all matches, outliers included; smaller is better.
         focal_px: focal length used.
     """
 
     camera_T_map: Array
     inlier: NDArray[np.bool_]
-    residual_px: Array
-    information: Array
-    pulls: Array
-    variance_factor: float
-    cost: float
     focal_px: float
 
     @property
     def map_T_camera(self) -> Array:
         """(4, 4) pose of the camera in the map."""
         return se3.inverse(self.camera_T_map)
+
+
+@dataclass(frozen=True, eq=False)
+class AbsolutePose(RobustPose):
+    """A pose and how well the matches support it.
+
+    Attributes:
+        residual_px: (N,) reprojection errors; infinite behind the camera.
+        information: (6, 6) Gauss-Newton Hessian of the whitened, robustly weighted residuals with respect to
+            a twist of ``map_T_camera`` in fixed map axes (translation of the camera centre, rotation).
+        pulls: (N, 6) each match's share of the gradient; zero for outliers, and in sum at the optimum.
+        variance_factor: weighted mean square of the whitened residuals; 1 where the noise is as assumed.
+        cost: robust cost over all matches, outliers included; smaller is better.
+    """
+
+    residual_px: Array
+    information: Array
+    pulls: Array
+    variance_factor: float
+    cost: float
 
     def gradient_by(self, group: NDArray[np.int64], groups: int) -> Array:
         """(groups, 6) gradient contributed by each group of matches, given the group (N,) of every match."""
@@ -87,7 +101,7 @@ def ransac_pose(
     focal_px: float,
     settings: SolverSettings = SolverSettings(),
     initial: Array | None = None,
-) -> AbsolutePose | None:
+) -> RobustPose | None:
     """Pose that explains most matches (LO-RANSAC of PoseLib), before any weighting of them.
 
     Args:
@@ -102,38 +116,58 @@ def ransac_pose(
     """
     if len(ideal) < MINIMUM:
         return None
-    camera = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal_px, 0.0, 0.0]}
     tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
+    attempts: list[tuple[NDArray[np.int64], tuple[int, int] | None]] = [(tried, None)]
+    if len(tried) >= 2 * FEW_SAMPLED and settings.iterations > FEW_ROUNDS[1]:
+        attempts.insert(0, (tried[:: len(tried) // FEW_SAMPLED], FEW_ROUNDS))
+    for rows, rounds in attempts:
+        map_T_camera = _sampled(ideal[rows], points[rows], focal_px, ransac_options(settings, rounds), initial)
+        if not np.isfinite(map_T_camera).all():
+            continue
+        inlier = _explained(map_T_camera, ideal, points, focal_px, settings.threshold_px)
+        if rounds is None or inlier.mean() > CLEAR:
+            found = RobustPose(se3.inverse(map_T_camera), inlier, focal_px)
+            return found if inlier.sum() >= MINIMUM else None
+    return None
+
+
+def _sampled(ideal: Array, points: Array, focal_px: float, options: dict[str, float], initial: Array | None) -> Array:
+    """map_T_camera (4, 4) by RANSAC over all of these matches, args as :func:`ransac_pose`."""
     # About their own middle and at their own size: what is found depends neither on units nor on where zero is.
-    middle, size = middle_and_size(points[tried])
+    middle, size = middle_and_size(points)
     start = None
     if initial is not None:
         camera_T_map = se3.inverse(initial)
         start = poselib.CameraPose()
         start.R, start.t = camera_T_map[:3, :3], (camera_T_map[:3, :3] @ middle + camera_T_map[:3, 3]) / size
+    camera = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal_px, 0.0, 0.0]}
     pose, _ = poselib.estimate_absolute_pose(
-        ideal[tried] * focal_px,
-        (points[tried] - middle) / size,
-        camera,
-        ransac_options(settings),
-        {"max_iterations": 20},
-        start,
+        ideal * focal_px, (points - middle) / size, camera, options, {"max_iterations": 20}, start
     )
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     map_T_camera[:3, 3] = map_T_camera[:3, 3] * size + middle
-    if not np.isfinite(map_T_camera).all():
-        return None
-    problem = _Problem.of(ideal, points, weights, focal_px, settings)
-    found = _linearise(map_T_camera, problem)
-    return _pose(map_T_camera, found, problem) if found.inlier.sum() >= MINIMUM else None
+    return map_T_camera
 
 
-def ransac_options(settings: SolverSettings) -> dict[str, float]:
-    """The settings as PoseLib names them."""
+def _explained(
+    map_T_camera: Array, ideal: Array, points: Array, focal_px: float, threshold_px: float
+) -> NDArray[np.bool_]:
+    """Which matches (N,) a pose explains."""
+    x, y, z = map_T_camera[:3, :3].T @ (points - map_T_camera[:3, 3]).T
+    front = z > 0
+    inverse = focal_px / np.where(front, z, 1.0)
+    off_x, off_y = x * inverse - focal_px * ideal[:, 0], y * inverse - focal_px * ideal[:, 1]
+    explained: NDArray[np.bool_] = front & (off_x * off_x + off_y * off_y < threshold_px**2)
+    return explained
+
+
+def ransac_options(settings: SolverSettings, rounds: tuple[int, int] | None = None) -> dict[str, float]:
+    """The settings as PoseLib names them; ``rounds``: least and most of them, where not as usual."""
+    least, most = rounds or (min(200, settings.iterations), settings.iterations)
     return {
         "max_reproj_error": settings.threshold_px,
-        "max_iterations": settings.iterations,
-        "min_iterations": min(200, settings.iterations),
+        "max_iterations": most,
+        "min_iterations": least,
         "seed": settings.seed,
     }
 
@@ -176,13 +210,15 @@ def refine_pose(
             return None
         further = moved(map_T_camera, step)
         trial = _linearise(further, problem)
-        if trial.cost <= state.cost:
-            settled = state.cost - trial.cost < SETTLED * state.cost
+        gained = state.cost - trial.cost
+        # Up as well: what residuals are held against changes with the pose, which the model leaves out.
+        settled = 0 <= gained < SETTLED * state.cost or -(step @ state.gradient) < NEGLIGIBLE
+        if gained >= 0:
             map_T_camera, state, damping = further, trial, damping / 5
-            if settled:
-                break
         else:
             damping *= 10
+        if settled:
+            break
     if state.inlier.sum() < MINIMUM:
         return None
     return _pose(map_T_camera, state, problem)

@@ -20,7 +20,7 @@ from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION
-from mast3r_ros.localization.verification import Verdict, balanced_weights, verify
+from mast3r_ros.localization.verification import Verdict, balanced, verify
 from mast3r_ros.localization.visibility import MapLandmarks
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track, prefetches
@@ -276,10 +276,9 @@ class Localizer:
             ideal = (found.xy - centre) / pose.focal_px if pose is not None else found.xy
         if pose is None:
             return None
-        support = self._support(pose, found, scene_depth_m)
-        weights = balanced_weights(support, found.weights, frame.width, frame.height)
-        balanced = refine_pose(pose.map_T_camera, ideal, found.points, weights, pose.focal_px, settings)
-        return (balanced, found, known is not None) if balanced is not None else None
+        weights = balanced(found.weights, pose.inlier, found.keyframe, found.xy, frame.width, frame.height)
+        refined = refine_pose(pose.map_T_camera, ideal, found.points, weights, pose.focal_px, settings)
+        return (refined, found, known is not None) if refined is not None else None
 
     def _as_the_maps_camera(
         self, frame: Frame, found: Correspondences, scene_depth_m: float, solved: _Solved | None

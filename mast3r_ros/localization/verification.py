@@ -33,6 +33,10 @@ from mast3r_ros.settings import Gates
 
 Array = NDArray[np.float64]
 
+#: Inliers that show this share of what the map expects may lie close together: there is no more of it to be seen. And a
+#: single keyframe is enough for a pose only where this share of what it expects is seen.
+FOUND_ALL, FOUND_MOST = 0.8, 0.6
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -126,9 +130,9 @@ def _checks(
     residual = evidence.residual_px * 640 / max(frame.width, frame.height)
     axes = np.sqrt(np.maximum(np.linalg.eigvalsh(of_matches[:3, :3]), 0))
     condition = float(axes[-1] / axes[0]) if axes[0] > 0 else np.inf
-    strong = evidence.inliers >= gates.strong_inliers and evidence.spread >= gates.strong_spread
-    wanted = min(gates.min_agreeing_keyframes, offered)
     e = evidence
+    strong = e.inliers >= gates.strong_inliers and e.spread >= gates.strong_spread and not e.explained < FOUND_MOST
+    wanted = min(gates.min_agreeing_keyframes, offered)
     return (
         (
             Reason.TOO_FEW_INLIERS,
@@ -138,7 +142,7 @@ def _checks(
         ),
         (
             Reason.INLIERS_ON_ONE_PATCH,
-            e.spread >= gates.min_spread,
+            e.spread >= gates.min_spread or e.explained >= FOUND_ALL,
             f"inliers cover {e.spread:.0%} of the image, {gates.min_spread:.0%} needed",
         ),
         (
@@ -205,19 +209,17 @@ def depth_error(support: Support, frame: Frame) -> tuple[float, float]:
     return float(np.median(np.abs(measured[known] - expected[known]) / expected[known])), coverage
 
 
-def balanced_weights(support: Support, weights: Array, width: int, height: int) -> Array:
+def balanced(
+    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
+) -> Array:
     """Weights (N,) such that the inliers of one keyframe in one image cell count as one observation.
 
     Matches that lie together share the error of the same piece of depth map and keyframe pose. Counted
     one by one they would outvote the rest of the image and promise millimetres.
+
+    Args:
+        xy: (N, 2) pixels of the matches in the query.
     """
-    return balanced(weights, support.pose.inlier, support.keyframe, support.query_xy, width, height)
-
-
-def balanced(
-    weights: Array, inlier: NDArray[np.bool_], keyframe: NDArray[np.int64], xy: Array, width: int, height: int
-) -> Array:
-    """As :func:`balanced_weights`, of matches at pixels ``xy`` (N, 2)."""
     group = keyframe * CELLS + cells_of(xy, width, height)
     count = np.bincount(group[inlier], minlength=int(group.max()) + 1)
     shared: Array = weights / np.maximum(count[group], 1)

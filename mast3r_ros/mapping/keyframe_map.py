@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -96,6 +96,12 @@ class KeyframeMap:
             return tuple(entry.keyframe for entry in self._entries.values())
 
     @property
+    def measured(self) -> bool:
+        """Whether a keyframe has a depth image of a sensor, more than triangulated points."""
+        with self._lock:
+            return any(entry.depth is not None for entry in self._entries.values())
+
+    @property
     def feature_memory(self) -> int:
         """Bound of the features kept in memory, bytes."""
         return self._cache.memory_bytes
@@ -172,6 +178,12 @@ class KeyframeMap:
         with self._lock:
             self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
         return keyframe
+
+    def set_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> None:
+        """Put keyframes elsewhere, (4, 4) by id; their points go, which were triangulated with the old poses."""
+        with self._lock:
+            for id, pose in poses.items():
+                self._put(self._entry(id).at(_rigid(pose, id)))
 
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.

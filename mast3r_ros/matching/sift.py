@@ -21,9 +21,9 @@ from mast3r_ros.matching.sparse import KeypointMatcher, Paired, with_depth
 
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
 QUANTUM = 512.0
-#: OpenCV doubles the image before it looks for SIFT features and puts pixel 2 x + 0.5 at 2 x: every feature lies this
-#: far to the right and below of where it is, pixels. In images of one camera that hardly shows; held against another
-#: lens or resolution, all matches of an image are off by it alike.
+#: OpenCV doubles the image before it looks for SIFT features and takes pixel 2 x + 0.5 for 2 x: every feature lies this
+#: far to the right of and below where it is, pixels. Between images of one camera that hardly shows; of another lens or
+#: resolution all matches are off by it alike.
 DOUBLED = 0.25
 #: Each octave of ORB's pyramid is smaller by this.
 ORB_STEP = 1.2
