@@ -29,6 +29,9 @@ from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.refine_map import _agreeing, is_odometry, refine_map
 from mast3r_ros.pipeline import Relocalizer
 
+#: On a busy machine the map of the drive takes minutes.
+pytestmark = pytest.mark.timeout(600)
+
 #: Worse than a good robot's, so that 8 m of driving show it.
 DRIFT = OdometryNoise(scale_error=0.01, yaw_per_metre=0.03, bias_per_metre=0.03)
 
@@ -120,7 +123,7 @@ def test_a_session_without_depth_is_tried_while_it_grows_and_refined_when_saved(
     assert "poses refined" in session.save(tmp_path / "map")
     session.offer(PosedFrame(frames[-1].frame, bent[-1]))
     metres, degrees = errors(session.map, drive[1])
-    assert len(metres) == 14 and metres.max() < 0.05 and degrees[:-1].max() < 0.6
+    assert len(metres) == 14 and metres.max() < 0.05 and degrees[:-1].max() < 1.0
     assert degrees[-1] < 2.5, "the newest is one step of odometry away from the refined ones, not 14 (16 deg)"
     saved = KeyframeMap.load(tmp_path / "map")
     assert all(keyframe.has_depth for keyframe in saved.keyframes) and saved.provenance["scale"] == "odometry"
