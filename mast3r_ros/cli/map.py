@@ -1,4 +1,4 @@
-"""`mast3r_ros map`: build, info, measure, scale, repair; the others are in `map_care` and `map_files`."""
+"""`mast3r_ros map`: build, info, measure, scale, repair; the others are in `map_care`, `map_files`, `map_sign`."""
 
 from __future__ import annotations
 
@@ -89,6 +89,9 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be used, and every doubt about it; build nothing.")
     ] = False,
+    workers: Annotated[
+        str, typer.Option(help="Who describes the keyframes: processes of this machine, ray://HOST:PORT, or ray.")
+    ] = "1",
     json: JsonOption = False,
 ) -> None:
     """Build a map from a recording with known poses, or from photos alone, and get it ready for a matcher.
@@ -124,7 +127,7 @@ def build(
     _refuse_empty(keyframe_map, report)
     for doubt in told:
         warn(doubt)
-    doubts = told + save(keyframe_map, chosen, output)
+    doubts = told + save(keyframe_map, chosen, output, workers)
     _print_built(report, keyframe_map, output, doubts, facts, json)
 
 
@@ -139,12 +142,13 @@ def _refuse_empty(keyframe_map: Any, report: BuildReport) -> None:
         raise MapError(f"no frame of the source can become a keyframe ({reasons or 'it has none'}): {way}")
 
 
-def save(keyframe_map: Any, matcher: Any, output: Path) -> list[str]:
+def save(keyframe_map: Any, matcher: Any, output: Path, workers: str = "1") -> list[str]:
     """Save a map that is ready to be used; returns what is doubtful about it, told as warnings too."""
     from mast3r_ros.localization.map_noise import save_ready
+    from mast3r_ros.workers import workers as several
 
-    with stages() as show:
-        doubts = save_ready(keyframe_map, matcher, output, show)
+    with several(workers) as by, stages() as show:
+        doubts = save_ready(keyframe_map, matcher, output, show, by)
     for doubt in doubts:
         warn(doubt)
     return doubts

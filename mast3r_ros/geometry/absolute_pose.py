@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
 MOST_SAMPLED = 800
 #: It scores them on a part of these first, in so many rounds, at least and at most. A pose that explains more than this
-#: share of all matches is the one: no other can explain more, and three such matches are drawn in few rounds.
-FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.5
+#: share of all matches is the one: three such matches are drawn in few rounds, and none so wrong explains as many.
+FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.35
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
 #: So does one whose square, in standard deviations that the matches leave, is less than this.
@@ -157,7 +157,8 @@ def _explained(
     front = z > 0
     inverse = focal_px / np.where(front, z, 1.0)
     off_x, off_y = x * inverse - focal_px * ideal[:, 0], y * inverse - focal_px * ideal[:, 1]
-    return front & (off_x * off_x + off_y * off_y < threshold_px**2)
+    explained: NDArray[np.bool_] = front & (off_x * off_x + off_y * off_y < threshold_px**2)
+    return explained
 
 
 def ransac_options(settings: SolverSettings, rounds: tuple[int, int] | None = None) -> dict[str, float]:

@@ -144,10 +144,10 @@ def _judge(report: MapCheck, localizer: Localizer, kind: str, found: dict[str, P
         depth = depth if depth > 0 else keyframes.view_depth_m
         near[id] = bool(view_overlap(estimate.map_T_camera, own[None], depth)[0] > 0)
     here = np.array([errors[id] for id in found if near[id]]).reshape(-1, 2)
-    median = np.median(here, axis=0) if len(here) else np.full(2, np.nan)
-    least = np.array([LEAST_OFF * keyframes.view_depth_m, LEAST_TURN_DEG])
-    off, turn = np.fmax(least, TIMES * median).tolist()
-    report.spread[kind] = Spread(len(found), *median.tolist(), off, turn)
+    median, median_turn = map(float, np.median(here, axis=0) if len(here) else np.full(2, np.nan))
+    off = float(np.fmax(LEAST_OFF * keyframes.view_depth_m, TIMES * median))
+    turn = float(np.fmax(LEAST_TURN_DEG, TIMES * median_turn))
+    report.spread[kind] = Spread(len(found), median, median_turn, off, turn)
     known = {odd.id for odd in (*report.pose_disagrees, *report.found_elsewhere)}
     for id, (position, rotation) in errors.items():
         by = list(found[id].keyframes[:NAMED])

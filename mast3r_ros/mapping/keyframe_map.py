@@ -98,8 +98,7 @@ class KeyframeMap:
     @property
     def measured(self) -> bool:
         """Whether a keyframe has a depth image of a sensor, more than triangulated points."""
-        with self._lock:
-            return any(entry.depth is not None for entry in self._entries.values())
+        return any(entry.depth is not None for entry in tuple(self._entries.values()))
 
     @property
     def feature_memory(self) -> int:
@@ -215,17 +214,26 @@ class KeyframeMap:
             features = self._cache.put(signature, entry, matcher.describe(self.frame(id)))
         return features
 
-    def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:
-        """Describe every keyframe that is not cached yet and bring the appearance index up to date."""
+    def undescribed(self, matcher: Matcher) -> list[str]:
+        """Ids of the keyframes whose features are not kept yet, in the map's order."""
         signature = _checked_signature(matcher)
         with self._lock:
             entries = self._entries.copy()
         missing = self._cache.missing(signature, entries)
-        for done, id in enumerate(entries, start=1):
-            if id in missing:
-                self.features(matcher, id)
+        return [id for id in entries if id in missing]
+
+    def keep_features(self, matcher: Matcher, id: str, features: Features) -> None:
+        """Take what the matcher said of a keyframe elsewhere."""
+        self._cache.put(_checked_signature(matcher), self._entry(id), features)
+
+    def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:
+        """Describe every keyframe that is not cached yet and bring the appearance index up to date."""
+        missing = self.undescribed(matcher)
+        described = len(self) - len(missing)
+        for done, id in enumerate(missing, start=described + 1):
+            self.features(matcher, id)
             if progress is not None:
-                progress(done, len(entries))
+                progress(done, described + len(missing))
         self._index(matcher)
 
     # -- finding keyframes -------------------------------------------------------------------------

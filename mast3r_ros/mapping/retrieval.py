@@ -11,10 +11,10 @@ swallows those before it that are not larger than itself, so that there are few 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -50,9 +50,14 @@ THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity"
 
 
 class RetrievalIndex:
-    """Appearance index of one map for the features of one matcher."""
+    """Appearance index of one map for the features of one matcher.
 
-    def __init__(self) -> None:
+    Args:
+        rewrite: files that are there are not to be trusted by their names.
+    """
+
+    def __init__(self, rewrite: bool = False) -> None:
+        self._rewrite = rewrite
         self.vocabulary: Vocabulary | None = None
         self._compression: Compression | None = None
         self._trained_on = 0
@@ -178,7 +183,7 @@ class RetrievalIndex:
         self._ids = [self._ids[row] for row in kept]
         self._rows = {id: row for row, id in enumerate(self._ids)}
         self._blocks = (np.concatenate(parts),) if self._ids else ()
-        self._coarse, self._tag = None, uuid.uuid4().hex[:12]
+        self._coarse, self._tag, self._rewrite = None, _tag(self._tag, *self._ids), True
 
     def _sort_into_lists(self) -> None:
         """Once there are many vectors, and again when half as many have come."""
@@ -203,11 +208,12 @@ class RetrievalIndex:
         share = max(DESCRIPTORS_PER_WORD, TRAINING_DESCRIPTORS // max(1, len(chosen)))
         samples = [sample for sample in (_sampled(describe(id), share) for id in chosen) if len(sample)]
         self._compression = self._coarse = self.vocabulary = None
+        self._rewrite = True
         self._keys, self._rows, self._ids, self._blocks = {}, {}, [], ()
-        self._tag = uuid.uuid4().hex[:12]
         if not samples:
             return
         self.vocabulary = Vocabulary.train(np.concatenate(samples).astype(np.float32, copy=False))
+        self._tag = _tag(self.vocabulary.words.tobytes().hex(), *ids)
         self._trained_on = len(ids)
         if len(ids) > COMPRESS_ABOVE:
             vectors = np.stack([self.vocabulary.aggregate(describe(id)) for id in chosen])
@@ -228,7 +234,7 @@ class RetrievalIndex:
             end = begin + len(block)
             name = f"{self._tag}-{begin:09d}-{end:09d}.safetensors"
             wanted.add(name)
-            if not (rows / name).exists():
+            if self._rewrite or not (rows / name).exists():
                 ids = self._ids[begin:end]
                 kept = [self._keys[id] if self._rows.get(id) == begin + n else "" for n, id in enumerate(ids)]
                 metadata = {"ids": json.dumps(ids), "keys": json.dumps(kept)}
@@ -237,10 +243,11 @@ class RetrievalIndex:
         if (coarse := self._coarse) is not None:
             name = f"{self._tag}-lists-{len(coarse):09d}.safetensors"
             wanted.add(name)
-            if not (rows / name).exists():
+            if self._rewrite or not (rows / name).exists():
                 numbers = {n: getattr(coarse, n) for n in ("centres", "sizes", "rows", "codes", "ranges")}
                 write_replacing(rows / name, tensor_file.pack(numbers, {}))
         self._save_vocabulary(path)
+        self._rewrite = False
         for left in rows.iterdir():
             if left.name not in wanted:
                 with suppress(OSError):
@@ -270,10 +277,10 @@ class RetrievalIndex:
             return cls()
         except _Damaged as error:
             logger.warning("%s: damaged, building it again", error)
-            return cls()
+            return cls(rewrite=True)
         except (ValueError, KeyError) as error:
             logger.warning("%s: damaged, building it again (%s)", path, error)
-            return cls()
+            return cls(rewrite=True)
         return index
 
     def _read_rows(self, folder: Path) -> None:
@@ -316,6 +323,11 @@ def _read(path: Path) -> tuple[tensor_file.Tensors, dict[str, str]]:
         return tensor_file.read(path)
     except ValueError as error:
         raise _Damaged(f"{path} ({error})") from error
+
+
+def _tag(*made_of: str) -> str:
+    """A name for what was made of this: the same for the same."""
+    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
 
 
 def _rows_folder(path: Path) -> Path:
