@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import oracle_pairs
 import photo_worlds
 import pytest
 import torch
+from command_line import separate_runner
 
+from mast3r_ros.cli.main import app
+from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.lab.synthetic.pointmap_oracle import Hall, PointmapOracle
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.pair_maps import PairMaps, ViewPoints
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.canonical import canonical_view
+from mast3r_ros.multiview.dense_cloud import fused
 from mast3r_ros.multiview.global_placing import chunks
 from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.pointmap_scene import PointmapInput, PointmapScene, reconstruct_pointmaps
@@ -38,8 +46,21 @@ def box(count: int, width: int) -> Hall:
     return Hall(photo_worlds.HALF, camera, np.array(oracle_pairs.places(count)))
 
 
+def wanted_of(hall: Hall, neighbours: int) -> list[pair_graph.Pair]:
+    """Every image with those that see most of what it sees."""
+    alike = oracle_pairs.overlaps(list(hall.poses))
+    return pair_graph.nearest(np.where(alike > 0.15, alike, -np.inf), neighbours)
+
+
 def scene_of(
-    folder: Path, oracle: PointmapOracle, method: str, calibrated: bool = True, memory: int = 1 << 30, known: int = 0
+    folder: Path,
+    oracle: PointmapOracle,
+    method: str,
+    calibrated: bool = True,
+    memory: int = 1 << 30,
+    known: int = 0,
+    stereo: bool = False,
+    neighbours: int = 5,
 ) -> PointmapScene:
     """What comes out of all images of the oracle's world."""
     hall = oracle.hall
@@ -55,10 +76,9 @@ def scene_of(
     for n, photo in enumerate(photos):
         if not described.known(n, photo.digest):
             described.put(n, photo.digest, oracle.describe(Frame(blank, hall.camera, name=photo.name)))
-    alike = oracle_pairs.overlaps(list(hall.poses))
-    wanted = pair_graph.nearest(np.where(alike > 0.15, alike, -np.inf), 5)
+    wanted = wanted_of(hall, neighbours)
     poses = {n: hall.poses[n] for n in range(known)}
-    return reconstruct_pointmaps(PointmapInput(work, described, photos, wanted, poses, memory), oracle, method)
+    return reconstruct_pointmaps(PointmapInput(work, described, photos, wanted, poses, memory, stereo), oracle, method)
 
 
 def errors(scene: PointmapScene, hall: Hall, alignment: str = "sim3") -> tuple[np.ndarray, np.ndarray]:
@@ -70,11 +90,12 @@ def errors(scene: PointmapScene, hall: Hall, alignment: str = "sim3") -> tuple[n
 
 
 def test_twenty_images_by_matches_although_a_tenth_of_the_pairs_is_wrong(tmp_path: Path) -> None:
-    oracle = PointmapOracle(box(20, 256), noise=0.01, wrong=0.1)
-    scene = scene_of(tmp_path, oracle, "sparse")
+    oracle = PointmapOracle(box(20, 224), noise=0.01, wrong=0.1, spacing=4)
+    scene = scene_of(tmp_path, oracle, "sparse", neighbours=6)
     assert [len(model) for model in scene.models] == [20]
-    # The oracle lies about these five, and about no other pair of the graph.
-    assert scene.rejected == [(0, 3), (1, 18), (6, 18), (8, 11), (9, 17)]
+    wanted = wanted_of(oracle.hall, 6)
+    lies = {pair for pair in wanted if oracle.lies(*pair)}
+    assert len(lies) >= 5 and not lies & set(scene.pairs) and len(scene.pairs) >= len(wanted) - len(lies) - 2
     metres, degrees = errors(scene, oracle.hall)
     assert degrees.max() < 0.2 and metres.max() < 0.002 * SIZE
     metres_for_unit, spread = scene.models[0].metres or (0, 0)
@@ -108,6 +129,32 @@ def test_chunks_that_share_images_are_joined(tmp_path: Path) -> None:
     assert metres.max() < 0.01 * SIZE and np.median(degrees) < 0.5
 
 
+def test_stereo_triangulates_what_the_pointmaps_only_guess(tmp_path: Path) -> None:
+    hall = replace(box(2, 96), poses=np.array(photo_worlds.arc(5)))
+    oracle = PointmapOracle(hall, noise=0.05, spacing=2)
+    scene = scene_of(tmp_path, oracle, "sparse", known=5, stereo=True)
+    model = scene.models[0]
+    off, covered = [], []
+    for n in model.images:
+        true = se3.apply(se3.inverse(oracle.hall.poses[n]), oracle.hall.surface(n))[..., 2]
+        view = model.depth_of(n)
+        known = view.depth > 0
+        covered.append(known.mean())
+        off.append(np.abs(view.depth[known] / true[known] - 1))
+    assert np.median(np.concatenate(off)) < 0.02 and np.mean(covered) > 0.1
+
+
+def test_clouds_are_averaged_without_what_stands_alone_and_have_normals() -> None:
+    rng = np.random.default_rng(0)
+    plane = np.c_[rng.uniform(-1, 1, (20_000, 2)), rng.normal(0, 0.01, 20_000)]
+    alone = np.c_[rng.uniform(-1, 1, (10, 2)), rng.uniform(1, 2, 10)]
+    points = np.concatenate([plane, alone])
+    red = np.tile(np.array([200, 10, 10], np.uint8), (len(points), 1))
+    cloud = fused([(points, red, np.ones(len(points)), np.array([0.0, 0, 5]))] * 2, voxel=0.1)
+    assert 300 < len(cloud.points) < 1300 and np.abs(cloud.points[:, 2]).max() < 0.1
+    assert (cloud.colours == [200, 10, 10]).all() and np.quantile(cloud.normals[:, 2], 0.05) > 0.95
+
+
 class Interrupted(PointmapOracle):
     """Stops after so many pairs."""
 
@@ -128,9 +175,7 @@ def test_an_interrupted_reconstruction_goes_on(tmp_path: Path) -> None:
     oracle.left = 10**9
     scene = scene_of(tmp_path, oracle, "sparse")
     predicted = 10**9 - oracle.left
-    alike = oracle_pairs.overlaps(list(oracle.hall.poses))
-    pairs = pair_graph.nearest(np.where(alike > 0.15, alike, -np.inf), 5)
-    assert 0 < predicted < len(pairs)  # the others were on disk
+    assert 0 < predicted < len(wanted_of(oracle.hall, 5))  # the others were on disk
     before = oracle.left
     again = scene_of(tmp_path, oracle, "sparse")
     assert oracle.left == before
@@ -184,3 +229,43 @@ def test_a_canonical_pointmap_is_the_same_in_whatever_unit_its_parts_come() -> N
     off = np.abs(depth / local[..., 2].ravel() - 1)
     assert np.median(off) < 1e-3 and np.quantile(off, 0.9) < 0.02
     assert canonical_view([ViewPoints(-local, np.ones(local.shape[:2]))]) is None
+
+
+def test_the_command_takes_the_network_of_the_package(tmp_path: Path) -> None:
+    photo_worlds.photograph(tmp_path / "images", photo_worlds.arc(12)[4:7])
+    (tmp_path / "intrinsics.txt").write_text(photo_worlds.INTRINSICS)
+    words = ["reconstruct", str(tmp_path / "images"), "-o", str(tmp_path / "scene"), "--matcher", "mast3r", "--json"]
+    words += ["--intrinsics", str(tmp_path / "intrinsics.txt"), "--device", "cpu"]
+    result = separate_runner().invoke(app, words, catch_exceptions=False)
+    facts = json.loads(result.stdout)
+    assert facts["registered"] == 3 and facts["components"] == 1
+    # The small network's metres are not believed on photographs.
+    assert facts["scale"] is None and "scale is unknown" in result.stderr
+    assert len(read_ply(tmp_path / "scene" / "cloud.ply")) == facts["points"] > 1000
+    with np.load(tmp_path / "scene" / "depth" / "view_00.jpg.npz") as depth:
+        assert depth["depth"].shape == depth["confidence"].shape == depth["xy"].shape[:2] == (144, 192)
+    assert len(KeyframeMap.load(tmp_path / "scene" / "map")) == 3
+    assert not list(tmp_path.glob(".scene*"))
+    refused = ["reconstruct", str(tmp_path / "images"), "-o", str(tmp_path / "other"), "--dense"]
+    with pytest.raises(MatcherError, match="--matcher mast3r"):
+        separate_runner().invoke(app, refused, catch_exceptions=False)
+
+
+def test_depth_of_a_single_image(tmp_path: Path) -> None:
+    photo_worlds.photograph(tmp_path, photo_worlds.arc(1))
+    image, words = str(tmp_path / "view_00.jpg"), ["--mono", "--json", "-o"]
+    result = separate_runner().invoke(app, ["predict", image, *words, str(tmp_path / "a.npz")], catch_exceptions=False)
+    facts = json.loads(result.stdout)
+    assert 0 < facts["depth_5"] < facts["depth_50"] < facts["depth_95"] and facts["size"] == [192, 144]
+    with np.load(tmp_path / "a.npz") as found:
+        assert found["points"].shape == (144, 192, 3)
+        np.testing.assert_array_equal(found["depth"], found["points"][..., 2])
+    assert separate_runner().invoke(app, ["predict", image, *words, str(tmp_path / "a.png")]).exit_code == 0
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture.shape == (144, 384, 3) and np.abs(picture[:, :192].astype(int) - found_image(image)).mean() < 10
+    assert separate_runner().invoke(app, ["predict", image, "-o", str(tmp_path / "b.npz")]).exit_code != 0
+
+
+def found_image(path: str) -> np.ndarray:
+    """The image at the network's size."""
+    return cv2.resize(cv2.imread(path), (192, 144), interpolation=cv2.INTER_AREA).astype(int)

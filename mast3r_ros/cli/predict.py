@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mast3r_ros.matching.base import PixelMatches
     from mast3r_ros.matching.learned import NetworkMatcher
+    from mast3r_ros.matching.prediction import PairPrediction
 
 #: Matchers whose pictures come from the reference path of `predict`; others match as they do everywhere.
 NETWORKS = ("mast3r", "dust3r")
@@ -81,8 +82,12 @@ def predict(
             from mast3r_ros.mapping.export import write_ply
 
             write_ply(output, *prediction.cloud())
-    facts: dict[str, Any] = {
-        "output": str(output),
+    facts = {"output": str(output), **_facts(prediction, views, matcher)}
+    print_json(facts) if json else print_facts(f"{image1.name} and {image2.name}", _for_people(facts))
+
+
+def _facts(prediction: PairPrediction, views: list[Any], matcher: NetworkMatcher) -> dict[str, Any]:
+    return {
         "size_1": [views[0].size[1], views[0].size[0]],
         "size_2": [views[1].size[1], views[1].size[0]],
         "focal_1": prediction.focal_1,
@@ -93,10 +98,6 @@ def predict(
         "dtype": str(matcher.dtype).removeprefix("torch."),
         "device": str(matcher.device),
     }
-    if json:
-        print_json(facts)
-        return
-    print_facts(f"{image1.name} and {image2.name}", _for_people(facts))
 
 
 def _name(checkpoint: Path | None) -> str:
@@ -110,7 +111,12 @@ def _predict_depth(image: Path, output: Path, matcher: NetworkMatcher, json: boo
     from mast3r_ros.matching.mono_depth import predict_mono
 
     depth = predict_mono(matcher, load_image(image))
-    depth.save(output)
+    if output.suffix == ".ply":
+        from mast3r_ros.mapping.export import write_ply
+
+        write_ply(output, *depth.cloud())
+    else:
+        depth.save(output)
     near, middle, far = depth.percentiles()
     facts: dict[str, Any] = {
         "output": str(output),

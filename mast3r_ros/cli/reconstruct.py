@@ -69,6 +69,25 @@ class ScaleOptions:
     ] = False
 
 
+@dataclass(frozen=True)
+class MappingOptions:
+    """How images are placed."""
+
+    neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12
+    mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.AUTO
+    dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense",
+            help="Triangulate depth from dense matches (multi-view stereo) instead of taking the network's: slower, "
+            "exact where images overlap, nothing elsewhere.",
+        ),
+    ] = False
+    memory: Annotated[
+        int, typer.Option(min=64, help="MiB that features and matches may take; what is not in use lies on disk.")
+    ] = 1024
+
+
 @grouped
 def reconstruct(
     *,
@@ -86,19 +105,7 @@ def reconstruct(
         ),
     ] = None,
     known: ScaleOptions,
-    neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12,
-    mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.AUTO,
-    dense: Annotated[
-        bool,
-        typer.Option(
-            "--dense",
-            help="Triangulate depth from dense matches (multi-view stereo) instead of taking the network's: slower, "
-            "exact where images overlap, nothing elsewhere.",
-        ),
-    ] = False,
-    memory: Annotated[
-        int, typer.Option(min=64, help="MiB that features and matches may take; what is not in use lies on disk.")
-    ] = 1024,
+    how: MappingOptions,
     json: JsonOption = False,
 ) -> None:
     """Find cameras and points from photos or a video alone, and make a keyframe map of them.
@@ -121,12 +128,12 @@ def reconstruct(
     scene = output.expanduser().resolve()
     check_place(scene, source)
     work = scene.with_name(f".{scene.name}.work")
-    finder = _finder(matcher, checkpoint, device, dense)
+    finder = _finder(matcher, checkpoint, device, how.dense)
     with stages() as show, replacing(scene) as fresh:
         photos, driven = _photos(source, fresh, intrinsics, known.odometry, show)
         film = FOLLOWING if source.is_file() or known.odometry else 0
         scale = _scale(photos, known.poses, known.known_length, driven, f"the scale of the network of {finder.name}")
-        settings = ReconstructSettings(neighbours, film, mapper.value, memory << 20, dense)
+        settings = ReconstructSettings(how.neighbours, film, how.mapper.value, how.memory << 20, how.dense)
         kept = read_camera_poses(known.poses, photos.names) if known.keep_poses and known.poses else {}
         result = run(photos, finder, settings, show, work=work, known=kept)
         facts = write_scene(

@@ -44,18 +44,18 @@ class MonoDepth:
         near, middle, far = np.percentile(self.depth, [5, 50, 95])
         return float(near), float(middle), float(far)
 
+    def cloud(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Points (N, 3) and their colours (N, 3)."""
+        return self.points.reshape(-1, 3), self.image.reshape(-1, 3)
+
     def save(self, path: Path) -> None:
-        """By the suffix: all arrays (.npz), a coloured cloud (.ply), or a picture (.png), near red and far blue.
+        """By the suffix: all arrays (.npz) or a picture (.png), near red and far blue.
 
         Raises:
             MatcherError: where it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".ply":
-            from mast3r_ros.mapping.export import write_ply
-
-            write_ply(path, self.points.reshape(-1, 3), self.image.reshape(-1, 3))
-        elif path.suffix == ".png":
+        if path.suffix == ".png":
             if not cv2.imwrite(str(path), self._picture()):
                 raise MatcherError(f"{path} cannot be written as a picture")
         else:

@@ -125,9 +125,12 @@ class PointmapOracle:
         """Pointmaps with noise, and the matches that follow from where the cameras are said to be."""
         return [self._pair(int(first["number"][0]), int(other["number"][0])) for other in others]
 
+    def lies(self, i: int, j: int) -> bool:
+        """Whether the pair is one of the wrong ones."""
+        return bool(_random(i, j).random() < self.wrong)
+
     def _pair(self, i: int, j: int) -> PairMaps:
-        rng = np.random.default_rng((min(i, j), max(i, j), 3))
-        lie = np.eye(4)
+        rng, lie = _random(i, j), np.eye(4)
         if rng.random() < self.wrong:
             # Somewhere else and turned, but still such that both see much of the same.
             lie = se3.exp([*rng.uniform(-0.6, 0.6, 3), *rng.choice([-1, 1], 3) * rng.uniform(0.15, 0.35, 3)])
@@ -157,6 +160,10 @@ class PointmapOracle:
             found.append(pair if a == 0 else pair[::-1])
         xy_i, xy_j = (np.concatenate(both) for both in zip(*found, strict=True))
         return xy_i, xy_j
+
+
+def _random(i: int, j: int) -> np.random.Generator:
+    return np.random.default_rng((min(i, j), max(i, j), 3))
 
 
 def _looking(position: Array, target: Array) -> Array:
