@@ -23,7 +23,7 @@ from mast3r_ros.lab.training.device_colours import photographed
 from mast3r_ros.lab.training.device_pairs import DeviceBatches, Views, sample
 from mast3r_ros.lab.training.loop import train
 from mast3r_ros.lab.training.pairs import PairBatches, PairSettings
-from mast3r_ros.lab.training.rooms import RoomsConfig
+from mast3r_ros.lab.training.rooms import RenderedRooms, RoomsConfig
 from mast3r_ros.network.checkpoint import inspect_checkpoint
 
 CPU = torch.device("cpu")
@@ -128,6 +128,33 @@ def test_minutes_end_a_slice_with_what_was_learned(config: TrainConfig, tmp_path
     assert figures(tmp_path / "metrics.csv")[-1]["pairs"] == config.log_every * config.batch, "one row, then it is over"
     train(config, tmp_path)
     assert figures(tmp_path / "metrics.csv")[-1]["pairs"] == config.pairs
+
+
+def test_rooms_are_rendered_as_far_as_steps_need_them(config: TrainConfig, tmp_path: Path) -> None:
+    """Also between two rows of metrics: of 33 rooms the last is not there yet, and no row comes before the end."""
+    ahead = replace(
+        config, count=33, first_rooms=2, pairs_per_room=1, pairs=256, log_every=1000, validate_every=1000, renderers=1
+    )
+    data = TrainingData.rendered(replace(ahead, cache=str(tmp_path / "rooms")))
+    made, there = TrainingData.rendered(config).training, data.training
+    assert isinstance(made, RenderedRooms) and isinstance(there, RenderedRooms)
+    made.ensure(0)
+    there.folder.mkdir(parents=True)
+    for number in range(32):
+        there.path(number).symlink_to(made.path(0))
+    assert isinstance(data.validation, RenderedRooms)
+    data.validation.path(0).symlink_to(made.path(0))
+    train(ahead, tmp_path / "out", data, minutes=2)
+    assert figures(tmp_path / "out" / "metrics.csv")[-1]["pairs"] == ahead.pairs
+
+
+def test_waiting_for_rooms_ends(config: TrainConfig, tmp_path: Path) -> None:
+    waiting = replace(config, renderers=1, cache=str(tmp_path / "rooms"))
+    with pytest.raises(UserError, match="no step was made in 0 minutes: the first 2 rooms were not ready"):
+        train(waiting, tmp_path / "late", minutes=0)
+    nowhere = replace(waiting, rooms=replace(config.rooms, families=("nowhere",)))
+    with pytest.raises(UserError, match=r"room process 0 of 1 ended with exit code 1 while \d+.safetensors was waited"):
+        train(nowhere, tmp_path / "dead")
 
 
 def test_recordings_are_read_the_other_way(config: TrainConfig) -> None:

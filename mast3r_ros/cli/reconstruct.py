@@ -113,6 +113,7 @@ def reconstruct(
     from mast3r_ros.multiview.reconstruct import reconstruct as run
     from mast3r_ros.multiview.scale import read_camera_poses
     from mast3r_ros.multiview.scene_folder import check_place, peak_memory_mib, write_facts, write_scene
+    from mast3r_ros.pictures.scene_pictures import draw_scene
 
     if known.keep_poses and known.poses is None:
         raise typer.BadParameter("--keep-poses needs the poses: --poses FILE")
@@ -136,6 +137,7 @@ def reconstruct(
             _saver(matcher, checkpoint, device, show),
             show,
         )
+        facts |= {"pictures": draw_scene(fresh, facts)}
         facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
         write_facts(fresh, facts)
     shutil.rmtree(work, ignore_errors=True)
@@ -253,4 +255,4 @@ def _tell(facts: dict[str, Any], json: bool) -> None:
             "time": f"{facts['seconds']:.0f} s, {facts['peak_memory_mib']:.0f} MiB",
         },
     )
-    note(f"look at it: mast3r_ros map export {facts['scene']}/map -f png -o map.png")
+    note(f"look at it: {', '.join(str(Path(facts['scene']) / name) for name in facts['pictures'])}")

@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 #: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
 MOST_SAMPLED = 800
 #: It scores them on a part of these first, in so many rounds, at least and at most. A pose that explains more than this
-#: share of all matches is the one: no other can explain more, and three such matches are drawn in few rounds.
-FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.5
+#: share of all matches is the one: three such matches are drawn in few rounds, and none so wrong explains as many.
+FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.35
 #: A step that lowers the cost by less than this share of it ends the refinement.
 SETTLED = 1e-5
 #: So does one whose square, in standard deviations that the matches leave, is less than this.

@@ -48,7 +48,7 @@ def build_map(
     progress: BuildProgress | None = None,
     source_name: str = "",
     image_format: str = "jpg",
-    refine: Callable[[KeyframeMap], None] | None = None,
+    refine: Callable[[KeyframeMap], object] | None = None,
 ) -> tuple[KeyframeMap, BuildReport]:
     """Select keyframes, give those without depth triangulated points, and describe them all.
 

@@ -98,8 +98,7 @@ class KeyframeMap:
     @property
     def measured(self) -> bool:
         """Whether a keyframe has a depth image of a sensor, more than triangulated points."""
-        with self._lock:
-            return any(entry.depth is not None for entry in self._entries.values())
+        return any(entry.depth is not None for entry in tuple(self._entries.values()))
 
     @property
     def feature_memory(self) -> int:

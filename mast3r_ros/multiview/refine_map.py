@@ -6,6 +6,7 @@ between them is right. Images do not drift; they do not know the scale, which od
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,8 @@ from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.reconstruct import ReconstructionError, ReconstructSettings, reconstruct
 from mast3r_ros.multiview.scale import Scale, from_odometry, provenance
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 Stages = Callable[[str, int, int], None]
@@ -102,7 +105,7 @@ class KeyframeImages:
         for id in self.files:
             frame = self._map.frame(id)
             assert frame.camera is not None
-            yield Photo(id, Path(id), frame.camera, True, ""), frame
+            yield Photo(id, Path(id), frame.camera, True, "", digest=id), frame
 
 
 def refine_map(
@@ -164,6 +167,15 @@ def refine_map(
     about = {"poses": "structure from motion", FLAGGED: " ".join(found.flagged), PLACED: " ".join(found.placed)}
     keyframe_map.provenance.update(provenance(scale) | {name: text for name, text in about.items() if text})
     return found
+
+
+def refine_if_possible(keyframe_map: KeyframeMap) -> None:
+    """The same; where it cannot be done the poses stay as they are, and the log says why."""
+    try:
+        for doubt in refine_map(keyframe_map).doubts:
+            log.warning("%s", doubt)
+    except MapError as error:
+        log.warning("poses are odometry's as they are, and drift: %s", error)
 
 
 def is_odometry(frame_id: str) -> bool:

@@ -21,7 +21,9 @@ from mast3r_ros.multiview.write_scene import keyframe_map, point_colours, write_
 FACTS = "reconstruction.json"
 
 #: What is written here; a folder with anything else is not replaced.
-OWN = re.compile(r"(reconstruction\.json|sparse|images|(map|depth)(_\d+)?|cloud(_\d+)?\.ply)")
+OWN = re.compile(
+    r"(reconstruction\.json|sparse|images|(map|depth)(_\d+)?|cloud(_\d+)?\.ply|plan(_\d+)?\.png|recording(_\d+)?\.rrd)"
+)
 
 Stages = Callable[[str, int, int], None]
 #: The scale of a component, where something tells it.

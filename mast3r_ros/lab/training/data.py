@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,42 @@ from mast3r_ros.lab.training.validation import HeldOutPair, held_out_pairs
 
 #: Rooms that are rendered before they are needed.
 AHEAD = 24
+
+
+class OutOfTime(Exception):
+    """A room was not ready when the time of this slice was over."""
+
+
+@dataclass(frozen=True)
+class Renderers:
+    """The processes that render rooms.
+
+    Attributes:
+        reached: is told the position that training has reached.
+        deadline: ``time.monotonic()`` after which nobody waits for a room.
+    """
+
+    processes: Sequence[BaseProcess]
+    reached: Callable[[int], None]
+    deadline: float
+
+    def wait(self, path: Path) -> None:
+        """Return when a room is there.
+
+        Raises:
+            OutOfTime: if it was not by the deadline.
+            UserError: if a process that makes rooms has died.
+        """
+        while not path.exists():
+            for number, process in enumerate(self.processes):
+                if process.exitcode:
+                    raise UserError(
+                        f"room process {number} of {len(self.processes)} ended with exit code {process.exitcode} while "
+                        f"{path.name} was waited for: what it printed says why (rooms that are made stay in {path.parent})"
+                    )
+            if time.monotonic() > self.deadline:
+                raise OutOfTime
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -63,8 +101,13 @@ class TrainingData:
         """Whether held-out rooms come from the renderers too: on a GPU nobody should wait for one after the other."""
         return self.config.on_device and self.config.renderers > 0
 
-    def batches(self, rank: int, processes: int, device: torch.device) -> PairBatches | DeviceBatches:
+    def batches(
+        self, rank: int, processes: int, device: torch.device, wait: Callable[[Path], None] | None = None
+    ) -> PairBatches | DeviceBatches:
         """Batches of one process; those made on its device where the config says so.
+
+        Args:
+            wait: returns when a file that other processes make is there; None: what is missing is made here.
 
         Raises:
             UserError: for recordings, which are not made there.
@@ -74,42 +117,42 @@ class TrainingData:
             return PairBatches(self.training, self.scene_of, c.pair, c.seed, c.batch, rank, processes)
         if not isinstance(self.training, RenderedRooms):
             raise UserError("training: on_device is for generated rooms: leave it out for recordings")
-        waits = c.renderers > 0
-        return DeviceBatches(self.training, self.scene_of, c.pair, c.seed, c.batch, device, rank, processes, waits)
+        return DeviceBatches(self.training, self.scene_of, c.pair, c.seed, c.batch, device, rank, processes, wait)
 
-    def held_out(self) -> list[HeldOutPair]:
+    def held_out(self, wait: Callable[[Path], None]) -> list[HeldOutPair]:
         """The pairs that are validated on, always the same."""
         if self._renderers_make_all and isinstance(self.validation, RenderedRooms):
             for number in range(self.validation_scenes):
-                while not self.validation.path(number).exists():
-                    time.sleep(0.1)
+                wait(self.validation.path(number))
         return held_out_pairs(self.validation, self.validation_scenes, self.config.validation_pairs)
 
     @contextmanager
-    def rendering(self, here: bool) -> Iterator[Callable[[int], None]]:
+    def rendering(self, here: bool, deadline: float = math.inf) -> Iterator[Renderers]:
         """While inside, other processes render the rooms that will soon be asked for.
 
-        Gives a function that is told the position that training has reached.
+        Args:
+            here: whether this process starts them.
+            deadline: ``time.monotonic()`` after which nobody waits for a room.
         """
         # A fresh interpreter: threads of this one do not survive being copied.
         context = multiprocessing.get_context("spawn")
         wanted = context.Value("l", 0)
 
-        def reached(position: int) -> None:
-            wanted.value = self.config.rooms_at(position) + AHEAD
+        def wanted_at(rooms: int) -> None:
+            wanted.value = rooms + AHEAD
 
         started = []
         if here and isinstance(self.training, RenderedRooms):
             for number in range(self.config.renderers):
                 rooms = self.validation
                 first = self._renderers_make_all and isinstance(rooms, RenderedRooms)
-                held_out = (rooms, self.validation_scenes) if first else None
+                held_out = (rooms, self.validation_scenes, self.config.first_rooms) if first else None
                 arguments = (self.training, number, self.config.count, self.config.renderers, wanted, held_out)
                 started.append(context.Process(target=render_ahead, args=arguments, daemon=True))
         for process in started:
             process.start()
         try:
-            yield reached
+            yield Renderers(started, lambda at: wanted_at(self.config.rooms_at(at)), deadline)
         finally:
             for process in started:
                 process.terminate()

@@ -6,10 +6,10 @@ from seed and position, all else from seed and step, so a training can be resume
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ class DeviceBatches:
 
     Args:
         rooms: read from their files once, when a pair first needs them.
-        waits: rooms come from other processes; else what is missing is rendered here.
+        wait: returns when a room's file, which other processes make, is there; None: what is missing is rendered here.
         others: as for :class:`mast3r_ros.lab.training.pairs.PairBatches`.
     """
 
@@ -113,9 +113,9 @@ class DeviceBatches:
         device: torch.device,
         rank: int = 0,
         processes: int = 1,
-        waits: bool = False,
+        wait: Callable[[Path], None] | None = None,
     ) -> None:
-        self.rooms, self.scene_of, self.settings, self.seed, self.waits = rooms, scene_of, settings, seed, waits
+        self.rooms, self.scene_of, self.settings, self.seed, self.wait = rooms, scene_of, settings, seed, wait
         self.batch, self.rank, self.share, self.device = batch, rank, batch // processes, device
         self._rooms: dict[int, _Room] = {}
         self._views: Views | None = None
@@ -141,8 +141,8 @@ class DeviceBatches:
 
     def _room(self, number: int) -> _Room:
         if number not in self._rooms:
-            while self.waits and not self.rooms.path(number).exists():
-                time.sleep(0.02)
+            if self.wait is not None:
+                self.wait(self.rooms.path(number))
             scene = self.rooms[number]
             first = len(self._rooms) * len(scene)
             self._store(first, scene.arrays())

@@ -20,7 +20,7 @@ from mast3r_ros.errors import CheckpointError, UserError
 from mast3r_ros.lab.training import processes
 from mast3r_ros.lab.training.config import OptimiserSettings, TrainConfig
 from mast3r_ros.lab.training.criterion import Criterion
-from mast3r_ros.lab.training.data import TrainingData
+from mast3r_ros.lab.training.data import OutOfTime, Renderers, TrainingData
 from mast3r_ros.lab.training.device_pairs import DeviceBatches
 from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.metrics import MetricsFile
@@ -91,10 +91,14 @@ def train(
         run.step, run.seconds = record["step"], record["seconds"]
     end = min(config.steps, stop_after or config.steps)
     metrics = MetricsFile(folder / "metrics.csv", keep_below=run.step) if rank == 0 else None
-    with data.rendering(rank == 0) as reached:
-        reached(run.step * config.batch)
-        held_out = data.held_out() if rank == 0 else []
-        _steps(config, run, data, metrics, held_out, end, state, watch, reached, (rank, count))
+    with data.rendering(rank == 0, deadline) as renderers:
+        renderers.reached(run.step * config.batch)
+        _steps(config, run, data, metrics, end, state, watch, renderers, (rank, count))
+    if run.step == 0:
+        raise UserError(
+            f"no step was made in {minutes:g} minutes: the first {config.first_rooms} rooms were not ready. Those that "
+            f"were made stay in {config.cache}: start again, or give it more time"
+        )
     if run.step < config.steps and minutes is None:
         return state
     if rank == 0:
@@ -163,43 +167,48 @@ def _steps(
     run: Run,
     data: TrainingData,
     metrics: MetricsFile | None,
-    held_out: list[HeldOutPair],
     end: int,
     state: Path,
     watch: Watch | None,
-    reached: Callable[[int], None],
+    renderers: Renderers,
     place: tuple[int, int],
 ) -> None:
     """Steps up to ``end``, with rows of metrics, validation and saved states between them."""
-    log = _Log(config, run)
+    log, held_out = _Log(config, run), _HeldOut(data, renderers)
     saved = time.monotonic()
     if config.compile:
         compiled(run.network)
-    for batch in _batches(config, data, run.step, end, place):
-        log.waited()
-        parts = one_step(config, run, batch, place[1])
-        log.stepped(parts)
-        run.step += 1
-        last = run.step == end or (run.step % config.log_every == 0 and time.monotonic() > run.deadline)
+    batches, last = _batches(config, data, run.step, end, place, renderers), run.step >= end
+    while not last:
+        try:
+            batch = next(batches)
+        except OutOfTime:
+            last = True
+            if not log.steps:
+                break
+        else:
+            log.waited()
+            log.stepped(one_step(config, run, batch, place[1]))
+            run.step += 1
+            # At every step: what the next ones need may be more than is rendered ahead in a row of metrics.
+            renderers.reached(run.step * config.batch)
+            last = run.step == end or (run.step % config.log_every == 0 and time.monotonic() > run.deadline)
         validates = run.step % max(config.validate_every // config.batch, 1) == 0 or last
-        validated = _validated(config, run, held_out) if validates and metrics is not None else {}
+        validated = _validated(config, run, held_out.pairs) if validates and metrics is not None else {}
         # All processes come to the same decision: they average their losses together.
-        if not (validates or run.step % config.log_every == 0):
+        if not (validates or last or run.step % config.log_every == 0):
             continue
         # States are saved after rows only: a resumed training averages over the same steps.
         row = log.row(processes.average(log.totals(), place[1])) | validated
         if metrics is None:
             continue
         metrics.add(row)
-        reached(run.step * config.batch)
         if watch is not None:
             watch(run.step, config.steps, metrics.line())
         if last or time.monotonic() - saved >= config.save_every_s:
             save(run, state)
             metrics.draw(state.with_name("metrics.png"))
             saved = time.monotonic()
-        if last:
-            break
 
 
 def compiled(network: PointmapNetwork) -> None:
@@ -211,9 +220,12 @@ def compiled(network: PointmapNetwork) -> None:
         head.raw = torch.compile(head.raw)  # type: ignore[method-assign]
 
 
-def _batches(config: TrainConfig, data: TrainingData, first: int, end: int, place: tuple[int, int]) -> Iterator[Batch]:
+def _batches(
+    config: TrainConfig, data: TrainingData, first: int, end: int, place: tuple[int, int], renderers: Renderers
+) -> Iterator[Batch]:
     """Batches of this process, loaded ahead by workers."""
-    batches = data.batches(*place, training_device(place[0]))
+    wait = renderers.wait if config.renderers else None
+    batches = data.batches(*place, training_device(place[0]), wait)
     if isinstance(batches, DeviceBatches):
         return batches.between(first, end)
     options: dict[str, Any] = {}
@@ -256,8 +268,28 @@ def _attention(network: PointmapNetwork) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+class _HeldOut:
+    """The pairs that are validated on, made when they are first asked for: training does not wait for them."""
+
+    def __init__(self, data: TrainingData, renderers: Renderers) -> None:
+        self._data, self._renderers = data, renderers
+        self._pairs: list[HeldOutPair] = []
+
+    @property
+    def pairs(self) -> list[HeldOutPair]:
+        """None of them where their rooms were not ready in time."""
+        if not self._pairs:
+            try:
+                self._pairs = self._data.held_out(self._renderers.wait)
+            except OutOfTime:
+                return []
+        return self._pairs
+
+
 def _validated(config: TrainConfig, run: Run, held_out: list[HeldOutPair]) -> dict[str, float]:
-    """Validation of the averaged weights."""
+    """Validation of the averaged weights; nothing without pairs."""
+    if not held_out:
+        return {}
     current = {name: p.detach().clone() for name, p in run.network.named_parameters()}
     _load(run.network, run.average.values)
     with torch.compiler.set_stance("force_eager"):  # what was compiled for training is of no use here

@@ -203,11 +203,12 @@ def render_ahead(
     count: int,
     step: int,
     wanted: Synchronized[int],
-    before: tuple[RenderedRooms, int] | None = None,
+    held_out: tuple[RenderedRooms, int, int] | None = None,
 ) -> None:
     """Render every ``step``-th room from ``first`` on, as far as ``wanted`` rooms, which may grow up to ``count``.
 
-    ``before``: as many of other rooms are shared and rendered first.
+    ``held_out``: other rooms, how many of them are shared as well, and how many of the first rooms come before them,
+    because nothing can be trained without.
 
     Meant for a process of its own: it leaves others the right of way, and ends when its parent does.
     """
@@ -217,8 +218,11 @@ def render_ahead(
 
     os.nice(10)
     torch.set_num_threads(1)
-    for number in range(first, before[1], step) if before else ():
-        before[0].ensure(number)  # type: ignore[index]
+    at_once = min(held_out[2], count) if held_out else 0
+    for number in range(first, at_once, step):
+        rooms.ensure(number)
+    for number in range(first, held_out[1], step) if held_out else ():
+        held_out[0].ensure(number)  # type: ignore[index]
     for number in range(first, count, step):
         while number >= wanted.value and _alive(parent):
             time.sleep(0.5)
