@@ -36,6 +36,7 @@ setup(
         (f"lib/{PACKAGE}", sorted(glob("executables/*"))),
         (f"share/{PACKAGE}/launch", glob("launch/*.py")),
         (f"share/{PACKAGE}/config", sorted(glob("config/*.*"))),
+        (f"share/{PACKAGE}/config/sros2", sorted(glob("config/sros2/*.xml"))),
         (f"share/{PACKAGE}/config/train", sorted(glob("config/train/*.yaml"))),
     ],
     zip_safe=False,

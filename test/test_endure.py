@@ -110,3 +110,18 @@ def test_a_training_whose_disk_is_full_says_so_and_keeps_its_state(tmp_path: Pat
     with pytest.raises(CheckpointError, match="go on"):
         save_state(tmp_path / "state.safetensors", 2, *arguments, {})
     assert (tmp_path / "state.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "a/../../../secret.png"])
+def test_a_colmap_model_cannot_name_an_image_outside(tmp_path: Path, name: str) -> None:
+    from mast3r_ros.io.datasets import open_source
+    from mast3r_ros.lab.endure.scene import small_map, view
+    from mast3r_ros.mapping.blob import encode_image
+    from mast3r_ros.mapping.export import export_colmap
+
+    export_colmap(small_map(), tmp_path / "model")
+    (tmp_path / "secret.png").write_bytes(encode_image(view(0)[0], "png").read())
+    images = tmp_path / "model" / "images.txt"
+    images.write_text(images.read_text().replace("k2.png", name))
+    with pytest.raises(DatasetError, match="outside"):
+        list(open_source(tmp_path / "model"))

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame, valid_depth
-from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
 from mast3r_ros.mapping.atomic import link_tree
 from mast3r_ros.mapping.blob import (
@@ -30,7 +29,7 @@ from mast3r_ros.mapping.blob import (
 )
 from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
-from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, valid_id
+from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, rigid_pose, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
 from mast3r_ros.mapping.table import Entries
 from mast3r_ros.mapping.views import KeyframeViews
@@ -38,8 +37,6 @@ from mast3r_ros.matching.base import Features, Matcher
 
 #: Called with (done, total).
 Progress = Callable[[int, int], None]
-#: Rotations of poses given to the map may be off by this much and are made exact; beyond it they are refused.
-ROTATION_TOLERANCE = 1e-2
 
 
 class KeyframeMap:
@@ -152,7 +149,7 @@ class KeyframeMap:
             raise MapError(f"frame {frame.name or id or len(self)}: has no camera calibration, which a keyframe needs")
         if max(frame.width, frame.height) > MAX_IMAGE_SIDE:
             raise MapError(f"frame {frame.name or id}: is {frame.width}x{frame.height}; resize it first")
-        pose = _rigid(posed.map_T_camera, frame.name or id or str(len(self)))
+        pose = rigid_pose(posed.map_T_camera, frame.name or id or str(len(self)))
         image = encode_image(frame.image, self._image_format)
         depth = None if frame.depth is None else encode_depth(frame.depth)
         median = _median_depth(frame.depth)
@@ -182,7 +179,7 @@ class KeyframeMap:
         """Put keyframes elsewhere, (4, 4) by id; their points go, which were triangulated with the old poses."""
         with self._lock:
             for id, pose in poses.items():
-                self._put(self._entry(id).at(_rigid(pose, id)))
+                self._put(self._entry(id).at(rigid_pose(pose, id)))
 
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
@@ -396,14 +393,3 @@ def _index_file(folder: Path, signature: str) -> Path:
 def _median_depth(depth: NDArray[np.floating] | None) -> float:
     known = depth[valid_depth(depth)] if depth is not None else np.zeros(0)
     return float(np.median(known)) if known.size else float("nan")
-
-
-def _rigid(pose: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    """A pose made exactly rigid, or MapError where it is not even nearly so."""
-    pose = np.asarray(pose, dtype=np.float64)
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise MapError(f"frame {name}: its pose is not a finite 4x4 matrix")
-    R = pose[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
-        raise MapError(f"frame {name}: its pose is not a rigid motion (the rotation is not orthogonal)")
-    return se3.orthonormalised(pose)

@@ -24,6 +24,8 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_.\-]{0,127}")
 IDS_PATTERN = re.compile(rf"{ID_PATTERN.pattern}(?:\n{ID_PATTERN.pattern})*")
 #: A quaternion this close to unit length was rounded; further off it means something else.
 UNIT_TOLERANCE = 1e-3
+#: Rotations of poses given to the map may be off by this much and are made exact; beyond it they are refused.
+ROTATION_TOLERANCE = 1e-2
 MAX_IMAGE_SIDE = 16_384
 MAX_IMAGE_BYTES = 512 * 2**20
 
@@ -219,3 +221,14 @@ def map_error(path: Path, error: ValueError | str, line: int | None = None) -> M
     """An error that names the file, the line and the way out."""
     where = f"{path} line {line}" if line else str(path)
     return MapError(f"{where}: {error}; restore it from a copy, or run `mast3r_ros map repair {path.parent}`")
+
+
+def rigid_pose(pose: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """A pose made exactly rigid, or MapError where it is not even nearly so."""
+    pose = np.asarray(pose, dtype=np.float64)
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise MapError(f"frame {name}: its pose is not a finite 4x4 matrix")
+    R = pose[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0:
+        raise MapError(f"frame {name}: its pose is not a rigid motion (the rotation is not orthogonal)")
+    return se3.orthonormalised(pose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -175,6 +176,14 @@ def rigid(pose: NDArray[np.float64], where: str) -> NDArray[np.float64]:
             "of the world points the wrong way"
         )
     return se3.orthonormalised(pose)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a folder, by a name that stands in a file. Raises DatasetError for one that leads out of the folder."""
+    path = os.path.abspath(folder / name)
+    if "\0" in name or not path.startswith(f"{os.path.abspath(folder)}{os.sep}"):
+        raise DatasetError(f"the image {name!r} would be outside {folder}: move it there, and correct the name")
+    return Path(path)
 
 
 def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.datasets.base import FrameList, numbers, pose_of, read_bytes, read_table, read_text
+from mast3r_ros.io.datasets.base import FrameList, inside, numbers, pose_of, read_bytes, read_table, read_text
 from mast3r_ros.io.datasets.colmap_cameras import MODELS, camera_of_model
 from mast3r_ros.io.datasets.trajectory_file import is_number
 
@@ -79,7 +79,7 @@ class Colmap(FrameList):
         """One registered image."""
         entry = self._images[index]
         calibrated = self._cameras[entry.camera_id]
-        image, camera = self._read_image(self._folder / entry.name, calibrated)
+        image, camera = self._read_image(inside(self._folder, entry.name), calibrated)
         assert camera is not None
         depth = self._sparse_depth(index, camera) if self._use_depth else None
         world_T_camera = se3.inverse(entry.camera_T_world)

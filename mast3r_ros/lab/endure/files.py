@@ -174,7 +174,7 @@ def _words(rng: Rng, data: bytes) -> bytes:
     at = 2 * int(rng.integers((len(words) + 1) // 2))
     words[at] = any_text(rng) if rng.random() < 0.4 else repr(any_number(rng, 3.0))
     if rng.random() < 0.2:
-        words[at] = ("../canary/secret.png", "../../canary/secret.png", "/etc/hostname")[rng.integers(3)]
+        words[at] = ("../../canary/secret.png", "../../../canary/secret.png", "/etc/hostname")[rng.integers(3)]
     return "".join(words).encode("utf-8", "replace")
 
 
@@ -192,7 +192,7 @@ def _numbers(rng: Rng, data: bytes) -> bytes:
     at = int(rng.integers(max(1, len(data) - 8)))
     if rng.random() < 0.3 and (names := list(re.finditer(rb"[\w.]+\.png", data))):
         found = names[rng.integers(len(names))]
-        return data[: found.start()] + b"../../canary/secret.png" + data[found.end() :]
+        return data[: found.start()] + b"../../../canary/secret.png" + data[found.end() :]
     word = int(rng.choice([0, 1, 2**31, 2**40, 2**63 - 1])).to_bytes(8, "little")
     at = 0 if rng.random() < 0.4 else at
     return data[:at] + word + data[at + 8 :]
