@@ -157,7 +157,8 @@ def _explained(
     front = z > 0
     inverse = focal_px / np.where(front, z, 1.0)
     off_x, off_y = x * inverse - focal_px * ideal[:, 0], y * inverse - focal_px * ideal[:, 1]
-    return front & (off_x * off_x + off_y * off_y < threshold_px**2)
+    explained: NDArray[np.bool_] = front & (off_x * off_x + off_y * off_y < threshold_px**2)
+    return explained
 
 
 def ransac_options(settings: SolverSettings, rounds: tuple[int, int] | None = None) -> dict[str, float]:
