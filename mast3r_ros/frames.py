@@ -103,6 +103,19 @@ class Camera:
         )
         return distortion.undistort(distorted, self.model, self.D)
 
+    def enlargement(self, ideal: Array) -> Array:
+        """Sides (N,), in pixels of the ideal image of the same focal length, of what the lens shows in one pixel there.
+
+        Geometric means of both directions at ideal image coordinates (N, 2). The edge of a wide lens's picture is
+        enlarged several times, and the noise of what is found in it as well.
+        """
+        step = 1e-6
+        bent = distortion.distort(ideal, self.model, self.D)
+        x, y = ((distortion.distort(ideal + step * axis, self.model, self.D) - bent) / step for axis in np.eye(2))
+        area: Array = np.abs(x[:, 0] * y[:, 1] - x[:, 1] * y[:, 0])
+        sides: Array = 1 / np.sqrt(np.maximum(area, step))
+        return sides
+
     def project(self, points: NDArray[np.floating]) -> Array:
         """Points (N, 3) in the camera frame -> pixels (N, 2); NaN where the lens does not see them.
 

@@ -49,6 +49,7 @@ class NodeSettings(CommonSettings):
     """What the relocalizer node listens to, waits for and publishes."""
 
     map: str = setting("", "Folder of the map. Change it and call ~/reload_map to switch maps while running.")
+    map_key: str = setting("", "Public key: a map is loaded only if its owner has signed it (map sign); empty: any.")
     feature_memory: int = at_start(
         512, "Memory for keyframes, 2 MiB each with ViT-L; others are read again.", low=1, high=1000000, unit="MiB"
     )

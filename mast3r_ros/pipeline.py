@@ -29,6 +29,7 @@ from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.mapping.selection import SelectionSettings
 from mast3r_ros.matching import registry
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.multiview.refine_map import is_odometry, refine_if_possible
 from mast3r_ros.settings import Settings
 
 Array = NDArray[np.float64]
@@ -196,6 +197,8 @@ def build_map(
 ) -> KeyframeMap:
     """Make a map of a recording with poses: a bag, or a 7-Scenes, TUM RGB-D, COLMAP or images + poses folder.
 
+    Where no depth is known and odometry alone knows the poses, these are made anew by structure from motion.
+
     Args:
         output: folder that it is saved to.
         matcher: triangulates keyframes without depth, and measures how well the map finds itself; the best that can
@@ -205,9 +208,14 @@ def build_map(
     Raises:
         BagError, DatasetError, MapError: for what cannot be read, or has no usable frame.
     """
-    chosen = matcher or load_matcher()
+    chosen, frames = matcher or load_matcher(), open_source(Path(source))
     keyframes, _ = build.build_map(
-        open_source(Path(source)), selection=selection, matcher=chosen, describe=False, source_name=str(source)
+        frames,
+        selection=selection,
+        matcher=chosen,
+        describe=False,
+        source_name=str(source),
+        refine=refine_if_possible if is_odometry(str(getattr(frames, "map_frame", ""))) else None,
     )
     if not len(keyframes):
         raise MapError(f"{source}: no frame can become a keyframe: each needs a calibration and a pose")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 from test_matching import texture
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.io.bags import BagWriter
 
 CAMERA = Camera.pinhole(320, 240, 260, 260, 159.5, 119.5)
 #: Half the sides of the box, metres.
@@ -35,6 +37,37 @@ def arc(count: int) -> list[np.ndarray]:
     ]
 
 
+def drive(count: int, rounds: float = 1.15) -> np.ndarray:
+    """(N, 4, 4) map_T_base of a robot that goes in a circle on the box's floor, more than once around."""
+    angles = np.linspace(0, 2 * np.pi * rounds, count)
+    c, s, zero, one = np.cos(angles), np.sin(angles), np.zeros(count), np.ones(count)
+    rotations = np.stack([-s, -c, zero, c, -s, zero, zero, zero, one], axis=1).reshape(-1, 3, 3)
+    return np.stack([se3.make(R, [1.1 * x, 0.9 * y, -1.2]) for R, x, y in zip(rotations, c, s, strict=True)])
+
+
+#: A camera one metre above the floor that looks ahead and to the right, at the walls.
+BASE_T_CAMERA = se3.make(Rotation.from_euler("z", -50, degrees=True).as_matrix(), [0.1, 0, 1.1]) @ se3.make(
+    [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0, 0, 0]
+)
+
+
+#: Its small images.
+ROBOT_CAMERA = CAMERA.resized(240, 180)
+
+
+def drive_bag(path: Path, map_T_base: np.ndarray, odom_T_base: np.ndarray, seed: int = 0) -> None:
+    """A recording of RGB images and odometry in TF, two images a second."""
+    with BagWriter(path, overwrite=True) as bag:
+        bag.transform("base_link", "camera", BASE_T_CAMERA, 0, static=True)
+        for step, (true, driven) in enumerate(zip(map_T_base, odom_T_base, strict=True)):
+            stamp = (step + 1) * 500_000_000
+            bag.transform("odom", "base_link", driven, stamp)
+            # Out of focus a little: the paper has so many corners that tests would take long.
+            image = cv2.GaussianBlur(see(true @ BASE_T_CAMERA, seed, ROBOT_CAMERA), (0, 0), 1.0)
+            bag.image("/camera/image_raw", image, stamp, "camera")
+            bag.camera_info("/camera/camera_info", ROBOT_CAMERA, stamp, "camera")
+
+
 def see(map_T_camera: np.ndarray, seed: int = 0, camera: Camera = CAMERA) -> np.ndarray:
     """(H, W, 3) what a camera inside the box sees."""
     rays = np.concatenate([camera.pixel_rays, np.ones((camera.height, camera.width, 1))], axis=-1)
@@ -56,11 +89,13 @@ def _paper(number: int) -> np.ndarray:
     return texture(number, PAPER, PAPER)
 
 
-def photograph(folder: Path, poses: list[np.ndarray], seed: int = 0, prefix: str = "view") -> dict[str, np.ndarray]:
+def photograph(
+    folder: Path, poses: list[np.ndarray], seed: int = 0, prefix: str = "view", camera: Camera = CAMERA
+) -> dict[str, np.ndarray]:
     """Write a JPEG for each pose; returns the poses by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, pose in enumerate(poses):
-        image = see(pose, seed)
+        image = see(pose, seed, camera)
         cv2.imwrite(str(folder / f"{prefix}_{number:02d}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     return {f"{prefix}_{number:02d}.jpg": pose for number, pose in enumerate(poses)}
 

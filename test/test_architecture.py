@@ -17,6 +17,7 @@ ROOMS = (
         "errors",
         "moved",
         "waiting_threads",
+        "workers",
         "tables",
         "node_settings",
         "settings",

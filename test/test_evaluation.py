@@ -94,6 +94,8 @@ def test_an_evaluation_tells_right_wrong_and_rejected_apart(keyframe_map):
     assert {summary["recall"][name] for name in ("0.05m_5deg", "0.10m_5deg", "0.25m_10deg")} == {0.5}
     assert summary["median_translation_error_m"] < 0.05
     assert {"describe", "match", "total"} <= set(summary["stages_ms"])
+    assert all(record.timings_ms["processor"] > 0 for record in evaluation.records)
+    assert summary["processor_ms"]["p50"] == summary["stages_ms"]["processor"]
 
 
 def test_sevenscenes_protocol(tmp_path):

@@ -21,6 +21,7 @@ from mast3r_ros.localization import (
     Tracker,
     TrackerSettings,
 )
+from mast3r_ros.localization.correspondences import Correspondences
 from mast3r_ros.localization.estimate import Status, Track
 from mast3r_ros.localization.map_noise import fit_noise
 from mast3r_ros.localization.stretch import TRIALS, StretchCheck
@@ -32,6 +33,7 @@ from mast3r_ros.localization.visibility import explained
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
+from mast3r_ros.matching.base import Matches
 from mast3r_ros.matching.sift import SiftMatcher
 from mast3r_ros.settings import SolverSettings
 
@@ -625,3 +627,16 @@ class TestNoiseOfAMap:
         assert shared.position_m == pytest.approx(0.03, rel=0.2) and shared.rotation_rad == pytest.approx(0.02, rel=0.2)
         alone = fit_noise(*self.drawn(400, 3.0, 1e-5, 1e-5), 2.5)
         assert alone.match_scale == pytest.approx(3.0, rel=0.3) and alone.position_m < 0.003
+
+
+def test_what_a_lens_draws_together_is_trusted_less() -> None:
+    fisheye = replace(CAMERA, model="equidistant", D=np.zeros(4))
+    xy = fisheye.project(np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]))
+    xy[2] = 4000.0  # beyond half a turn: no ray
+    found = Correspondences(
+        ("k",), (Matches(xy, xy, np.ones((3, 3)), np.ones(3)),), xy, np.ones((3, 3)), np.ones(3), np.zeros(3, np.int64)
+    )
+    ideal, seen = found.seen_by(fisheye)
+    np.testing.assert_allclose(ideal, [[0, 0], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(seen.weights, [1, 0.5 * np.pi / 4], rtol=1e-3)  # cos^2 t * t / tan t at 45 degrees
+    assert len(seen.matches[0]) == 2 and (found.seen_by(CAMERA)[1].weights == 1).all()

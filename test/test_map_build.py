@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
+from mast3r_ros.lab.runs.splits import temporary_map
 from mast3r_ros.lab.speed.tile import tile_map
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector, SelectionSettings, Skip, sharpness
@@ -141,7 +142,11 @@ class Markers:
         return features["points"][np.isfinite(features["points"][:, 2])]
 
     def match(self, query: Features, references: list[Features]) -> list[Matches]:
-        raise AssertionError("depth is not known yet")
+        known = [q["seen"] & np.isfinite(q["points"][:, 2]) & query["seen"] for q in references]
+        return [
+            Matches(query["xy"][rows], q["xy"][rows], q["points"][rows].astype(float), np.ones(rows.sum()))
+            for q, rows in zip(references, known, strict=True)
+        ]
 
     def match_pixels(self, query: Features, references: list[Features]) -> list[PixelMatches]:
         found = []
@@ -162,6 +167,8 @@ def test_points_are_where_the_matcher_finds_something_not_where_sift_does() -> N
         points = matcher.landmarks(keyframe_map.features(matcher, keyframe.id))
         assert len(points) == report.triangulated[keyframe.id] > 40
         assert np.abs(se3.apply(pose, points)[:, 2] - WALL_M).max() < 0.01
+    with temporary_map(source, matcher, "markers") as of_an_evaluation:  # type: ignore[arg-type]
+        assert all(keyframe.has_depth for keyframe in of_an_evaluation.keyframes)
 
 
 def test_wrong_poses_and_pure_rotation_give_no_points(wall: NDArray[np.uint8]) -> None:

@@ -419,3 +419,51 @@ def test_adding_goes_on_while_a_save_is_running(saved: Path) -> None:
     keyframe_map.save(saved)
     again = KeyframeMap.load(saved)
     assert len(again) == 4 and again.frame("000001").depth[20, 10] == 2.0
+
+
+def test_a_map_is_the_same_with_its_table_and_without(
+    saved: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SIZES_CHECKED", 0)
+
+    def said(keyframe_map: KeyframeMap) -> list:
+        frames = [keyframe_map.frame(k.id) for k in keyframe_map.keyframes]
+        return [
+            *[(k.id, k.stamp_ns, k.has_depth, k.map_T_camera.tolist()) for k in keyframe_map.keyframes],
+            *[frame.image.tobytes() for frame in frames],
+            *keyframe_map._entries.content_keys().items(),
+            keyframe_map.overlaps(np.eye(4)),
+            keyframe_map.scene_depth_m,
+        ]
+
+    table, lines = KeyframeMap.load(saved), (saved / "keyframes.jsonl").read_text()
+    assert table._entries._made.keys() == {list(table._entries)[-1]}  # nothing was made that was not asked for
+    file = saved / "keyframes.safetensors"
+    whole = file.read_bytes()
+    for damaged in (None, whole[:-7], whole.replace(b"000001", b"../001")):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        assert said(KeyframeMap.load(saved)) == said(table)
+        assert ("damaged" in caplog.text) == (damaged is not None)
+    file.write_bytes(whole)
+    (saved / "keyframes.jsonl").write_text(lines.replace("stamp_ns", "stamp_xx", 1))
+    with pytest.raises(MapError, match=r"line 1.*stamp_ns"):
+        KeyframeMap.load(saved)
+
+
+def test_lines_that_the_map_does_not_count_are_told_and_taken_over_by_a_repair(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = len(KeyframeMap.load(saved))
+    with (saved / "keyframes.jsonl").open("a") as file:
+        file.write('{"id": "half')
+    assert len(KeyframeMap.load(saved)) == count and "map repair" in caplog.text
+    assert repair(saved).dropped
+    assert len(KeyframeMap.load(saved)) == count
+
+
+def test_a_missing_image_of_a_large_map_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SIZES_CHECKED", 0)
+    KeyframeMap.load(saved)
+    (saved / "images" / "000001.jpg").unlink()
+    with pytest.raises(MapError, match=r"000001\.jpg: is missing"):
+        KeyframeMap.load(saved)

@@ -1,5 +1,7 @@
 """Matchers: registry, nearest neighbours, RootSIFT and ORB on views of a known plane."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -142,6 +144,15 @@ class TestOnePlaceForEach:
         points = CAMERA.points(np.array([[-0.4, 0], [-0.6, 0], [319.4, 239.4], [320, 100]]), np.full(4, 3.0))
         xy, inside = CAMERA.seen(np.concatenate([points, [[0, 0, -1.0]]]))
         assert inside.tolist() == [True, False, True, False, False] and np.isnan(xy[4]).all()
+
+    def test_how_much_a_lens_draws_together(self):
+        """An equidistant one: the angle t where a pinhole camera has tan t."""
+        ideal = np.tan(np.radians([[0.001], [30.0], [70.0]])) * [[0.6, 0.8]]
+        angle = np.radians([0.001, 30.0, 70.0])
+        expected = 1 / np.sqrt(np.cos(angle) ** 2 * angle / np.tan(angle))
+        fisheye = dataclasses.replace(CAMERA, model="equidistant", D=np.zeros(4))
+        np.testing.assert_allclose(fisheye.enlargement(ideal), expected, rtol=1e-3)
+        np.testing.assert_allclose(CAMERA.enlargement(ideal), 1, rtol=1e-6)
 
     def test_pixels_of_large_images_are_as_exact_as_the_shrunk_image_was(self):
         large = Frame(cv2.resize(texture(), (2048, 1536), interpolation=cv2.INTER_CUBIC))

@@ -225,14 +225,15 @@ def test_stamps_that_go_back_begin_anew(live: Live) -> None:
             live.robot.drive(np.eye(4), now[0] + SECOND // 10)
             live.robot.show(1, now[0])
             threading.Event().wait(0.1)
-            return len(live.poses) > before
+            # On a busy machine a pose of the time before may come after the jump.
+            stamps = [conversions.stamp_ns(pose.header.stamp) for pose in live.poses[before:]]
+            return any(begin * SECOND < stamp <= now[0] for stamp in stamps)
 
         return step
 
     wait_until(lambda: live.robot.transforms._publisher.get_subscription_count() > 1)
     wait_until(play(1000))
     wait_until(play(500))
-    assert conversions.stamp_ns(live.poses[-1].header.stamp) < 600 * SECOND
     assert live.said("went back by") == 1
     last = conversions.stamp_ns(live.poses[-1].header.stamp)
     live.repeat(lambda: live.robot.show(1, last - SECOND // 2), "out of order")  # a little is no new beginning

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
+import photo_worlds
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_world import (
     BASE_T_CAMERA,
@@ -40,6 +42,7 @@ from visualization_msgs.msg import MarkerArray
 from mast3r_ros.errors import MapError
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.bags import BagWriter
+from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.mapping import storage
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.ros import conversions, qos
@@ -312,3 +315,50 @@ def test_bad_images_and_a_time_reset_are_survived(tmp_path: Path) -> None:
             robot.drive(map_T_camera(3) @ se3.inverse(BASE_T_CAMERA), past)
             robot.show(3, past, depth=True)
             time.sleep(0.1)
+
+
+def test_rgb_and_odometry_alone_make_a_map_that_was_tried_and_refined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody publishes depth, and odometry turns a little too far with every step."""
+    monkeypatch.setattr("mast3r_ros.multiview.refine_map.FEATURES", 500)
+    camera, base_T_camera = photo_worlds.ROBOT_CAMERA, photo_worlds.BASE_T_CAMERA
+    true = photo_worlds.drive(10, 0.35)
+    driven = [true[0]]
+    for before, after in pairwise(true):
+        driven.append(driven[-1] @ se3.inverse(before) @ after @ se3.exp([0, 0, 0, 0, 0, 0.02]))
+    settings = {
+        "matcher": "sift",
+        "coverage_rate": 5.0,
+        "selection__distance_m": 0.05,
+        "selection__require_depth": False,
+    }
+    with mapping(tmp_path / "map", **settings) as (mapper, robot):
+        robot.static_transforms.send("base_link", "lens", base_T_camera, robot.now())
+        coverage = robot.listen(MarkerArray, "/mapper/coverage", qos.latched())
+
+        def look(step: int) -> None:
+            stamp = robot.now()
+            robot.drive(driven[step], stamp)
+            robot.infos.publish(conversions.to_camera_info(camera, "lens", stamp))
+            robot.images.publish(
+                conversions.to_image(photo_worlds.see(true[step] @ base_T_camera, 0, camera), "lens", stamp)
+            )
+            time.sleep(0.1)
+
+        def look_until(step: int, condition: Any) -> None:
+            deadline = time.monotonic() + 60
+            while not condition():
+                assert time.monotonic() < deadline, f"not within 60 s at {step}"
+                look(step)
+
+        for step in range(10):
+            look_until(step, lambda n=step: len(mapper.session.map) == n + 1)
+        look_until(4, lambda: coverage and any(c.g > 0.7 for c in coverage[-1].markers[-1].colors))
+        answer = robot.call(Trigger, "/mapper/save_map", timeout_s=120)
+        assert answer.success and "poses refined" in answer.message, answer.message
+    loaded = KeyframeMap.load(tmp_path / "map")
+    found = np.array([keyframe.map_T_camera for keyframe in loaded.keyframes])
+    expected = true @ base_T_camera
+    metres, degrees = absolute_errors(align_trajectory(found, expected, "se3"), expected)
+    assert metres.max() < 0.06 and degrees.max() < 1.0 and all(keyframe.has_depth for keyframe in loaded.keyframes)

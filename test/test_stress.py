@@ -35,7 +35,7 @@ from mast3r_ros.lab.stress.run import (
 )
 from mast3r_ros.lab.stress.scenes import KINDS, Place, Scene, scenes_of, visitors
 from mast3r_ros.lab.stress.starts import StartSettings, stage_localizer, starts_on, summarise_starts
-from mast3r_ros.lab.stress.summary import summarise_stress
+from mast3r_ros.lab.stress.summary import summarise_stress, with_odometry
 from mast3r_ros.lab.synthetic import LightingSettings, RoomSettings, Shot, make_room, take
 from mast3r_ros.localization import Gates, Localizer, LocalizerSettings, TrackerSettings
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -277,6 +277,19 @@ def test_a_run_obeys_its_gates_and_keeps_what_they_reject() -> None:
     figures = summarise_stress(run)
     assert figures["coverage_kept"] == 0 and figures["good_poses"] == 3
     assert math.isnan(figures["false_accepts_per_1000"]) and figures["negatives"] == 0
+    in_turn = figures["with_odometry"]
+    assert (in_turn["queries"], in_turn["answered"], in_turn["coverage_kept"]) == (3, 0, 0)
+
+
+def test_coverage_with_odometry_is_of_the_queries_that_are_good_alone() -> None:
+    def record(name: str, accepted: bool, metres: float) -> Record:
+        return Record(name, 0, accepted, "" if accepted else "uncertain", "", pose(metres), pose(0.0))
+
+    alone = [record("kept", True, 0.01), record("refused", False, 0.02), record("bad", False, 2.0)]
+    in_turn = [record("kept", False, 0.01), record("refused", True, 0.03), record("bad", True, 0.4)]
+    figures = with_odometry(alone, in_turn)
+    assert figures["coverage_kept"] == 0.5, "one of the two that are good alone"
+    assert (figures["queries"], figures["answered"], figures["wrong_accepted"]) == (3, 2, 1)
 
 
 def test_the_command_prints_the_contract_and_writes_a_report(tmp_path: Path) -> None:

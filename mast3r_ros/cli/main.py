@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros import __version__
-from mast3r_ros.cli import bag, checkpoint, localize, map_files, matcher, predict, reconstruct, settings
+from mast3r_ros.cli import bag, checkpoint, localize, map_sign, matcher, predict, reconstruct, settings
 from mast3r_ros.cli.common import DEBUG_VARIABLE, messages
 from mast3r_ros.errors import UserError, as_run_here, missing_module
 from mast3r_ros.lab.commands import benchmark, demo, endure, evaluate, matcher_check, replay, train
@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
-app.add_typer(map_files.app, name="map")
+app.add_typer(map_sign.app, name="map")
 app.command("reconstruct")(reconstruct.reconstruct)
 app.add_typer(bag.app, name="bag")
 app.command("localize")(localize.localize)

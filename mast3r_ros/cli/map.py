@@ -1,24 +1,71 @@
-"""`mast3r_ros map`: build, info, measure, scale, repair; the others are in `map_care` and `map_files`."""
+"""`mast3r_ros map`: build, info, measure, scale, repair; the others are in `map_care`, `map_files`, `map_sign`."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mast3r_ros.cli.check_text import print_check
-from mast3r_ros.cli.common import load_map, note, print_facts, print_json, progress, stages, warn
+from mast3r_ros.cli.common import load_map, note, print_facts, print_json, stages, warn
 from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 from mast3r_ros.cli.source import SourceOptions
 
 if TYPE_CHECKING:
     from mast3r_ros.mapping.build import BuildReport
+    from mast3r_ros.mapping.selection import SelectionSettings
 
 app = typer.Typer(help="Make, look at, export and mend maps.", no_args_is_help=True)
 
 MapArgument = Annotated[Path, typer.Argument(help="Folder of the map.")]
+
+
+@dataclass(frozen=True)
+class KeyframeOptions:
+    """Which frames become keyframes."""
+
+    min_distance: Annotated[
+        float,
+        typer.Option(
+            min=0, help="A view this far from every keyframe is new (m); 0: 8 % of the distance of what it sees."
+        ),
+    ] = 0.0
+    min_angle: Annotated[float, typer.Option(min=0, help="So is one turned this much (degrees).")] = 12.0
+    max_keyframes: Annotated[int, typer.Option(min=0, help="Cap of the map; 0 for none.")] = 0
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Every usable frame becomes a keyframe.")] = False
+
+    def settings(self) -> SelectionSettings:
+        """As map building takes them."""
+        from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
+
+        if self.keep_all:
+            return KEEP_ALL
+        return SelectionSettings(
+            distance_m=self.min_distance, angle_deg=self.min_angle, max_keyframes=self.max_keyframes
+        )
+
+
+@dataclass(frozen=True)
+class WithoutDepth:
+    """What is done where no depth is known."""
+
+    refine: Annotated[
+        bool | None,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Without depth: poses anew by structure from motion, scale by the given poses. By default where these "
+            "are in odom, which drifts.",
+        ),
+    ] = None
+    known_length: Annotated[
+        tuple[str, str, float] | None,
+        typer.Option(
+            "--known-length", help="Photos alone: two images and the metres between them.", metavar="A B METRES"
+        ),
+    ] = None
 
 
 @app.command()
@@ -26,32 +73,35 @@ MapArgument = Annotated[Path, typer.Argument(help="Folder of the map.")]
 def build(
     *,
     source: Annotated[
-        Path, typer.Argument(help="rosbag 1 or 2, 7-Scenes, TUM RGB-D, COLMAP, or a folder of images with poses.")
+        Path,
+        typer.Argument(
+            help="rosbag 1 or 2, 7-Scenes, TUM RGB-D, COLMAP, a folder of images with poses, or of photos alone."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the map; an older map there is replaced.")
     ] = None,
     matching: MatcherOptions,
-    min_distance: Annotated[
-        float,
-        typer.Option(
-            min=0, help="A view this far from every keyframe is new (m); 0: 8 % of the distance of what it sees."
-        ),
-    ] = 0.0,
-    min_angle: Annotated[float, typer.Option(min=0, help="So is one turned this much (degrees).")] = 12.0,
-    max_keyframes: Annotated[int, typer.Option(min=0, help="Cap of the map; 0 for none.")] = 0,
-    keep_all: Annotated[bool, typer.Option("--keep-all", help="Every usable frame becomes a keyframe.")] = False,
+    choosing: KeyframeOptions,
     frame_id: Annotated[str, typer.Option(help="Name of the map frame.")] = "map",
+    without_depth: WithoutDepth,
     reading: SourceOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be used, and every doubt about it; build nothing.")
     ] = False,
+    workers: Annotated[
+        str, typer.Option(help="Who describes the keyframes: processes of this machine, ray://HOST:PORT, or ray.")
+    ] = "1",
     json: JsonOption = False,
 ) -> None:
-    """Build a map from a recording with known poses, and get it ready for a matcher."""
+    """Build a map from a recording with known poses, or from photos alone, and get it ready for a matcher.
+
+    Poses of odometry are refined by the images where no depth is known; photos alone have no scale unless
+    --known-length or a metric network (--matcher mast3r) tells it.
+    """
+    from mast3r_ros.cli.map_rgb import map_of_frames, map_of_photos, only_photos
     from mast3r_ros.io.datasets import open_source
-    from mast3r_ros.mapping.build import build_map
-    from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
+    from mast3r_ros.multiview.reconstruct import fine_sift
 
     if dry_run:
         from mast3r_ros.io.datasets.check import check_source
@@ -60,24 +110,25 @@ def build(
         return
     if output is None:
         raise typer.BadParameter("give a folder for the map, or --dry-run", param_hint="--output")
-    chosen = matching.make()
-    frames = open_source(source, **reading.given())
-    selection = KEEP_ALL
-    if not keep_all:
-        selection = SelectionSettings(distance_m=min_distance, angle_deg=min_angle, max_keyframes=max_keyframes)
-    with progress("reading frames", len(frames) if hasattr(frames, "__len__") else None) as show:
-        keyframe_map, report = build_map(
-            frames,
-            frame_id=frame_id,
-            selection=selection,
-            matcher=chosen,
-            describe=False,  # after the first save, with a progress bar
-            source_name=str(source),
-            progress=lambda seen, kept: show(seen, None, f"{kept} keyframes"),
-        )
+    chosen, length = matching.make(), without_depth.known_length
+    facts: dict[str, Any] = {}
+    with stages() as show:
+        if only_photos(source):
+            finder = fine_sift() if matching.matcher in (None, "sift") else chosen
+            keyframe_map, report, told = map_of_photos(source, finder, reading.intrinsics, length, show)
+            keyframe_map.frame_id = frame_id
+        elif length is not None:
+            raise typer.BadParameter("is for photos without poses", param_hint="--known-length")
+        else:
+            frames = open_source(source, **reading.given())
+            keyframe_map, report, told, facts = map_of_frames(
+                frames, source, frame_id, choosing.settings(), chosen, without_depth.refine, show
+            )
     _refuse_empty(keyframe_map, report)
-    doubts = save(keyframe_map, chosen, output)
-    _print_built(report, keyframe_map, output, doubts, json)
+    for doubt in told:
+        warn(doubt)
+    doubts = told + save(keyframe_map, chosen, output, workers)
+    _print_built(report, keyframe_map, output, doubts, facts, json)
 
 
 def _refuse_empty(keyframe_map: Any, report: BuildReport) -> None:
@@ -91,18 +142,19 @@ def _refuse_empty(keyframe_map: Any, report: BuildReport) -> None:
         raise MapError(f"no frame of the source can become a keyframe ({reasons or 'it has none'}): {way}")
 
 
-def save(keyframe_map: Any, matcher: Any, output: Path) -> list[str]:
+def save(keyframe_map: Any, matcher: Any, output: Path, workers: str = "1") -> list[str]:
     """Save a map that is ready to be used; returns what is doubtful about it, told as warnings too."""
     from mast3r_ros.localization.map_noise import save_ready
+    from mast3r_ros.workers import workers as several
 
-    with stages() as show:
-        doubts = save_ready(keyframe_map, matcher, output, show)
+    with several(workers) as by, stages() as show:
+        doubts = save_ready(keyframe_map, matcher, output, show, by)
     for doubt in doubts:
         warn(doubt)
     return doubts
 
 
-def _print_built(report: Any, keyframe_map: Any, output: Path, doubts: list[str], json: bool) -> None:
+def _print_built(report: Any, keyframe_map: Any, output: Path, doubts: list[str], more: Any, json: bool) -> None:
     if report.without_points:
         warn(
             f"{len(report.without_points)} of {report.kept} keyframes know no surface (no depth, and nothing could be "
@@ -115,6 +167,7 @@ def _print_built(report: Any, keyframe_map: Any, output: Path, doubts: list[str]
         "skipped": dict(report.skipped),
         "triangulated": len(report.triangulated),
         "without_points": len(report.without_points),
+        **more,
         "doubts": doubts,
     }
     if json:
@@ -145,7 +198,7 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
             "keyframes": f"{facts['keyframes']}, {facts['with_depth']} with depth",
             "frame": facts["frame_id"],
             "cameras": cameras,
-            "extent": " x ".join(f"{side:.1f}" for side in facts["extent_m"]) + " m (camera positions)",
+            "extent": " x ".join(f"{side:.1f}" for side in facts["extent_m"]) + f" {_unit(facts)} (camera positions)",
             "features": caches,
             "retrieval": ", ".join(facts["retrieval"]) or "none",
             "pose noise": _noise(facts["pose_noise"], facts["provenance"]),
@@ -155,9 +208,15 @@ def info(map: MapArgument, json: JsonOption = False) -> None:
     )
 
 
+def _unit(facts: dict[str, Any]) -> str:
+    return "units of unknown length" if facts["provenance"].get("scale") == "unknown" else "m"
+
+
 def _noise(noise: dict[str, float] | None, provenance: dict[str, str]) -> str:
     if noise is not None:
-        text = f"{100 * noise['position_m']:.1f} cm, {math.degrees(noise['rotation_rad']):.2f} deg"
+        unknown = provenance.get("scale") == "unknown"
+        position = f"{noise['position_m']:.3g} units" if unknown else f"{100 * noise['position_m']:.1f} cm"
+        text = f"{position}, {math.degrees(noise['rotation_rad']):.2f} deg"
         if not noise.get("found"):
             text += " (assumed, or by an earlier version; mast3r_ros map measure MAP says more)"
         return f"{text}; {noise['found_elsewhere']:.0%} of the keyframes are found elsewhere than their poses say"

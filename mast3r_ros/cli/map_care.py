@@ -14,6 +14,7 @@ from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
 
 if TYPE_CHECKING:
     from mast3r_ros.geometry.similarity import Similarity
+    from mast3r_ros.localization.keyframe_check import Spread
     from mast3r_ros.localization.placement import Placement
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
@@ -51,8 +52,8 @@ def check(
         f"Map {map}",
         {
             "keyframes": f"{report.checked} checked, {report.found} found again",
-            "off by (median)": f"{report.median_position:.3f} {unit}, {report.median_rotation_deg:.2f} deg",
-            "disagrees beyond": f"{report.limit_position:.3f} {unit}, {report.limit_rotation_deg:.2f} deg",
+            "off without itself": _spread(report.spread["itself"], unit),
+            "and without its neighbours": _spread(report.spread["neighbours"], unit),
             "not found again": _counted(report.not_found),
             "poses and images": str(consistency),
         },
@@ -65,6 +66,13 @@ def check(
         ]
         print_table("Keyframes to look at", ("keyframe", "what", f"off ({unit})", "off (deg)", "found by"), table)
         note(f"take one out: mast3r_ros map prune {map} --drop {rows[0][0].id} -o OUT")
+
+
+def _spread(spread: Spread, unit: str) -> str:
+    return (
+        f"{spread.median_position:.3f} {unit}, {spread.median_rotation_deg:.2f} deg (median of {spread.found}); "
+        f"disagrees beyond {spread.limit_position:.3f} {unit} or {spread.limit_rotation_deg:.2f} deg"
+    )
 
 
 def _counted(reasons: dict[str, str]) -> str:

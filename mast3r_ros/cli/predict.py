@@ -37,10 +37,14 @@ SizeOption = Annotated[
 
 def predict(
     image1: ImageArgument,
-    image2: ImageArgument,
+    image2: Annotated[Path | None, typer.Argument(help="Second image; none with --mono.")] = None,
+    *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="*.npz: all maps, matches, focal lengths and pose; *.ply: a cloud.")
     ],
+    mono: Annotated[
+        bool, typer.Option("--mono", help="Depth of one image: it is seen together with itself; also as *.png.")
+    ] = False,
     checkpoint: CheckpointOption = None,
     size: SizeOption = 0,
     dtype: DtypeOption = "float32",
@@ -55,11 +59,18 @@ def predict(
     """
     from mast3r_ros.matching.prediction import predict_pair
 
-    if output.suffix not in (".npz", ".ply"):
-        raise typer.BadParameter(f"--output {output} should end in .npz or .ply")
+    if mono != (image2 is None):
+        raise typer.BadParameter("--mono takes one image, and without it there are two")
+    suffixes = (".npz", ".ply", ".png") if mono else (".npz", ".ply")
+    if output.suffix not in suffixes:
+        raise typer.BadParameter(f"--output {output} should end in {' or '.join(suffixes)}")
+    if mono:
+        _predict_depth(image1, output, _network_matcher(checkpoint, size, dtype, device, _name(checkpoint)), json)
+        return
+    assert image2 is not None
     with stages() as show:
         show("loading the network", 0, 3)
-        matcher = _network_matcher(checkpoint, size, dtype, device, "auto" if checkpoint else "mast3r")
+        matcher = _network_matcher(checkpoint, size, dtype, device, _name(checkpoint))
         views = [_prepared(path, matcher.size) for path in (image1, image2)]
         show("predicting", 1, 3)
         prediction = predict_pair(matcher.network, views[0], views[1], subsample)
@@ -86,6 +97,31 @@ def predict(
         print_json(facts)
         return
     print_facts(f"{image1.name} and {image2.name}", _for_people(facts))
+
+
+def _name(checkpoint: Path | None) -> str:
+    """The checkpoint's own matcher, or the network of the package."""
+    return "auto" if checkpoint else "mast3r"
+
+
+def _predict_depth(image: Path, output: Path, matcher: NetworkMatcher, json: bool) -> None:
+    """Monocular depth, written and told."""
+    from mast3r_ros.io.codec.image_files import load_image
+    from mast3r_ros.matching.mono_depth import predict_mono
+
+    depth = predict_mono(matcher, load_image(image))
+    depth.save(output)
+    near, middle, far = depth.percentiles()
+    facts: dict[str, Any] = {
+        "output": str(output),
+        "size": [depth.depth.shape[1], depth.depth.shape[0]],
+        "focal": depth.focal,
+        "depth_5": near,
+        "depth_50": middle,
+        "depth_95": far,
+        "metric": matcher.metric,
+    }
+    print_json(facts) if json else print_facts(f"Depth of {image.name}", facts)
 
 
 def match(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Images of a film that each is matched with for following it.
 FOLLOWING = 4
+#: Pixels between those that matching starts from, for dense geometry.
+DENSE_SPACING = 2
 
 
 class Mapper(str, Enum):
@@ -51,6 +53,9 @@ class ScaleOptions:
             "and the map's frame.",
         ),
     ] = None
+    keep_poses: Annotated[
+        bool, typer.Option("--keep-poses", help="The poses of --poses are exact: they are kept, not only aligned to.")
+    ] = False
     known_length: Annotated[
         tuple[str, str, float] | None,
         typer.Option("--known-length", help="Two images and the metres between them.", metavar="A B METRES"),
@@ -83,6 +88,14 @@ def reconstruct(
     known: ScaleOptions,
     neighbours: Annotated[int, typer.Option(min=2, help="Images that each is matched with, by appearance.")] = 12,
     mapper: Annotated[Mapper, typer.Option(help="What places the images.")] = Mapper.AUTO,
+    dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense",
+            help="Triangulate depth from dense matches (multi-view stereo) instead of taking the network's: slower, "
+            "exact where images overlap, nothing elsewhere.",
+        ),
+    ] = False,
     memory: Annotated[
         int, typer.Option(min=64, help="MiB that features and matches may take; what is not in use lies on disk.")
     ] = 1024,
@@ -98,19 +111,24 @@ def reconstruct(
     from mast3r_ros.mapping.atomic import replacing
     from mast3r_ros.multiview.reconstruct import ReconstructSettings
     from mast3r_ros.multiview.reconstruct import reconstruct as run
+    from mast3r_ros.multiview.scale import read_camera_poses
     from mast3r_ros.multiview.scene_folder import check_place, peak_memory_mib, write_facts, write_scene
+    from mast3r_ros.pictures.scene_pictures import draw_scene
 
+    if known.keep_poses and known.poses is None:
+        raise typer.BadParameter("--keep-poses needs the poses: --poses FILE")
     began = time.monotonic()
     scene = output.expanduser().resolve()
     check_place(scene, source)
     work = scene.with_name(f".{scene.name}.work")
-    finder = _finder(matcher, checkpoint, device)
+    finder = _finder(matcher, checkpoint, device, dense)
     with stages() as show, replacing(scene) as fresh:
         photos, driven = _photos(source, fresh, intrinsics, known.odometry, show)
         film = FOLLOWING if source.is_file() or known.odometry else 0
         scale = _scale(photos, known.poses, known.known_length, driven, f"the scale of the network of {finder.name}")
-        settings = ReconstructSettings(neighbours, film, mapper.value, memory << 20)
-        result = run(photos, finder, settings, show, work=work)
+        settings = ReconstructSettings(neighbours, film, mapper.value, memory << 20, dense)
+        kept = read_camera_poses(known.poses, photos.names) if known.keep_poses and known.poses else {}
+        result = run(photos, finder, settings, show, work=work, known=kept)
         facts = write_scene(
             fresh,
             result,
@@ -119,6 +137,7 @@ def reconstruct(
             _saver(matcher, checkpoint, device, show),
             show,
         )
+        facts |= {"pictures": draw_scene(fresh, facts)}
         facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
         write_facts(fresh, facts)
     shutil.rmtree(work, ignore_errors=True)
@@ -127,13 +146,16 @@ def reconstruct(
     _tell(facts, json)
 
 
-def _finder(name: str | None, checkpoint: Path | None, device: str | None) -> Matcher:
+def _finder(name: str | None, checkpoint: Path | None, device: str | None, dense: bool) -> Matcher:
     """What finds matches: SIFT with more and finer features than a robot has time for, unless another is named."""
     if name in (None, "sift"):
-        from mast3r_ros.matching.sift import SiftMatcher
+        from mast3r_ros.multiview.reconstruct import fine_sift
 
-        return SiftMatcher(max_features=4000, longest_side=2000)
-    return MatcherOptions(name, checkpoint=checkpoint, device=device).make()
+        return fine_sift()
+    found = MatcherOptions(name, checkpoint=checkpoint, device=device).make()
+    if dense and hasattr(found, "subsample"):
+        found.subsample = DENSE_SPACING
+    return found
 
 
 def _photos(
@@ -233,4 +255,4 @@ def _tell(facts: dict[str, Any], json: bool) -> None:
             "time": f"{facts['seconds']:.0f} s, {facts['peak_memory_mib']:.0f} MiB",
         },
     )
-    note(f"look at it: mast3r_ros map export {facts['scene']}/map -f png -o map.png")
+    note(f"look at it: {', '.join(str(Path(facts['scene']) / name) for name in facts['pictures'])}")

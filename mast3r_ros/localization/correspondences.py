@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.cells import cells_of
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -53,6 +54,18 @@ class Correspondences:
         return Correspondences(
             self.ids, parts, self.xy[kept], self.points[kept], self.weights[kept], self.keyframe[kept]
         )
+
+    def seen_by(self, camera: Camera) -> tuple[Array, Correspondences]:
+        """Ideal image coordinates (N, 2) of the matches that have a ray, and these matches.
+
+        What a lens draws together is found less exactly, and trusted as much less.
+        """
+        ideal = camera.rays(self.xy)
+        has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
+        ideal, found = ideal[has_ray], self.rows(has_ray)
+        if camera.is_distorted:
+            found = replace(found, weights=found.weights / camera.enlargement(ideal) ** 2)
+        return ideal, found
 
     def how_few(self) -> str:
         """How many matches there are, and what the matcher has to say about the absence of others."""

@@ -1,7 +1,7 @@
 """Each keyframe of a map held against the others: is it where they see it, or found somewhere else?
 
-A keyframe is localized in the map without itself and its neighbours in time, which share its errors; where that finds
-nothing, without itself alone. Where most keyframes come back to centimetres, one that does not has a wrong pose; one
+A keyframe is localized twice: in the map without itself, and without its neighbours in time as well, which share the
+errors of a stretch of the way. Where most keyframes come back to centimetres, one that does not has a wrong pose; one
 that comes back at another place looks like that place, or belongs there.
 """
 
@@ -52,15 +52,31 @@ class OddKeyframe:
     also_here: bool | None = None
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How far keyframes come back from their own poses, in units of the map.
+
+    Attributes:
+        found: keyframes that were found at all.
+        median_position, median_rotation_deg: of those found at their place.
+        limit_position, limit_rotation_deg: beyond which a pose disagrees.
+    """
+
+    found: int
+    median_position: float
+    median_rotation_deg: float
+    limit_position: float
+    limit_rotation_deg: float
+
+
 @dataclass
 class MapCheck:
     """What came out; lengths in units of the map.
 
     Attributes:
         metric: whether these are metres.
-        checked, found: keyframes that were looked for, and that were found anywhere.
-        median_position, median_rotation_deg: of those found at their place.
-        limit_position, limit_rotation_deg: beyond which a pose disagrees.
+        checked: keyframes that were looked for; found: those that were found anywhere.
+        spread: when each is left out alone (``itself``), and with its neighbours in time (``neighbours``).
         pose_disagrees: keyframes whose neighbours see them elsewhere, not far away.
         found_elsewhere: keyframes that are found where they see nothing of what their poses say.
         not_found: reason by id; nothing is known of their poses.
@@ -69,10 +85,7 @@ class MapCheck:
     metric: bool
     checked: int = 0
     found: int = 0
-    median_position: float = float("nan")
-    median_rotation_deg: float = float("nan")
-    limit_position: float = float("nan")
-    limit_rotation_deg: float = float("nan")
+    spread: dict[str, Spread] = field(default_factory=dict)
     pose_disagrees: list[OddKeyframe] = field(default_factory=list)
     found_elsewhere: list[OddKeyframe] = field(default_factory=list)
     not_found: dict[str, str] = field(default_factory=dict)
@@ -100,28 +113,26 @@ def check_keyframes(
     keyframe_map.prepare(matcher)
     localizer = Localizer(keyframe_map, matcher, CHECKING)
     report = MapCheck(is_metric(keyframe_map), checked=len(chosen))
-    found = dict[str, PoseEstimate]()
+    found: dict[str, dict[str, PoseEstimate]] = {"itself": {}, "neighbours": {}}
+    reach = max(1, round(LEFT_OUT * len(ids)))
     for done, place in enumerate(chosen.tolist(), start=1):
-        estimate = _without_itself(localizer, ids, place)
+        id, frame = ids[place], keyframe_map.frame(ids[place])
+        around = ids[max(0, place - reach) : place + reach + 1]
+        for left_out, kind in (([id], "itself"), (around, "neighbours")):
+            estimate = localizer.localize(frame, exclude=left_out)
+            if estimate.localized:
+                found[kind][id] = estimate
+            elif kind == "itself":
+                report.not_found[id] = estimate.reason.value
         progress(done, len(chosen))
-        if estimate.localized and estimate.map_T_camera is not None:
-            found[ids[place]] = estimate
-        else:
-            report.not_found[ids[place]] = estimate.reason.value
-    report.found = len(found)
-    _judge(report, localizer, found)
+    report.not_found = {id: why for id, why in report.not_found.items() if id not in found["neighbours"]}
+    report.found = report.checked - len(report.not_found)
+    for kind, estimates in found.items():
+        _judge(report, localizer, kind, estimates)
     return report
 
 
-def _without_itself(localizer: Localizer, ids: list[str], place: int) -> PoseEstimate:
-    """A keyframe in the rest of its map."""
-    reach = max(1, round(LEFT_OUT * len(ids)))
-    frame = localizer.map.frame(ids[place])
-    estimate = localizer.localize(frame, exclude=ids[max(0, place - reach) : place + reach + 1])
-    return estimate if estimate.localized else localizer.localize(frame, exclude=[ids[place]])
-
-
-def _judge(report: MapCheck, localizer: Localizer, found: dict[str, PoseEstimate]) -> None:
+def _judge(report: MapCheck, localizer: Localizer, kind: str, found: dict[str, PoseEstimate]) -> None:
     """Sort what was found by whether it is where it should be."""
     keyframes = localizer.map
     errors, near = dict[str, tuple[float, float]](), dict[str, bool]()
@@ -133,13 +144,15 @@ def _judge(report: MapCheck, localizer: Localizer, found: dict[str, PoseEstimate
         depth = depth if depth > 0 else keyframes.view_depth_m
         near[id] = bool(view_overlap(estimate.map_T_camera, own[None], depth)[0] > 0)
     here = np.array([errors[id] for id in found if near[id]]).reshape(-1, 2)
-    if len(here):
-        report.median_position, report.median_rotation_deg = np.median(here, axis=0).tolist()
-    least = LEAST_OFF * keyframes.view_depth_m, LEAST_TURN_DEG
-    off, turn = np.fmax(least, TIMES * np.array([report.median_position, report.median_rotation_deg])).tolist()
-    report.limit_position, report.limit_rotation_deg = off, turn
+    median, median_turn = map(float, np.median(here, axis=0) if len(here) else np.full(2, np.nan))
+    off = float(np.fmax(LEAST_OFF * keyframes.view_depth_m, TIMES * median))
+    turn = float(np.fmax(LEAST_TURN_DEG, TIMES * median_turn))
+    report.spread[kind] = Spread(len(found), median, median_turn, off, turn)
+    known = {odd.id for odd in (*report.pose_disagrees, *report.found_elsewhere)}
     for id, (position, rotation) in errors.items():
         by = list(found[id].keyframes[:NAMED])
+        if id in known:
+            continue
         if not near[id]:
             also = _also_here(localizer, id, off, turn)
             report.found_elsewhere.append(OddKeyframe(id, position, rotation, by, also))

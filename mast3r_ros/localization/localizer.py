@@ -261,10 +261,8 @@ class Localizer:
         known = None
         centre = np.array([frame.width - 1, frame.height - 1]) / 2
         if frame.camera is not None:
-            ideal, focal = frame.camera.rays(found.xy), frame.camera.focal
-            has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
-            ideal, found = ideal[has_ray], found.rows(has_ray)
-            pose = ransac_pose(ideal, found.points, found.weights, focal, settings)
+            ideal, found = found.seen_by(frame.camera)
+            pose = ransac_pose(ideal, found.points, found.weights, frame.camera.focal, settings)
         else:
             known = self._focals.known(_camera_of(frame))
             pose = None

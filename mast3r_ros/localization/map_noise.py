@@ -23,10 +23,12 @@ from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.protection import CALIBRATED_AT, FEWEST
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION, map_covariance
 from mast3r_ros.mapping.consistency import Consistency, check_consistency
+from mast3r_ros.mapping.described import describe
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.settings import Gates, LocalizerSettings
+from mast3r_ros.workers import Here, Workers
 
 Array = NDArray[np.float64]
 
@@ -150,6 +152,7 @@ def save_ready(
     matcher: Matcher,
     path: Path,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    by: Workers = Here(),
 ) -> list[str]:
     """Save a new map and get it ready for a robot: features, retrieval and pose noise.
 
@@ -157,12 +160,14 @@ def save_ready(
 
     Args:
         progress: called with (what is being done, done, total).
+        by: who describes the keyframes.
 
     Returns:
         a sentence for each contradiction between poses, images and depth; the map keeps what was found.
     """
     keyframe_map.save(path)
-    keyframe_map.prepare(matcher, lambda done, total: progress("describing keyframes", done, total))
+    describe(keyframe_map, matcher, by, lambda done, total: progress("describing keyframes", done, total))
+    keyframe_map.prepare(matcher)
     keyframe_map.pose_noise = measure_pose_noise(
         keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total)
     )

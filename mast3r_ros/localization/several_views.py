@@ -145,10 +145,7 @@ def _part(localizer: Localizer, sighting: Sighting, first: Sighting) -> _Part | 
     camera, matched = sighting.frame.camera, {m.keyframe_id: m.matches for m in sighting.estimate.matched}
     if camera is None or not sum(len(m) for m in matched.values()):
         return None
-    found = Correspondences.of(localizer.map, matched)
-    ideal = camera.rays(found.xy)
-    has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
-    ideal, found = ideal[has_ray], found.rows(has_ray)
+    ideal, found = Correspondences.of(localizer.map, matched).seen_by(camera)
     first_T_camera = se3.inverse(first.reference_T_camera) @ sighting.reference_T_camera
     sigmas = sighting.position_sigma_m, sighting.rotation_sigma_rad
     view = RigView(first_T_camera, ideal, found.points, found.weights, camera.focal, *sigmas)

@@ -90,6 +90,15 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Every file below a folder, where there is one, linked or copied to the same place below another."""
+    for file in sorted(source.rglob("*")) if source.is_dir() else ():
+        if file.is_file() and not file.name.startswith("."):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(file, place)
+
+
 def _retired(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 

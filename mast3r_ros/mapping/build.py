@@ -48,6 +48,7 @@ def build_map(
     progress: BuildProgress | None = None,
     source_name: str = "",
     image_format: str = "jpg",
+    refine: Callable[[KeyframeMap], object] | None = None,
 ) -> tuple[KeyframeMap, BuildReport]:
     """Select keyframes, give those without depth triangulated points, and describe them all.
 
@@ -59,6 +60,7 @@ def build_map(
         describe: describe them now; otherwise that is left to the first use.
         source_name: where the frames come from, kept in the map for people.
         image_format: ``jpg`` or ``png``, see :class:`KeyframeMap`.
+        refine: makes the poses of a map without depth images better, before anything is triangulated with them.
 
     Raises:
         MapError: if a pose of the source is not a rigid motion.
@@ -75,6 +77,8 @@ def build_map(
             report.skipped[skip.value] += 1
         if progress is not None:
             progress(report.frames, report.kept)
+    if refine is not None and len(keyframe_map) and not keyframe_map.measured:
+        refine(keyframe_map)
     report.triangulated = triangulate_missing_depth(keyframe_map, matcher)
     if matcher is not None and describe:
         keyframe_map.prepare(matcher)

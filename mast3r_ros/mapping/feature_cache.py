@@ -7,6 +7,7 @@ folder cannot be written to, one warning is logged and only memory is used.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -63,13 +64,16 @@ class FeatureCache:
             self.warn_once(self.folder, error)
         return kept
 
-    def holds(self, signature: str, entry: Entry) -> bool:
-        """Whether :meth:`get` would probably find something; does not open files."""
+    def missing(self, signature: str, entries: Mapping[str, Entry]) -> set[str]:
+        """Ids of those for which :meth:`get` would probably find nothing; does not open files."""
+        there: set[str] = set()
+        if self.folder is not None and (self.folder / "features" / signature).is_dir():
+            there = {name.rpartition(".")[0] for name in os.listdir(self.folder / "features" / signature)}
         with self._lock:
-            found = self._memory.get((signature, entry.keyframe.id))
-        if found is not None:
-            return found[0] == entry.content_key
-        return self.folder is not None and _file(self.folder, signature, entry.keyframe.id).exists()
+            kept = {id: found[0] for (name, id), found in self._memory.items() if name == signature and id in entries}
+        there.update(kept)
+        there -= {id for id, key in kept.items() if key != entries[id].content_key}
+        return entries.keys() - there
 
     def copy_to(self, folder: Path, entries: Mapping[str, Entry]) -> None:
         """Put everything known of ``entries`` into a new map folder (links where the files exist)."""

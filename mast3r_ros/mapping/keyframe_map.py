@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,6 +17,7 @@ from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import storage
+from mast3r_ros.mapping.atomic import link_tree
 from mast3r_ros.mapping.blob import (
     IMAGE_FORMATS,
     decode_depth,
@@ -93,6 +94,11 @@ class KeyframeMap:
         """All keyframes in insertion order."""
         with self._lock:
             return tuple(entry.keyframe for entry in self._entries.values())
+
+    @property
+    def measured(self) -> bool:
+        """Whether a keyframe has a depth image of a sensor, more than triangulated points."""
+        return any(entry.depth is not None for entry in tuple(self._entries.values()))
 
     @property
     def feature_memory(self) -> int:
@@ -172,6 +178,12 @@ class KeyframeMap:
             self._put(replace(entry, keyframe=keyframe, depth=None, points=points, depth_median_m=median))
         return keyframe
 
+    def set_poses(self, poses: Mapping[str, NDArray[np.float64]]) -> None:
+        """Put keyframes elsewhere, (4, 4) by id; their points go, which were triangulated with the old poses."""
+        with self._lock:
+            for id, pose in poses.items():
+                self._put(self._entry(id).at(_rigid(pose, id)))
+
     def frame(self, id: str) -> Frame:
         """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
 
@@ -202,15 +214,26 @@ class KeyframeMap:
             features = self._cache.put(signature, entry, matcher.describe(self.frame(id)))
         return features
 
+    def undescribed(self, matcher: Matcher) -> list[str]:
+        """Ids of the keyframes whose features are not kept yet, in the map's order."""
+        signature = _checked_signature(matcher)
+        with self._lock:
+            entries = self._entries.copy()
+        missing = self._cache.missing(signature, entries)
+        return [id for id in entries if id in missing]
+
+    def keep_features(self, matcher: Matcher, id: str, features: Features) -> None:
+        """Take what the matcher said of a keyframe elsewhere."""
+        self._cache.put(_checked_signature(matcher), self._entry(id), features)
+
     def prepare(self, matcher: Matcher, progress: Progress | None = None) -> None:
         """Describe every keyframe that is not cached yet and bring the appearance index up to date."""
-        ids = [keyframe.id for keyframe in self.keyframes]
-        signature = _checked_signature(matcher)
-        for done, id in enumerate(ids, start=1):
-            if not self._cache.holds(signature, self._entry(id)):
-                self.features(matcher, id)
+        missing = self.undescribed(matcher)
+        described = len(self) - len(missing)
+        for done, id in enumerate(missing, start=described + 1):
+            self.features(matcher, id)
             if progress is not None:
-                progress(done, len(ids))
+                progress(done, described + len(missing))
         self._index(matcher)
 
     # -- finding keyframes -------------------------------------------------------------------------
@@ -287,6 +310,8 @@ class KeyframeMap:
         """Features and indexes are a cache: where they cannot be written, the save succeeds all the same."""
         try:
             self._cache.copy_to(fresh, entries)
+            if self.path is not None:
+                link_tree(self.path / "retrieval", fresh / "retrieval")  # of which only what is new is written
             with self._lock:
                 indexes = {signature: index for signature, (_, index) in self._indexes.items()}
             for signature, index in indexes.items():

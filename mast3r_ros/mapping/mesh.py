@@ -71,6 +71,7 @@ def export_mesh(
         raise MapError(
             "no surface comes out of the map's depth: its keyframes see none of it twice, or --voxel is too large"
         )
+    mesh.vertex_colors = o3d.utility.Vector3dVector(np.clip(np.asarray(mesh.vertex_colors), 0, 1))
     mesh.compute_vertex_normals()
     _write(o3d, path, mesh)
     return len(mesh.vertices), len(mesh.triangles)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from mast3r_ros.matching.sift import DOUBLED, root_sift
 
 Array = NDArray[np.float64]
 
+#: SIFT features of a keyframe, the strongest.
 FEATURES = 2000
 #: Lowe's ratio test.
 RATIO = 0.8
@@ -76,6 +78,11 @@ class LocalFeatures:
     def __call__(self, id: str, neighbours: list[str]) -> tuple[View, list[Observations]]:
         """See :class:`Finder`."""
         return self.view(id), [self.shared(id, other) for other in neighbours]
+
+    def keep(self, ids: Collection[str]) -> None:
+        """Forget what is known of all other keyframes."""
+        self._described = {id: known for id, known in self._described.items() if id in ids}
+        self._matched = {pair: rows for pair, rows in self._matched.items() if pair[0] in ids and pair[1] in ids}
 
     def view(self, id: str) -> View:
         """Features of a keyframe."""

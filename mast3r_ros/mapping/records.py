@@ -52,6 +52,13 @@ class Entry:
         surface = self.depth or self.points
         return f"{self.image.sha256[:20]}-{surface.sha256[:20] if surface else 'none'}"
 
+    def at(self, map_T_camera: NDArray[np.float64]) -> Entry:
+        """The same at another pose (4, 4), without points that were triangulated with the old one."""
+        measured = self.depth is not None
+        keyframe = replace(self.keyframe, map_T_camera=map_T_camera, has_depth=measured)
+        median = self.depth_median_m if measured else float("nan")
+        return replace(self, keyframe=keyframe, points=None, depth_median_m=median)
+
     def stored(self, folder: Path) -> Entry:
         """The same after its map was saved to a folder: pixels there, not in memory."""
         id = self.keyframe.id

@@ -11,10 +11,10 @@ swallows those before it that are not larger than itself, so that there are few 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.mapping import tensor_file
-from mast3r_ros.mapping.atomic import link_or_copy, write_replacing
+from mast3r_ros.mapping.atomic import write_replacing
 from mast3r_ros.mapping.nearest import Coarse
 from mast3r_ros.mapping.vlad import DESCRIPTORS_PER_WORD, WORDS, Compression, Vocabulary
 
@@ -50,9 +50,14 @@ THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity"
 
 
 class RetrievalIndex:
-    """Appearance index of one map for the features of one matcher."""
+    """Appearance index of one map for the features of one matcher.
 
-    def __init__(self) -> None:
+    Args:
+        rewrite: files that are there are not to be trusted by their names.
+    """
+
+    def __init__(self, rewrite: bool = False) -> None:
+        self._rewrite = rewrite
         self.vocabulary: Vocabulary | None = None
         self._compression: Compression | None = None
         self._trained_on = 0
@@ -62,7 +67,6 @@ class RetrievalIndex:
         self._blocks: tuple[Array, ...] = ()
         self._coarse: Coarse | None = None
         self._tag = ""  # of the vocabulary and the numbering of rows
-        self._file: Path | None = None  # where it was read from or written to
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -179,7 +183,7 @@ class RetrievalIndex:
         self._ids = [self._ids[row] for row in kept]
         self._rows = {id: row for row, id in enumerate(self._ids)}
         self._blocks = (np.concatenate(parts),) if self._ids else ()
-        self._coarse, self._tag = None, uuid.uuid4().hex[:12]
+        self._coarse, self._tag, self._rewrite = None, _tag(self._tag, *self._ids), True
 
     def _sort_into_lists(self) -> None:
         """Once there are many vectors, and again when half as many have come."""
@@ -204,11 +208,12 @@ class RetrievalIndex:
         share = max(DESCRIPTORS_PER_WORD, TRAINING_DESCRIPTORS // max(1, len(chosen)))
         samples = [sample for sample in (_sampled(describe(id), share) for id in chosen) if len(sample)]
         self._compression = self._coarse = self.vocabulary = None
+        self._rewrite = True
         self._keys, self._rows, self._ids, self._blocks = {}, {}, [], ()
-        self._tag = uuid.uuid4().hex[:12]
         if not samples:
             return
         self.vocabulary = Vocabulary.train(np.concatenate(samples).astype(np.float32, copy=False))
+        self._tag = _tag(self.vocabulary.words.tobytes().hex(), *ids)
         self._trained_on = len(ids)
         if len(ids) > COMPRESS_ABOVE:
             vectors = np.stack([self.vocabulary.aggregate(describe(id)) for id in chosen])
@@ -224,13 +229,12 @@ class RetrievalIndex:
             return
         rows = _rows_folder(path)
         rows.mkdir(parents=True, exist_ok=True)
-        old = _rows_folder(self._file) if self._file is not None else rows
         wanted, begin = set(), 0
         for block in self._blocks:
             end = begin + len(block)
             name = f"{self._tag}-{begin:09d}-{end:09d}.safetensors"
             wanted.add(name)
-            if not _is_there(old / name, rows / name):
+            if self._rewrite or not (rows / name).exists():
                 ids = self._ids[begin:end]
                 kept = [self._keys[id] if self._rows.get(id) == begin + n else "" for n, id in enumerate(ids)]
                 metadata = {"ids": json.dumps(ids), "keys": json.dumps(kept)}
@@ -239,15 +243,15 @@ class RetrievalIndex:
         if (coarse := self._coarse) is not None:
             name = f"{self._tag}-lists-{len(coarse):09d}.safetensors"
             wanted.add(name)
-            if not _is_there(old / name, rows / name):
+            if self._rewrite or not (rows / name).exists():
                 numbers = {n: getattr(coarse, n) for n in ("centres", "sizes", "rows", "codes", "ranges")}
                 write_replacing(rows / name, tensor_file.pack(numbers, {}))
         self._save_vocabulary(path)
+        self._rewrite = False
         for left in rows.iterdir():
             if left.name not in wanted:
                 with suppress(OSError):
                     left.unlink()
-        self._file = path
 
     def _save_vocabulary(self, path: Path) -> None:
         assert self.vocabulary is not None
@@ -273,11 +277,10 @@ class RetrievalIndex:
             return cls()
         except _Damaged as error:
             logger.warning("%s: damaged, building it again", error)
-            return cls()
+            return cls(rewrite=True)
         except (ValueError, KeyError) as error:
             logger.warning("%s: damaged, building it again (%s)", path, error)
-            return cls()
-        index._file = path
+            return cls(rewrite=True)
         return index
 
     def _read_rows(self, folder: Path) -> None:
@@ -322,18 +325,13 @@ def _read(path: Path) -> tuple[tensor_file.Tensors, dict[str, str]]:
         raise _Damaged(f"{path} ({error})") from error
 
 
+def _tag(*made_of: str) -> str:
+    """A name for what was made of this: the same for the same."""
+    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
+
+
 def _rows_folder(path: Path) -> Path:
     return path.with_suffix(".rows")
-
-
-def _is_there(old: Path, new: Path) -> bool:
-    """Whether a block is in its place, after it was linked from where the index was before."""
-    if new.exists():
-        return True
-    if old == new or not old.exists():
-        return False
-    link_or_copy(old, new)
-    return True
 
 
 def _sampled(descriptors: Array, count: int) -> Array:

@@ -42,6 +42,7 @@ from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, 
 
 logger = logging.getLogger(__name__)
 
+#: Version that is written and the newest that is read; bytes of map.yaml, beyond which it is damaged.
 FORMAT_VERSION = 2
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_LINE_BYTES = 16 * 2**10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,13 +13,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+#: Key of the metadata.
+ABOUT = "mast3r_ros"
+
 Tensors = dict[str, NDArray[Any]]
 
 
 def pack(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
     """The bytes of a file that :func:`read` understands: arrays by name, of any shape and numeric type."""
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    return save(arrays, metadata={**metadata, "crc32": _checksum(arrays, metadata)})
+    # As one text, because safetensors writes several in any order: the same tensors are the same bytes.
+    about = json.dumps({**metadata, "crc32": _checksum(arrays, metadata)}, sort_keys=True)
+    return save(arrays, metadata={ABOUT: about})
 
 
 def read(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -34,10 +40,12 @@ def read(path: Path) -> tuple[Tensors, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:  # which maps; as "numpy" it would copy
             metadata = dict(file.metadata() or {})
+            if ABOUT in metadata:  # else an earlier version wrote it
+                metadata = {str(name): str(text) for name, text in json.loads(metadata[ABOUT]).items()}
             tensors = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118  # not a dict
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     if metadata.pop("crc32", None) != _checksum(tensors, metadata):
         raise ValueError("wrong checksum")

@@ -44,8 +44,7 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     for id in wanted:
         # Others see what SIFT does not, so they are shown views in which SIFT finds nothing as well.
         view, observations = finder(id, shared.neighbours(id, NEIGHBOURS, fill=own))
-        features, depth = _points(view, observations)
-        found[id] = view.xy[features], depth
+        found[id] = triangulated_points(view, observations)
     # Set at the end: points make features out of date, and the finder still needs them.
     for id, (xy, depth) in found.items():
         if len(depth):
@@ -53,12 +52,13 @@ def triangulate_missing_depth(keyframe_map: KeyframeMap, matcher: Matcher | None
     return {id: len(depth) for id, (_, depth) in found.items()}
 
 
-def _points(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:
-    """Features (M,) of a view with a trustworthy point, and its depth (M,), metres."""
+def triangulated_points(view: View, observations: list[Observations]) -> tuple[Array, Array]:
+    """Pixels (M, 2) of a view with a trustworthy point, and its depth (M,), metres."""
     observations = [seen for seen in observations if len(seen.feature)]
     if not observations:
-        return np.zeros(0, np.int64), np.zeros(0)
-    return _triangulated(view, observations)
+        return np.zeros((0, 2)), np.zeros(0)
+    features, depth = _triangulated(view, observations)
+    return view.xy[features], depth
 
 
 def _triangulated(view: View, observations: list[Observations]) -> tuple[NDArray[np.int64], Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ TRIANGULATED_DEG = 2.0
 MOST_SPREAD, LEAST_SHARE = 0.35, 0.3
 #: Distance from its point up to which a match follows, pixels of the matcher's image.
 NEAR_PX = 6.0
+#: Distance of two rays, and difference between triangulated and told depth (natural logarithm), at which a match counts
+#: half.
+MEET_PX, DEPTHS = 1.5, 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +43,26 @@ class MatchedSurface:
     focal_i: float
     focal_j: float
 
+    def swapped(self) -> MatchedSurface:
+        """From j to i."""
+        return MatchedSurface(self.rays_j, self.rays_i, self.depth_j, self.depth_i, self.focal_j, self.focal_i)
+
 
 def similarity(
-    i: int, j: int, seen: MatchedSurface, camera_j_T_camera_i: Array, parallax_deg: float
+    i: int, j: int, seen: MatchedSurface, camera_j_T_camera_i: Array, parallax_deg: float, share: float
 ) -> SimilarityEdge | None:
     """From frame i to frame j; None where pointmaps and motion contradict each other.
 
     Args:
         camera_j_T_camera_i: (4, 4) of the matches' epipolar geometry, of unit length.
         parallax_deg: of the matches under it.
+        share: of all matches that it explains.
     """
     wide = parallax_deg > TRIANGULATED_DEG
-    pose = _scaled(seen, camera_j_T_camera_i) if wide else _resected(seen)
+    backward = _resected(seen.swapped())
+    found = [_resected(seen), None if backward is None else se3.inverse(backward)]
+    # Of a plane two motions explain all matches, of which the wrong one gives it a shape that it has not.
+    pose = _best([_scaled(seen, camera_j_T_camera_i), *found] if wide else found, seen)
     if pose is None:
         return None
     local = se3.apply(pose, seen.depth_i[:, None] * _homogeneous(seen.rays_i))
@@ -67,7 +79,26 @@ def similarity(
         return None
     s = float(np.exp(s))
     depth = float(np.median(seen.depth_j[follows]))
-    return SimilarityEdge(i, j, s, pose[:3, :3], s * pose[:3, 3], depth, float(follows.sum()))
+    return SimilarityEdge(i, j, s, pose[:3, :3], s * pose[:3, 3], depth, float(follows.sum()), share)
+
+
+def _best(poses: Sequence[Array | None], seen: MatchedSurface) -> Array | None:
+    """The pose (4, 4) under which matches meet, and at depths in a constant ratio to those that are told."""
+    scores = [(-1.0 if pose is None else _agreement(pose, seen), n) for n, pose in enumerate(poses)]
+    return poses[max(scores)[1]]
+
+
+def _agreement(pose: Array, seen: MatchedSurface) -> float:
+    """From 0 to 1, a mean over the matches."""
+    a, b = triangulated(seen.rays_i, seen.rays_j, pose)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        meet = se3.apply(pose, a[:, None] * _homogeneous(seen.rays_i))
+        off = np.linalg.norm(meet[:, :2] / meet[:, 2:] - seen.rays_j, axis=1) * seen.focal_j
+        ratios = [np.log(a / seen.depth_i), np.log(b / seen.depth_j)]
+        total = 1 + (off / MEET_PX) ** 2
+        for ratio in ratios:
+            total = total + ((ratio - np.nanmedian(ratio)) / DEPTHS) ** 2
+    return float(np.nan_to_num(1 / total).mean())
 
 
 def _scaled(seen: MatchedSurface, pose: Array) -> Array | None:

@@ -46,6 +46,10 @@ class Photo:
     lens: str
     digest: str = ""
 
+    def read(self) -> NDArray[np.uint8]:
+        """(H, W, 3) pixels, turned as the calibration has them."""
+        return ImageFiles().read(self.path, self.camera if self.calibrated else None)[0]
+
 
 @dataclass
 class PhotoFolder:

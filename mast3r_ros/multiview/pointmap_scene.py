@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from mast3r_ros.multiview.placed import model_of
 from mast3r_ros.multiview.pointmap_pairs import PointmapPairs
 from mast3r_ros.multiview.sim3_graph import JoinedFrames, SimilarityEdge, join_frames
 from mast3r_ros.multiview.sparse_placing import place_sparsely
+from mast3r_ros.multiview.stereo import stereo
 from mast3r_ros.multiview.surfaces import Surfaces
 from mast3r_ros.multiview.work_folder import DescribedImages, WorkFolder
 
@@ -29,7 +30,7 @@ Array = NDArray[np.float64]
 Stages = Callable[[str, int, int], None]
 
 #: Matches of a pair that are aligned, and bytes that each of them takes.
-MATCHES, MATCH_BYTES = 400, 300
+MATCHES, MATCH_BYTES = 800, 300
 #: Pairs that the others contradict by this much are wrong: share of the depth, logarithm of a scale.
 MOST_PLACE, MOST_SCALE = 0.6, 0.7
 #: A pair that no triangle confirms must explain this share of its matches.
@@ -61,6 +62,7 @@ class PointmapInput:
         wanted: pairs to be looked at, i < j.
         known: (4, 4) world_T_camera by image number, kept as they are.
         memory: bytes that matches may take.
+        stereo: depth of pixels is triangulated from their matches, instead of the pointmaps'.
     """
 
     work: WorkFolder
@@ -69,6 +71,7 @@ class PointmapInput:
     wanted: Sequence[Pair]
     known: Mapping[int, Array] = field(default_factory=dict)
     memory: int = 1 << 30
+    stereo: bool = False
 
 
 def reconstruct_pointmaps(
@@ -91,74 +94,85 @@ def reconstruct_pointmaps(
     grids = Grids(given.described, matcher)
     photos = with_told_focals(given.photos, store, grids)
     most = max(16, min(MATCHES, given.memory // (MATCH_BYTES * max(len(store.pairs), 1))))
-    pairs = matched_pairs(photos, store, grids, most, told("verifying pairs"))
-    surfaces = Surfaces(given.work, given.described, store, pairs, photos, grids, told("joining pointmaps"))
-    edges, rejected = _believed(pairs, surfaces)
-    components, contradicting = _components(len(photos), edges)
+    left = dict(enumerate(matched_pairs(photos, store, grids, most, told("verifying pairs"))))
+    rejected: list[Pair] = []
+    while True:
+        # What a wrong pair says of an image alone is wrong as well: without it the rest is looked at again.
+        surfaces = Surfaces(given.work, given.described, store, left, photos, grids, told("joining pointmaps"))
+        components, wrong = _components(len(photos), _similarities(left, surfaces))
+        if not wrong:
+            break
+        rejected += [left.pop(number).images for number in wrong]
     # Coarse pointmaps (a small network's) are metres where it was trained, and wrong many times over elsewhere.
     able, models = capabilities(matcher), list[Model]()
     metric = able.metric and not able.coarse_points
     by_clouds = GlobalPlacing(store, surfaces, photos, grids, given.known, metric, given.memory)
     for images, frames, numbers in components:
-        believed = {number: pairs[number] for number in numbers}
+        believed = {number: left[number] for number in numbers}
         if method == "global":
             parts = by_clouds.place(images, believed, told("aligning"))
         else:
             step = told("aligning")
             parts = [place_sparsely(images, frames, believed, surfaces, photos, given.known, metric, progress=step)]
-        models += [model_of(placed, believed, grids) for placed in parts]
+        aligned = [model_of(placed, believed, grids) for placed in parts]
+        if given.stereo:
+            inside = [pair.images for pair in believed.values()]
+            aligned = [replace(model, dense=stereo(model, inside, store, grids)) for model in aligned]
+        models += aligned
     models.sort(key=lambda model: -len(model))
-    rejected += [pairs[n].images for n in contradicting]
-    return PointmapScene(models, [pairs[n].images for _, _, numbers in components for n in numbers], sorted(rejected))
+    believed = [left[n].images for _, _, numbers in components for n in numbers]
+    return PointmapScene(models, believed, sorted(rejected))
 
 
-def _believed(pairs: Sequence[MatchedPair], surfaces: Surfaces) -> tuple[dict[int, SimilarityEdge], list[Pair]]:
-    """Similarity by number of the pair; and pairs whose pointmaps or cycles contradict their matches."""
-    edges: dict[int, SimilarityEdge] = {}
-    rejected: list[Pair] = []
-    for number, pair in enumerate(pairs):
+def _similarities(pairs: Mapping[int, MatchedPair], surfaces: Surfaces) -> dict[int, SimilarityEdge | None]:
+    """By number of the pair; None where the pointmaps contradict the matches."""
+    edges: dict[int, SimilarityEdge | None] = {}
+    for number, pair in pairs.items():
         i, j = pair.images
-        if i not in surfaces.of or j not in surfaces.of:
-            continue
-        of_i, of_j = surfaces.of[i], surfaces.of[j]
-        seen = MatchedSurface(
-            of_i.sides[number].rays,
-            of_j.sides[number].rays,
-            of_i.depth(number),
-            of_j.depth(number),
-            of_i.focal,
-            of_j.focal,
-        )
-        edge = similarity(i, j, seen, pair.verified.camera_j_T_camera_i, pair.verified.parallax_deg)
-        if edge is None:
-            rejected.append((i, j))
-        else:
-            edges[number] = edge
+        of_i, of_j = surfaces.of.get(i), surfaces.of.get(j)
+        edges[number] = None
+        if of_i is not None and of_j is not None:
+            rays = of_i.sides[number].rays, of_j.sides[number].rays
+            seen = MatchedSurface(*rays, of_i.depth(number), of_j.depth(number), of_i.focal, of_j.focal)
+            motion = pair.verified.camera_j_T_camera_i
+            edges[number] = similarity(i, j, seen, motion, pair.verified.parallax_deg, pair.share)
+    return edges
+
+
+def _contradicted(edges: Mapping[int, SimilarityEdge]) -> set[int]:
+    """Numbers of the pairs that cycles contradict, or do not confirm where their matches leave doubts."""
     rotations = {(edge.a, edge.b): edge.R for edge in edges.values()}
     broken, sure = contradicted(rotations), confirmed(rotations)
-    broken |= {pairs[n].images for n in edges if pairs[n].share < ALONE_SHARE} - sure
-    rejected += sorted(broken)
-    return {number: edge for number, edge in edges.items() if (edge.a, edge.b) not in broken}, rejected
+    broken |= {(edge.a, edge.b) for edge in edges.values() if edge.share < ALONE_SHARE} - sure
+    return {number for number, edge in edges.items() if (edge.a, edge.b) in broken}
 
 
 def _components(
-    count: int, edges: Mapping[int, SimilarityEdge]
+    count: int, edges: Mapping[int, SimilarityEdge | None]
 ) -> tuple[list[tuple[list[int], JoinedFrames, list[int]]], list[int]]:
     """Images of each component, their frames, and the pairs that agree with them; and pairs that do not."""
-    left, contradicting = dict(edges), list[int]()
+    left = {number: edge for number, edge in edges.items() if edge is not None}
+    broken = _contradicted(left)
     while True:
-        joined, wrong = [], list[int]()
-        for images in pair_graph.components(count, [(edge.a, edge.b) for edge in left.values()]):
-            if len(images) < 2:
-                continue
-            place = {n: row for row, n in enumerate(images)}
-            mine = [number for number, edge in left.items() if edge.a in place]
-            frames = join_frames(len(images), [left[number].between(place) for number in mine])
-            turned = np.degrees(frames.turn) > BROKEN_DEG
-            bad = turned | (frames.place > MOST_PLACE) | (frames.scale > MOST_SCALE)
-            wrong += [number for number, off in zip(mine, bad, strict=True) if off]
-            joined.append((images, frames, mine))
-        if not wrong:
-            return joined, contradicting
-        contradicting += wrong
-        left = {number: edge for number, edge in left.items() if number not in set(wrong)}
+        left = {number: edge for number, edge in left.items() if number not in broken}
+        joined, broken = _joined(count, left)
+        if not broken:
+            return joined, sorted(set(edges) - set(left))
+
+
+def _joined(
+    count: int, edges: Mapping[int, SimilarityEdge]
+) -> tuple[list[tuple[list[int], JoinedFrames, list[int]]], set[int]]:
+    """Components, and the numbers of edges that the rest of theirs contradicts."""
+    joined, wrong = [], set[int]()
+    for images in pair_graph.components(count, [(edge.a, edge.b) for edge in edges.values()]):
+        if len(images) < 2:
+            continue
+        place = {n: row for row, n in enumerate(images)}
+        mine = [number for number, edge in edges.items() if edge.a in place]
+        frames = join_frames(len(images), [edges[number].between(place) for number in mine])
+        turned = np.degrees(frames.turn) > BROKEN_DEG
+        bad = turned | (frames.place > MOST_PLACE) | (frames.scale > MOST_SCALE)
+        wrong |= {number for number, off in zip(mine, bad, strict=True) if off}
+        joined.append((images, frames, mine))
+    return joined, wrong

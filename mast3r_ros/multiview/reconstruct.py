@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,13 @@ from mast3r_ros.errors import MatcherError, UserError
 from mast3r_ros.frames import Frame
 from mast3r_ros.matching.base import Matcher, capabilities, matches_pixels
 from mast3r_ros.matching.pair_maps import PointmapMatcher, predicts_pointmaps
+from mast3r_ros.matching.sift import SiftMatcher
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.colmap_mapper import map_with_pycolmap, pycolmap_installed
 from mast3r_ros.multiview.cycles import contradicted
 from mast3r_ros.multiview.growing import grow_all
 from mast3r_ros.multiview.model import Model
-from mast3r_ros.multiview.photos import Photo, PhotoFolder
+from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.pointmap_scene import PointmapInput, reconstruct_pointmaps
 from mast3r_ros.multiview.similar_views import pairs_to_match, verified_pairs
 from mast3r_ros.multiview.verification import VerifiedPair
@@ -42,12 +44,14 @@ class ReconstructSettings:
             matches and a network's pointmaps (MASt3R's alignment); ``global``, from pointmaps alone (DUSt3R's).
             ``auto`` takes ``sparse`` where pointmaps are in metres, ``global`` where in no unit, ``own`` without any.
         memory: bytes that features and matches may take.
+        stereo: depth of pixels is triangulated from dense matches, instead of a network's own.
     """
 
     neighbours: int = 12
     following: int = 0
     mapper: str = "auto"
     memory: int = 1 << 30
+    stereo: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +71,35 @@ class Reconstruction:
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
 
+class ImageSource(Protocol):
+    """Images that are read one after the other: a folder of photos, or the keyframes of a map.
+
+    Attributes:
+        folder: where they are from.
+        unusable: why an image is left out, by name; filled while reading.
+    """
+
+    folder: Path
+    unusable: dict[str, str]
+
+    @property
+    def files(self) -> Sequence[Any]:
+        """All of them, usable or not."""
+
+    def __iter__(self) -> Iterator[tuple[Photo, Frame]]: ...
+
+
 class ReconstructionError(UserError):
     """Images of which nothing can be reconstructed."""
 
 
+def fine_sift() -> SiftMatcher:
+    """SIFT with more and finer features than a robot has time for."""
+    return SiftMatcher(max_features=4000, longest_side=2000)
+
+
 def reconstruct(
-    source: PhotoFolder,
+    source: ImageSource,
     matcher: Matcher,
     settings: ReconstructSettings = ReconstructSettings(),
     progress: Stages = lambda stage, done, total: None,
@@ -85,15 +112,18 @@ def reconstruct(
         matcher: one that matches pixels of images whose depth is not known.
         work: folder for what is found on the way; whatever it holds already is not computed again. A temporary one by
             default.
-        known: world_T_camera (4, 4) by image name, kept as they are by the mapper ``sparse``.
+        known: world_T_camera (4, 4) by image name, kept as they are by ``sparse`` and ``global``.
 
     Raises:
         ReconstructionError: where fewer than two images are usable, or none of them can be placed; it says why.
         MatcherError: for a matcher that cannot match pixels, or a mapper that is not installed.
     """
     mapper = _mapper(matcher, settings.mapper)
+    if (settings.stereo or known) and mapper not in POINTMAP_MAPPERS:
+        what = "dense geometry" if settings.stereo else "keeping known poses"
+        raise MatcherError(f"{what} needs a matcher with pointmaps and the mapper sparse or global: --matcher mast3r")
     with tempfile.TemporaryDirectory(prefix="mast3r_ros_") as temporary:
-        kept = WorkFolder(Path(temporary) / "work" if work is None else work, matcher.signature)
+        kept = WorkFolder(Path(temporary) / "work" if work is None else work, _signature(matcher))
         described, photos = DescribedImages(kept, settings.memory // 2), list[Photo]()
         for photo, frame in source:
             if not described.known(len(photos), photo.digest):
@@ -109,7 +139,7 @@ def reconstruct(
         if mapper in POINTMAP_MAPPERS:
             assert predicts_pointmaps(matcher)
             poses = {n: known[photo.name] for n, photo in enumerate(photos) if known and photo.name in known}
-            given = PointmapInput(kept, described, photos, wanted, poses, settings.memory // 2)
+            given = PointmapInput(kept, described, photos, wanted, poses, settings.memory // 2, settings.stereo)
             return _by_pointmaps(source, given, matcher, mapper, progress)
         assert matches_pixels(matcher)
         found, pixel = verified_pairs(
@@ -127,6 +157,11 @@ def reconstruct(
     unregistered = dict(source.unusable) | _why_unregistered(photos, pairs, models)
     rejected = [(photos[i].name, photos[j].name) for i, j in sorted(wrong)]
     return Reconstruction(photos, models, unregistered, rejected)
+
+
+def _signature(matcher: Matcher) -> str:
+    """Of features and of matches, which the features' signature says nothing of."""
+    return f"{matcher.signature} {getattr(matcher, 'subsample', '')} {getattr(matcher, 'min_confidence', '')}"
 
 
 def _mapper(matcher: Matcher, wanted: str) -> str:
@@ -147,7 +182,7 @@ def _mapper(matcher: Matcher, wanted: str) -> str:
 
 
 def _by_pointmaps(
-    source: PhotoFolder, given: PointmapInput, matcher: PointmapMatcher, mapper: str, progress: Stages
+    source: ImageSource, given: PointmapInput, matcher: PointmapMatcher, mapper: str, progress: Stages
 ) -> Reconstruction:
     photos = given.photos
     scene = reconstruct_pointmaps(given, matcher, mapper, progress)
@@ -176,7 +211,7 @@ def normalised(model: Model) -> Model:
     return model.moved(s, R, -s * R @ model.world_T_camera[first][:3, 3])
 
 
-def _too_few(source: PhotoFolder, photos: list[Photo]) -> str:
+def _too_few(source: ImageSource, photos: list[Photo]) -> str:
     reasons = "; ".join(f"{name} {why}" for name, why in list(source.unusable.items())[:5])
     found = f"{source.folder}: {len(photos)} of {len(source.files)} images can be used"
     return f"{found}, at least 2 different ones are needed" + (f" ({reasons})" if reasons else "")

@@ -1,4 +1,4 @@
-"""What makes a reconstruction metric: known camera poses, odometry, or the known distance of two images.
+"""What makes a reconstruction metric: known camera poses, odometry, a known length, or a network that knows metres.
 
 A scale comes with an interval that should hold the truth in 95 of 100 cases.
 """
@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from mast3r_ros.errors import DatasetError
 from mast3r_ros.io.datasets.base import named_values, numbers, pose_of, read_table
+from mast3r_ros.mapping.rescale import UNKNOWN_SCALE
 from mast3r_ros.multiview.model import Model
 
 Array = NDArray[np.float64]
@@ -48,9 +49,25 @@ class Scale:
     t: Array
     origin: str
 
+    @property
+    def relative_interval(self) -> tuple[float, float]:
+        """True metres for each metre of the model once the scale is applied, at least and at most."""
+        return self.interval[0] / self.factor, self.interval[1] / self.factor
+
     def applied(self, model: Model) -> Model:
         """The model in metres."""
         return model.moved(self.factor, self.R, self.t)
+
+
+def provenance(scale: Scale | None) -> dict[str, str]:
+    """What a map keeps of its scale."""
+    if scale is None:
+        return {"scale": UNKNOWN_SCALE}
+    low, high = scale.relative_interval
+    return {
+        "scale": scale.origin,
+        "scale interval": f"{low:.3f} to {high:.3f} true metres for each of the map's (95 %)",
+    }
 
 
 def checked_length(names: Sequence[str], first: str, second: str, metres: float) -> tuple[str, str, float]:

@@ -11,10 +11,9 @@ from typing import Any
 from mast3r_ros.errors import MapError
 from mast3r_ros.io.documents import to_json
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.mapping.rescale import UNKNOWN_SCALE
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.reconstruct import Reconstruction, normalised
-from mast3r_ros.multiview.scale import Scale
+from mast3r_ros.multiview.scale import Scale, provenance
 from mast3r_ros.multiview.write_dense import dense_cloud, write_dense_cloud, write_depths
 from mast3r_ros.multiview.write_scene import keyframe_map, point_colours, write_cloud, write_colmap
 
@@ -22,7 +21,9 @@ from mast3r_ros.multiview.write_scene import keyframe_map, point_colours, write_
 FACTS = "reconstruction.json"
 
 #: What is written here; a folder with anything else is not replaced.
-OWN = re.compile(r"(reconstruction\.json|sparse|images|(map|depth)(_\d+)?|cloud(_\d+)?\.ply)")
+OWN = re.compile(
+    r"(reconstruction\.json|sparse|images|(map|depth)(_\d+)?|cloud(_\d+)?\.ply|plan(_\d+)?\.png|recording(_\d+)?\.rrd)"
+)
 
 Stages = Callable[[str, int, int], None]
 #: The scale of a component, where something tells it.
@@ -78,7 +79,7 @@ def write_scene(
             progress("joining depth", number, len(result.models))
             write_depths(scene / f"depth{suffix}", model, result.photos)
             points = write_dense_cloud(scene / f"cloud{suffix}.ply", dense_cloud(model, result.photos))
-        facts = {"scale": UNKNOWN_SCALE if scale is None else scale.origin}
+        facts = provenance(scale)
         made = keyframe_map(
             model, result.photos, facts, source, progress=lambda done, total: progress("writing the map", done, total)
         )
@@ -90,17 +91,12 @@ def write_scene(
                 "registered": len(model),
                 "points": points,
                 "scale": None if scale is None else 1.0,
-                "scale_interval": relative_interval(scale),
+                "scale_interval": None if scale is None else list(scale.relative_interval),
                 "scale_origin": facts["scale"],
                 "images": [result.photos[n].name for n in model.images],
             }
         )
     return summary(result, components, doubts)
-
-
-def relative_interval(scale: Scale | None) -> list[float] | None:
-    """True metres for each metre that is written, at least and at most; None where the scale is unknown."""
-    return None if scale is None else [value / scale.factor for value in scale.interval]
 
 
 def summary(result: Reconstruction, components: Sequence[dict[str, Any]], doubts: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 Array = NDArray[np.float64]
 
 #: Rounds of reweighting.
-ROUNDS = 12
+ROUNDS = 14
 #: Residuals at which an edge counts half: radians, logarithm of a scale, share of the depth that is seen.
 TURN, SCALE, PLACE = 0.02, 0.05, 0.05
 
@@ -31,6 +31,7 @@ class SimilarityEdge:
     Attributes:
         depth: typical depth of what both see, in b's unit.
         weight: how much it is believed.
+        share: of what was seen that agrees with it.
     """
 
     a: int
@@ -40,6 +41,7 @@ class SimilarityEdge:
     t: Array
     depth: float
     weight: float = 1.0
+    share: float = 1.0
 
     def between(self, place: Mapping[int, int]) -> SimilarityEdge:
         """The same between frames of other numbers."""
@@ -79,11 +81,11 @@ def join_frames(count: int, edges: Sequence[SimilarityEdge]) -> JoinedFrames:
     R_ab, log_s = np.array([edge.R for edge in edges]), np.log([edge.s for edge in edges])
     R = _along_tree(count, a, b, weight, R_ab)
     turn = np.zeros(len(edges))
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
         # R_b R_ab = R_a: what is left over, in the world's axes.
         off = Rotation.from_matrix(R[a] @ np.swapaxes(R[b] @ R_ab, 1, 2)).as_rotvec()
         turn = np.linalg.norm(off, axis=1)
-        step = _solved(count, a, b, weight * _cauchy(turn / TURN), off)
+        step = _solved(count, a, b, weight * _cauchy(turn / _wide(TURN, n)), off)
         R = Rotation.from_rotvec(step).as_matrix() @ R
     scales, scale = _reweighted(count, a, b, weight * _cauchy(turn / TURN), -log_s[:, None], np.ones(len(a)), SCALE)
     s = np.exp(scales[:, 0] - scales[:, 0].mean())
@@ -119,7 +121,7 @@ def _reweighted(
     """x (N, D) with ``x_b - x_a = difference`` in the sense of most edges, and the residuals (E,) by their units."""
     x, off = np.zeros((count, difference.shape[1])), np.zeros(len(a))
     for n in range(ROUNDS):
-        believed = weight / unit**2 * (_cauchy(off / half) if n else 1.0)
+        believed = weight / unit**2 * (_cauchy(off / _wide(half, n)) if n else 1.0)
         x = _solved(count, a, b, believed, difference)
         off = np.linalg.norm(x[b] - x[a] - difference, axis=1) / unit
     return x, off
@@ -136,6 +138,11 @@ def _solved(count: int, a: NDArray[np.int64], b: NDArray[np.int64], weight: Arra
     x = np.zeros((count, difference.shape[1]))
     x[1:] = np.asarray(spsolve(normal, right)).reshape(count - 1, -1)
     return x
+
+
+def _wide(half: float, n: int) -> float:
+    """The residual that counts half in the n-th round: wide at first, for the start may rest on a wrong edge."""
+    return float(half * max(1.0, 2.0 ** (6 - n)))
 
 
 def _cauchy(off: Array) -> Array:

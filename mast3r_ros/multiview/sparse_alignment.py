@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from mast3r_ros.multiview.adam import Adam
 from mast3r_ros.multiview.rotations import rotation_of
 
 Array = NDArray[np.float64]
 
 #: Exponents of the robust losses in space and in the image.
 COARSE, FINE = 1.5, 0.5
+#: Stands for Cauchy's loss of a pixel, which weighs the errors of matched pixels as what they are: a pixel's rounding.
+POLISH = 0.0
+#: The pointmaps' depths are believed to within this, one standard deviation of their logarithm.
+DEPTH_SIGMA = 0.1
 #: Matches that are differentiated at once.
 SLAB = 200_000
 #: Focal lengths stay within this factor of the image's diagonal.
@@ -35,15 +40,19 @@ class SparseSettings:
     """How it is optimised: steps and step sizes of Adam, first in space, then in the image.
 
     Attributes:
-        coarse_steps, fine_steps: published: 300 each, from nothing; here a graph of similarities is the start.
-        coarse_rate, fine_rate: step sizes at the beginning, which fall to zero along a cosine.
+        coarse_steps, fine_steps: published: 300 each, from nothing; here a graph of similarities of the same
+            points stands for the first stage.
+        polish_steps: of the image again, with a loss that is exact rather than robust.
+        coarse_rate, fine_rate, polish_rate: step sizes at the beginning, which fall to zero along a cosine.
         depths: optimise the anchors' depths in the image.
     """
 
-    coarse_steps: int = 60
-    fine_steps: int = 250
+    coarse_steps: int = 0
+    fine_steps: int = 150
     coarse_rate: float = 0.02
     fine_rate: float = 0.01
+    polish_steps: int = 120
+    polish_rate: float = 0.005
     depths: bool = True
 
 
@@ -190,7 +199,9 @@ class SparseAlignment:
             return (weight * robust(_length(world[0] - world[1]), gamma)).sum()
         total = torch.zeros((), device=self._device)
         for side, point in ((sides[0], world[1]), (sides[1], world[0])):
-            total = total + (weight * robust(_length(self._reprojected(side, point, cameras) - side.uv), gamma)).sum()
+            off = self._reprojected(side, point, cameras) - side.uv
+            loss = torch.log1p(off.square().sum(dim=1)) if gamma == POLISH else robust(_length(off), gamma)
+            total = total + (weight * loss).sum()
         return total / 2
 
     def _reprojected(self, side: _Side, point: Tensor, cameras: tuple[Tensor, ...]) -> Tensor:
@@ -206,33 +217,29 @@ class SparseAlignment:
         self, settings: SparseSettings = SparseSettings(), progress: Callable[[int, int], None] = lambda d, n: None
     ) -> list[float]:
         """Both stages; the loss before every step."""
-        total = settings.coarse_steps + settings.fine_steps
+        total = settings.coarse_steps + settings.fine_steps + settings.polish_steps
         cameras = [self.rotations, self.on_axis, self.log_scale]
-        losses = self._descend(
-            COARSE, cameras, settings.coarse_steps, settings.coarse_rate, lambda n: progress(n, total)
-        )
         more = [self.log_focal, self.log_depth] if settings.depths else [self.log_focal]
-        return losses + self._descend(
-            FINE,
-            cameras + more,
-            settings.fine_steps,
-            settings.fine_rate,
-            lambda n: progress(settings.coarse_steps + n, total),
-        )
+        losses, done = list[float](), 0
+        for gamma, parameters, steps, rate in (
+            (COARSE, cameras, settings.coarse_steps, settings.coarse_rate),
+            (FINE, cameras + more, settings.fine_steps, settings.fine_rate),
+            (POLISH, cameras + more, settings.polish_steps, settings.polish_rate),
+        ):
+            losses += self._descend(gamma, parameters, steps, rate, lambda n, before=done: progress(before + n, total))  # type: ignore[misc]
+            done += steps
+        return losses
 
     def _descend(
         self, gamma: float, parameters: list[Tensor], steps: int, rate: float, told: Callable[[int], None]
     ) -> list[float]:
-        optimiser = torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.9))
+        optimiser = Adam(parameters)
         losses = []
         for step in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
-            optimiser.zero_grad()
             losses.append(self._differentiated(gamma))
             if not math.isfinite(losses[-1]):
                 break
-            optimiser.step()
+            optimiser.step(rate * (1 + math.cos(math.pi * step / steps)) / 2)
             self._keep_in_bounds()
             told(step + 1)
         return losses
@@ -247,6 +254,10 @@ class SparseAlignment:
             loss = self.loss(gamma, slice(start, start + SLAB), depths, cameras) / weight
             loss.backward()
             total += float(loss.detach())
+        if gamma != COARSE:
+            prior = (self.log_depth / DEPTH_SIGMA).square().sum() / (2 * count)
+            prior.backward()
+            total += float(prior.detach())
         return total
 
     @torch.no_grad()

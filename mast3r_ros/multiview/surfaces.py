@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,7 @@ class Surfaces:
     """All images' surfaces.
 
     Args:
-        pairs: verified ones; an image is what these say of it.
+        pairs: believed ones by number; an image is what these say of it.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Surfaces:
         work: WorkFolder,
         described: DescribedImages,
         store: PointmapPairs,
-        pairs: Sequence[MatchedPair],
+        pairs: Mapping[int, MatchedPair],
         photos: Sequence[Photo],
         grids: Grids,
         progress: Callable[[int, int], None],
@@ -82,7 +82,7 @@ class Surfaces:
         self._keys: dict[int, tuple[str, ...]] = {}
         self.of: dict[int, Surface] = {}
         by_image: dict[int, list[int]] = {}
-        for number, pair in enumerate(pairs):
+        for number, pair in pairs.items():
             for n in pair.images:
                 by_image.setdefault(n, []).append(number)
         for done, (n, numbers) in enumerate(sorted(by_image.items()), start=1):

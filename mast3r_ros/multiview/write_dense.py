@@ -18,7 +18,6 @@ from mast3r_ros.multiview.dense_cloud import Cloud, fused
 from mast3r_ros.multiview.dense_view import DenseView, pixels_of_rays
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.photos import Photo
-from mast3r_ros.multiview.write_scene import read_photo
 
 Array = NDArray[np.float64]
 
@@ -52,12 +51,13 @@ def _confirmed(model: Model, photos: list[Photo]) -> Iterator[tuple[Array, NDArr
     for n in model.images:
         view, camera, pose = view_of(n), model.cameras[n], model.world_T_camera[n]
         known = (view.depth > 0) & np.isfinite(view.xy).all(axis=-1) & ~_edges(view.depth)
-        known &= view.confidence >= np.quantile(view.confidence, LEAST_CONFIDENCE)
+        if known.any():
+            known &= view.confidence >= np.quantile(view.confidence[known], LEAST_CONFIDENCE)
         xy = view.xy[known]
         points = se3.apply(pose, camera.points(xy, view.depth[known]))
         good: NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=1))
         good[good] = _agreed(model, n, points[good], view_of)
-        image = read_photo(photos[n])
+        image = photos[n].read()
         u, v = np.rint(xy[good]).astype(int).T
         colours = image[v.clip(0, image.shape[0] - 1), u.clip(0, image.shape[1] - 1)]
         yield points[good], colours, view.confidence[known][good].astype(np.float64), pose[:3, 3]
@@ -99,11 +99,10 @@ def _sampled(view: DenseView, camera: Camera, local: Array) -> Array:
 
 
 def _edges(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(H, W) where depth jumps by more than a tenth between neighbours: networks draw surfaces across."""
-    near, far = (
-        cv2.morphologyEx(depth, kind, np.ones((3, 3), np.uint8)) for kind in (cv2.MORPH_ERODE, cv2.MORPH_DILATE)
-    )
-    return np.asarray(far > 1.1 * near)
+    """(H, W) where known depth jumps by more than a tenth between neighbours: networks draw surfaces across."""
+    around = np.ones((3, 3), np.uint8)
+    near = cv2.erode(np.where(depth > 0, depth, np.inf).astype(np.float32), around)
+    return np.asarray(cv2.dilate(depth, around) > 1.1 * near)
 
 
 def write_dense_cloud(path: Path, cloud: Cloud) -> int:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.io.codec.image_files import ImageFiles
 from mast3r_ros.mapping.export import colmap_camera, write_ply
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.records import id_of_name
@@ -23,16 +22,11 @@ HALF = 0.5
 FEWEST_VIEWS, MOST_ERROR_PX = 2, 4.0
 
 
-def read_photo(photo: Photo) -> NDArray[np.uint8]:
-    """(H, W, 3) pixels of a photo, turned as its calibration has them."""
-    return ImageFiles().read(photo.path, photo.camera if photo.calibrated else None)[0]
-
-
 def point_colours(model: Model, photos: list[Photo]) -> NDArray[np.uint8]:
     """(P, 3) RGB of each point, the mean of where it is seen."""
     total, count = np.zeros((len(model.points), 3)), np.zeros(len(model.points))
     for n in model.images:
-        image, rows = read_photo(photos[n]), np.flatnonzero(model.image == n)
+        image, rows = photos[n].read(), np.flatnonzero(model.image == n)
         u, v = np.rint(model.xy[rows]).astype(int).T
         seen = image[v.clip(0, image.shape[0] - 1), u.clip(0, image.shape[1] - 1)]
         np.add.at(total, model.point[rows], seen)
@@ -104,7 +98,7 @@ def keyframe_map(
     made = KeyframeMap(frame_id, source=source)
     made.provenance.update(facts)
     for done, n in enumerate(model.images, start=1):
-        image = read_photo(photos[n])
+        image = photos[n].read()
         frame = Frame(image, model.cameras[n], stamp_ns=n, name=photos[n].name)
         keyframe = made.add(PosedFrame(frame, model.world_T_camera[n]), id_of_name(photos[n].name, made.__contains__))
         xy, depth = model.seen(n)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from mast3r_ros.errors import MapError
 from mast3r_ros.mapping.cloud import map_cloud
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.rescale import is_metric
 
 Array = NDArray[np.float64]
 
@@ -81,7 +82,8 @@ def draw_plan_view(
     _draw_keyframes(axes, centres @ plan_T_map.T, axes_of_sight @ plan_T_map.T, high - low)
     for number, (way, xyz) in enumerate(zip(trajectories, ways, strict=True)):
         _draw_way(axes, way, xyz, COLOURS[number % len(COLOURS)])
-    _finish(axes, low, high, f"{len(keyframe_map)} keyframes", title)
+    unit = "m" if is_metric(keyframe_map) else "units of unknown length"
+    _finish(axes, low, high, f"{len(keyframe_map)} keyframes", title, unit)
     try:
         figure.savefig(path, dpi=150, facecolor=PAPER)
     except (OSError, ValueError) as error:
@@ -185,7 +187,7 @@ def _draw_way(axes: Axes, way: DrawnPath, xyz: Array, colour: str) -> None:
         handle.set_label(way.label)
 
 
-def _finish(axes: Axes, low: Array, high: Array, caption: str, title: str) -> None:
+def _finish(axes: Axes, low: Array, high: Array, caption: str, title: str, unit: str) -> None:
     """Frame, scale bar, legend."""
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
@@ -199,7 +201,7 @@ def _finish(axes: Axes, low: Array, high: Array, caption: str, title: str) -> No
     axes.plot([x, x + bar], [y, y], color=INK, linewidth=3, solid_capstyle="butt", zorder=7)
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "boxstyle": "round,pad=0.25"}
     axes.text(
-        x + bar / 2, y + 0.015 * span.max(), f"{bar:g} m", ha="center", color=INK, fontsize=11, bbox=box, zorder=7
+        x + bar / 2, y + 0.015 * span.max(), f"{bar:g} {unit}", ha="center", color=INK, fontsize=11, bbox=box, zorder=7
     )
     axes.scatter([], [], marker="<", s=60, color=KEYFRAME, label=caption)
     legend = axes.legend(loc="upper right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=11)

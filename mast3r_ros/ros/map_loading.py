@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mast3r_ros.errors import MapError, UserError
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.signature import verify
 from mast3r_ros.matching import Matcher
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.settings import Settings
@@ -27,7 +29,7 @@ def load_relocalizer(settings: Settings, matcher: Matcher, logger: Any, is_stopp
         is_stopping: asked before each keyframe whether to give up.
 
     Raises:
-        MapError: if there is no usable map.
+        MapError: if there is no usable map, or it is not signed by whom it must be.
         Stopping: if the node is stopping.
     """
     path = settings.node.map
@@ -43,6 +45,8 @@ def load_relocalizer(settings: Settings, matcher: Matcher, logger: Any, is_stopp
             said_at = time.monotonic()
             logger.info(f"preparing keyframe {done} of {total}")
 
+    if settings.node.map_key:
+        verify(Path(path).expanduser().resolve(), Path(settings.node.map_key).expanduser())
     keyframe_map = KeyframeMap.load(path)
     if not len(keyframe_map):
         raise MapError(f"the map {path} has no keyframes: build it again from a recording with poses")

@@ -26,6 +26,7 @@ from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.mapping.session import MappingSession
 from mast3r_ros.matching import from_settings
+from mast3r_ros.multiview.refine_map import is_odometry, refine_map
 from mast3r_ros.ros import conversions, diagnostics, qos
 from mast3r_ros.ros.attempts import Attempts, Outcome
 from mast3r_ros.ros.complaints import Complaints
@@ -152,6 +153,7 @@ class Mapper(Node):
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         outcome = self.save()
+        self._shown = 0  # refined keyframes stand elsewhere
         response.success, response.message = outcome.success, outcome.message
         return response
 
@@ -227,7 +229,8 @@ class Mapper(Node):
     # -- on the coverage thread --------------------------------------------------------------------
 
     def _try(self, posed: PosedFrame) -> None:
-        trial = self._coverage.try_frame(posed)
+        self.session.triangulate_newest()
+        trial = self._coverage.try_frame(self.session.in_map(posed))
         self._statistics.count(f"tried {trial.verdict.value}")
         self._coverage_topic.publish(
             to_coverage_markers(self._coverage.trials, self.session.map.frame_id, posed.frame.stamp_ns)
@@ -281,6 +284,9 @@ def _prepared(settings: MapperParameters) -> tuple[MappingSession, Coverage]:
     if not settings.map:
         raise MapError("no place for the map given: set the parameter map (--ros-args -p map:=FOLDER)")
     path, frame_id = Path(settings.map), settings.global_frame_id
-    session = MappingSession(path, frame_id, settings.selection, settings.existing, source="mapper")
+    refined = settings.refine == "true" or (settings.refine == "auto" and is_odometry(frame_id))
+    session = MappingSession(
+        path, frame_id, settings.selection, settings.existing, source="mapper", refine=refine_map if refined else None
+    )
     matcher = from_settings(settings.matching)
     return session, Coverage(Localizer(session.map, matcher), settings.coverage_settings())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mast3r_ros.localization.coverage import CoverageSettings
 from mast3r_ros.mapping.selection import SelectionSettings
 from mast3r_ros.mapping.session import EXISTING
+from mast3r_ros.node_settings import SWITCH
 from mast3r_ros.settings import CommonSettings, MatcherSettings
 from mast3r_ros.tables import group, setting
 
@@ -26,6 +27,14 @@ class MapperParameters(CommonSettings):
     )
 
     global_frame_id: str = setting("map", "Frame of the poses (map, or odom where that is good enough).", fixed=True)
+
+    refine: str = setting(
+        "auto",
+        "Without depth, ~/save_map makes poses anew by structure from motion, scaled by the given ones (about half a "
+        "second for each keyframe); auto where global_frame_id is odom.",
+        choices=SWITCH,
+        fixed=True,
+    )
 
     selection: SelectionSettings = group(SelectionSettings, "selection")
 

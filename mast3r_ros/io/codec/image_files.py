@@ -16,6 +16,7 @@ from mast3r_ros.io.codec.eight_bits import EightBits
 from mast3r_ros.io.codec.images import RGB, decode_file, to_rgb
 from mast3r_ros.io.codec.picture_files import DEEP_COLOUR
 
+#: Number of the EXIF tag, and how a TIFF file begins.
 _ORIENTATION = 0x0112
 _TIFF = (b"II*\0", b"MM\0*")
 #: EXIF orientation -> (transpose first, then flip the columns, then flip the rows).

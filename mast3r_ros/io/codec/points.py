@@ -14,6 +14,7 @@ from mast3r_ros.io.codec.raw import as_bytes
 #: name, offset in bytes, sensor_msgs/PointField datatype, count.
 Field = tuple[str, int, int, int]
 
+#: PointField.FLOAT32.
 FLOAT32 = 7
 #: sensor_msgs/PointField datatype -> numpy type code.
 _DTYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", FLOAT32: "f4", 8: "f8"}

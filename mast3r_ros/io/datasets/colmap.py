@@ -264,6 +264,7 @@ class _Binary:
         return values
 
 
+#: One observation of a binary images.bin: pixel, and number of its point (-1: none).
 _OBSERVATION = np.dtype([("xy", "<f8", 2), ("point", "<i8")])
 
 

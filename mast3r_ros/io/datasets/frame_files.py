@@ -20,6 +20,7 @@ from mast3r_ros.io.codec import fit_camera_to_image
 from mast3r_ros.io.datasets.base import FrameList, read_depth, read_pose
 from mast3r_ros.registration import register_depth
 
+#: Frames per second: the files are numbered and have no times.
 FRAME_RATE = 30
 
 _COLOUR_FILE = re.compile(r"frame-(\d+)\.color\.(png|jpg|jpeg)")

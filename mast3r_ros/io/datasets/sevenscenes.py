@@ -27,6 +27,7 @@ from mast3r_ros.io.datasets.frame_files import FrameFiles, RgbdRig, colour_files
 
 log = logging.getLogger(__name__)
 
+#: The geometry of the Kinect that took the scenes, as the module says.
 DEPTH_CAMERA = Camera.pinhole(640, 480, 585, 585, 320, 240)
 COLOUR_CAMERA = Camera.pinhole(640, 480, 525, 525, 320, 240)
 COLOUR_T_DEPTH = se3.make(np.eye(3), [-0.025, 0, 0])

@@ -21,6 +21,7 @@ from mast3r_ros.cli.options import (
     NetworkSizeOption,
     grouped,
 )
+from mast3r_ros.lab.commands.benchmark_reconstruct import time_reconstruct
 from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, KeyframesCount
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mast3r_ros.mapping.keyframe_map import KeyframeMap
 
 app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
+
+app.command("reconstruct")(time_reconstruct)
 
 MapOption = Annotated[Path | None, typer.Option(help="Map to ask; by default a room is generated.")]
 ImagesOption = Annotated[

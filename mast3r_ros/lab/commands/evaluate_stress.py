@@ -118,9 +118,12 @@ def _facts(figures: dict[str, Any]) -> dict[str, str]:
     low, high = figures["false_accepts_per_1000_interval"]
     rate = f"{figures['false_accepts_per_1000']:.2f} of 1000  (95 %: {low:.2f} to {high:.2f})"
     kept = f"{_percent(figures['coverage_kept'])} of the poses within 10 cm and 5 deg pass the gates"
+    turn = figures["with_odometry"]
+    in_turn = f"{_percent(turn['coverage_kept'])}; {turn['answered']} answered, {turn['wrong_accepted']} wrong"
     return {
         "negatives accepted": rate if figures["negatives"] else "none asked",
         "coverage kept": kept,
+        "the same one after the other, with odometry": in_turn,
         "inside the ellipsoids": ", ".join(f"{float(k):.0%}: {_percent(v)}" for k, v in figures["calibration"].items()),
         "answered": f"{figures['answered']} of {figures['queries']}",
         "wrong accepted": f"{figures['wrong_accepted']} of {figures['queries']}",

@@ -130,6 +130,7 @@ def _seal(folder: Path) -> None:
     data = b"".join(lines)
     (folder / "keyframes.jsonl").write_bytes(data)
     header = yaml.safe_load((folder / "map.yaml").read_text())
+    header.pop("keyframes_bytes", None)
     header["keyframes_sha256"] = hashlib.sha256(data).hexdigest()
     (folder / "map.yaml").write_text(yaml.safe_dump(header, sort_keys=False))
 

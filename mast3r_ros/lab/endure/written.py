@@ -18,6 +18,7 @@ from mast3r_ros.lab.training.state import Averaged, load_state, save_state
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.repair import repair
 from mast3r_ros.mapping.rescale import rescale
+from mast3r_ros.mapping.storage import read_header
 from mast3r_ros.matching import create
 from mast3r_ros.network.checkpoint import load_model, save_network
 from mast3r_ros.network.config import NetworkConfig
@@ -89,6 +90,7 @@ def _repair(folder: Path) -> None:
 
 
 def _edited_state(folder: Path) -> str:
+    read_header(folder / "map")  # brings back what a swap without an end left under another name
     lines = (folder / "map" / "keyframes.jsonl").read_bytes().count(b"\n")
     if _old_or_new(lines, NEW, NEW - 1) == "new":
         _read_map(folder)

@@ -17,6 +17,7 @@ from mast3r_ros.errors import DatasetError
 from mast3r_ros.frames import Camera
 from mast3r_ros.io.datasets import open_source
 from mast3r_ros.lab.metrics.trajectories import absolute_errors
+from mast3r_ros.mapping.export import colmap_camera
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.multiview.colmap_mapper import read_models
 from mast3r_ros.multiview.model import Model
@@ -112,9 +113,8 @@ def colmap_alone(photos: Sequence[Photo], images: Path, work: Path) -> list[Mode
     pycolmap.set_random_seed(0)
     reader = pycolmap.ImageReaderOptions()
     if first.calibrated:
-        camera = first.camera
-        reader.camera_model = "PINHOLE"
-        reader.camera_params = f"{camera.fx},{camera.fy},{camera.cx + 0.5},{camera.cy + 0.5}"
+        reader.camera_model, _, _, *params = colmap_camera(first.camera).split()
+        reader.camera_params = ",".join(params)
     pycolmap.extract_features(
         database, images, camera_mode=pycolmap.CameraMode.SINGLE, reader_options=reader, device=pycolmap.Device.cpu
     )

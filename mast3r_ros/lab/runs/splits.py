@@ -133,6 +133,8 @@ def temporary_map(
     keyframe_map, _ = build_map(
         frames,
         selection=selection,
+        matcher=matcher,  # as `map build` does it: points of frames without depth are where it finds something
+        describe=False,
         source_name=source_name,
         progress=lambda seen, kept: progress("building the map", seen, len(frames)),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from mast3r_ros.lab.runs.described_once import DescribedOnce
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
 from mast3r_ros.lab.stress.conditions import CONDITIONS, Condition, chosen
+from mast3r_ros.lab.stress.in_turn import asked_in_turn
 from mast3r_ros.lab.stress.negatives import negatives
 from mast3r_ros.lab.stress.scenes import Scene, scenes_of
 from mast3r_ros.lab.stress.starts import FILM, Kidnapping, Start, StartSettings, run_starts
@@ -123,6 +125,7 @@ class StressRun:
     Attributes:
         settings: of the run.
         attempts: in the order they were made.
+        in_turn: by matcher, the queries of every condition once more with odometry between them, see :mod:`in_turn`.
         examples: condition or kind of negative, level, and a picture of it, for people.
         matchers: by name.
         starts, kidnappings: of the first matcher, see :mod:`starts`.
@@ -130,6 +133,7 @@ class StressRun:
 
     settings: StressSettings
     attempts: list[Attempt] = field(default_factory=list)
+    in_turn: dict[str, list[Record]] = field(default_factory=dict)
     examples: list[tuple[str, str, NDArray[np.uint8]]] = field(default_factory=list)
     matchers: list[str] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
@@ -227,6 +231,7 @@ class _Block:
                 self._keep(matcher.name, query.condition, query.level, query.scene, record)
                 watch(self._run.attempts[-1], query.posed.frame, estimate, self._maps[query.scene])
                 self._progress(f"localizing with {matcher.name}", done, total)
+            self._run.in_turn.setdefault(matcher.name, []).extend(self._in_turn(localizers))
             for done, negative in enumerate(wrong, 1 + len(self._queries)):
                 estimate = localizers[negative.scene].localize(negative.frame)
                 name = f"{negative.frame.name} in {self._scenes[negative.scene].name}"
@@ -234,6 +239,11 @@ class _Block:
                 self._keep(matcher.name, negative.kind, "", negative.scene, record)
                 watch(self._run.attempts[-1], negative.frame, estimate, self._maps[negative.scene])
                 self._progress(f"negatives with {matcher.name}", done, total)
+
+    def _in_turn(self, localizers: Sequence[Localizer]) -> Iterator[Record]:
+        for (scene, condition), asked in groupby(self._queries, key=lambda query: (query.scene, query.condition)):
+            self._progress("one after the other", scene, len(localizers))
+            yield from asked_in_turn(localizers[scene], [q.posed for q in asked], condition, self._seeds[scene])
 
     def _map(self, seed: int, kinds: Sequence[str]) -> None:
         for scene in scenes_of(seed, kinds, self._settings.camera, self._settings.keyframes):

@@ -44,6 +44,7 @@ def summarise_stress(run: StressRun) -> dict[str, Any]:
 
     ``false_accepts_per_1000`` is over the negatives, ``wrong_accepted`` over the queries. ``coverage_kept`` is the
     share of queries whose pose is within 10 cm and 5 degrees, accepted or not, that the gates accept.
+    ``with_odometry`` has the same of a tracker that is asked the queries of a condition one after the other.
     ``calibration`` is the share of the accepted poses' errors inside the 50, 90 and 99 % ellipsoids;
     ``calibration_by_quartile`` the same from the easiest quarter of the answers to the hardest.
     """
@@ -58,8 +59,27 @@ def summarise_stress(run: StressRun) -> dict[str, Any]:
 
 def coverage_kept(records: Iterable[Record]) -> tuple[int, int]:
     """How many good poses the gates let pass, and how many were found."""
-    good = [record for record in records if record.error[0] <= GOOD_M and record.error[1] <= GOOD_DEG]
+    good = [record for record in records if _is_good(record)]
     return sum(record.accepted for record in good), len(good)
+
+
+def with_odometry(alone: Iterable[Record], in_turn: Iterable[Record]) -> dict[str, Any]:
+    """Of the queries whose pose alone is good before any gate, how many a tracker answers as well."""
+    found = {record.name for record in alone if _is_good(record)}
+    asked = list(in_turn)
+    good = [record for record in asked if record.name in found]
+    kept = sum(record.accepted and _is_good(record) for record in good)
+    return {
+        "queries": len(asked),
+        "answered": sum(record.accepted for record in asked),
+        "wrong_accepted": sum(record.wrong for record in asked),
+        "coverage_kept": kept / len(good) if good else math.nan,
+        "coverage_kept_interval": metrics.share_interval(kept, len(good)),
+    }
+
+
+def _is_good(record: Record) -> bool:
+    return record.error[0] <= GOOD_M and record.error[1] <= GOOD_DEG
 
 
 def _evaluation(run: StressRun, matcher: str) -> Evaluation:
@@ -69,6 +89,7 @@ def _evaluation(run: StressRun, matcher: str) -> Evaluation:
     settings = {"matcher": matcher, **asdict(run.settings)}
     positives = Evaluation(name, [record for record in records if not record.negative]).summary()
     figures = {key: positives[key] for key in OF_POSITIVES}
+    figures["with_odometry"] = with_odometry((r for r in records if not r.negative), run.in_turn.get(matcher, ()))
     return Evaluation(name, records, settings, {**figures, **_trust(records), "conditions": _conditions(attempts)})
 
 

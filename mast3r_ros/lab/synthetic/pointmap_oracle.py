@@ -18,9 +18,6 @@ from mast3r_ros.matching.pair_maps import PairMaps, ViewPoints
 
 Array = NDArray[np.float64]
 
-#: Distance between the pixels that matching starts from.
-SUBSAMPLE = 4
-
 
 @dataclass(frozen=True, eq=False)
 class Hall:
@@ -73,22 +70,29 @@ class PointmapOracle:
         noise: relative standard deviation of every distance, alike for a whole pointmap's every pixel.
         wrong: share of the pairs that say, with as much confidence as any, that the second camera is elsewhere.
         unit: metres are multiplied with.
+        spacing: pixels between those that matching starts from.
     """
 
     name = "oracle"
     capabilities = Capabilities(pixel_matches=True, pointmaps=True, predicted_depth=False, metric=False)
 
     def __init__(
-        self, hall: Hall, noise: float = 0.01, wrong: float = 0.0, unit: float = 1.0, metric: bool = True
+        self,
+        hall: Hall,
+        noise: float = 0.01,
+        wrong: float = 0.0,
+        unit: float = 1.0,
+        metric: bool = True,
+        spacing: int = 8,
     ) -> None:
-        self.hall, self.noise, self.wrong, self.unit = hall, noise, wrong, unit
+        self.hall, self.noise, self.wrong, self.unit, self.spacing = hall, noise, wrong, unit, spacing
         self.capabilities = replace(type(self).capabilities, metric=metric)
 
     @property
     def signature(self) -> str:
         """Of everything that decides an answer."""
         hall = self.hall
-        return f"oracle-{len(hall.poses)}-{hall.poses.sum():.9f}-{self.noise}-{self.wrong}-{self.unit}"
+        return f"oracle-{len(hall.poses)}-{hall.poses.sum():.9f}-{self.noise}-{self.wrong}-{self.unit}-{self.spacing}"
 
     def describe(self, frame: Frame) -> Features:
         """The image's number, and where a few of its points are."""
@@ -144,7 +148,8 @@ class PointmapOracle:
         found = []
         for a in range(2):
             y, x = np.mgrid[
-                SUBSAMPLE // 2 : hall.camera.height : SUBSAMPLE, SUBSAMPLE // 2 : hall.camera.width : SUBSAMPLE
+                self.spacing // 2 : hall.camera.height : self.spacing,
+                self.spacing // 2 : hall.camera.width : self.spacing,
             ]
             start = np.stack([x.ravel(), y.ravel()], axis=1)
             there, seen = hall.camera.seen(se3.apply(se3.inverse(hall.poses[1 - a]), true[a][start[:, 1], start[:, 0]]))
