@@ -21,9 +21,13 @@ while true; do
     esac
 done
 case $device in
-    cuda) sizes=(--config vitl) counts=(-k 1 -k 4 -k 8 -k 10) rounds=15 rates=(--rate 30 --rate 60) seconds=7 queries=40 ;;
+    cuda)
+        sizes=(--config vitl) counts=(-k 1 -k 4 -k 8 -k 10 --held 5000) rounds=15 rates=(--rate 30 --rate 60) seconds=7
+        queries=20 until=110
+        ;;
     cpu)
-        sizes=(--config small --network-size 160) counts=(-k 1 -k 2) rounds=1 rates=(--rate 1) seconds=3 queries=2
+        sizes=(--config small --network-size 160) counts=(-k 1 -k 2 --held 8) rounds=1 rates=(--rate 1) seconds=3
+        queries=2 until=1500
         ;;
     *) echo "gpu_check: --device $device is not one of cuda, cpu" >&2; exit 2 ;;
 esac
@@ -56,12 +60,15 @@ benchmark() { "$root/scripts/with_ros.sh" "$python" -m mast3r_ros.cli.main bench
 cuda_tests() {
     local files
     mapfile -t files < <(grep -lE 'mark\.cuda|from kernels import' test/test_*.py)  # others may need libraries that are not here
-    "$root/scripts/with_ros.sh" "$python" -m pytest "${files[@]}" -m cuda -q -p no:cacheprovider --timeout 100 \
-        --junitxml "$folder/tests.xml"
+    # Most of their time is PyTorch's start and the compiling of kernels: several processes share one card.
+    local spread=()
+    ! "$python" -c 'import xdist' 2>/dev/null || spread=(-n "$([ "$device" = cuda ] && echo 10 || echo 0)")
+    "$root/scripts/with_ros.sh" "$python" -m pytest "${files[@]}" "${spread[@]}" -m cuda -q -p no:cacheprovider \
+        --timeout 80 --junitxml "$folder/tests.xml"
 }
 
 small_network() {
-    benchmark localize --matcher mast3r --device "$device" -k 5 -n "$queries" --rounds 3 --json >"$folder/small.json" || return
+    benchmark localize --matcher mast3r --device "$device" -k 5 -n "$queries" --rounds 2 --json >"$folder/small.json" || return
     "$python" - "$folder/small.json" <<'PYTHON'
 import json, sys
 
@@ -77,12 +84,13 @@ export root python folder device queries
 : >"$folder/gpu_check.err"
 "$python" -c 'import platform, torch; print("machine:", platform.python_version(), "torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")' |
     tee -a "$folder/gpu_check.txt"
-part network 170 bash -c 'benchmark gpu "$@"' _ "${sizes[@]}" "${counts[@]}" --rounds "$rounds" --seconds 140 \
+# Limits add up to less than eight minutes. In an earlier run on an H200 the parts took 81, 82, 34 (ten processes), 40 s.
+part network 150 bash -c 'benchmark gpu "$@"' _ "${sizes[@]}" "${counts[@]}" --rounds "$rounds" --seconds "$until" \
     --device "$device" -o "$folder/network.json"
-part node 100 bash -c 'benchmark node "$@"' _ "${sizes[@]}" -k "$([ "$device" = cuda ] && echo 4 || echo 2)" \
+part node 110 bash -c 'benchmark node "$@"' _ "${sizes[@]}" -k "$([ "$device" = cuda ] && echo 4 || echo 2)" \
     "${rates[@]}" --seconds "$seconds" --device "$device" -o "$folder/node.json"
-[ -n "$quick" ] || part tests 200 bash -c cuda_tests
-part small 90 bash -c small_network
+[ -n "$quick" ] || part tests 100 bash -c cuda_tests
+part small 80 bash -c small_network
 if [ "${#failed[@]}" -gt 0 ]; then
     echo "failed: ${failed[*]}" | tee -a "$folder/gpu_check.txt"
     exit 1

@@ -131,21 +131,21 @@ def test_minutes_end_a_slice_with_what_was_learned(config: TrainConfig, tmp_path
 
 
 def test_rooms_are_rendered_as_far_as_steps_need_them(config: TrainConfig, tmp_path: Path) -> None:
-    """Also between two rows of metrics: of 33 rooms the last is not there yet, and no row comes before the end."""
-    ahead = replace(
-        config, count=33, first_rooms=2, pairs_per_room=1, pairs=256, log_every=1000, validate_every=1000, renderers=1
+    """Also between two rows of metrics: the last of 28 rooms is made when it is near, and the first row is the last."""
+    growing = replace(
+        config, seed=26, pairs=32, batch=16, count=28, pairs_per_room=1, log_every=99, validate_every=99, renderers=1
     )
-    data = TrainingData.rendered(replace(ahead, cache=str(tmp_path / "rooms")))
-    made, there = TrainingData.rendered(config).training, data.training
-    assert isinstance(made, RenderedRooms) and isinstance(there, RenderedRooms)
+    growing = replace(growing, cache=str(tmp_path / "rooms"), validation_pairs=1)
+    data, made = TrainingData.rendered(growing), TrainingData.rendered(config).training
+    assert isinstance(made, RenderedRooms)
+    assert isinstance(data.training, RenderedRooms) and isinstance(data.validation, RenderedRooms)
     made.ensure(0)
-    there.folder.mkdir(parents=True)
-    for number in range(32):
-        there.path(number).symlink_to(made.path(0))
-    assert isinstance(data.validation, RenderedRooms)
-    data.validation.path(0).symlink_to(made.path(0))
-    train(ahead, tmp_path / "out", data, minutes=2)
-    assert figures(tmp_path / "out" / "metrics.csv")[-1]["pairs"] == ahead.pairs
+    data.training.folder.mkdir(parents=True)
+    for path in (data.validation.path(0), *map(data.training.path, range(27))):
+        path.symlink_to(made.path(0))
+    train(growing, tmp_path / "out", data, minutes=5)
+    assert figures(tmp_path / "out" / "metrics.csv")[-1]["pairs"] == growing.pairs
+    assert data.training.path(27).exists()
 
 
 def test_waiting_for_rooms_ends(config: TrainConfig, tmp_path: Path) -> None:

@@ -145,6 +145,10 @@ def time_gpu(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each row.")] = 15,
     seconds: Annotated[float, typer.Option(min=1, help="No further row is begun after so long.")] = 3600.0,
     compiled: Annotated[bool, typer.Option(help="A last row with compiled transformer blocks.")] = True,
+    held: Annotated[
+        int,
+        typer.Option(min=0, help="A row of a map of so many keyframes in the host's memory, 1.5 MiB each; 0: none."),
+    ] = 0,
     output: OutputOption = None,
     network_size: NetworkSizeOption = None,
     dtype: DtypeOption = None,
@@ -159,7 +163,7 @@ def time_gpu(
 
     dtype, device = dtype or DEFAULTS.matching.dtype, device or DEFAULTS.matching.device
     counts = tuple(keyframes or (1, 4, 8, 10))
-    settings = GpuTable(config, counts, rounds, 3, network_size or 0, dtype, device, compiled, seconds)
+    settings = GpuTable(config, counts, rounds, 3, network_size or 0, dtype, device, compiled, held, seconds)
     with stages() as show:
         gpu_table(settings, _row_by_row(lines, output), show)
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from mast3r_ros.frames import PosedFrame
@@ -33,7 +34,7 @@ from mast3r_ros.lab.speed.network_benchmark import (
 )
 from mast3r_ros.localization import Localizer
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
-from mast3r_ros.matching.base import Features, Matches
+from mast3r_ros.matching.base import Features, KeyframeFeatures, Matches
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.matching.network_view import view_of
 from mast3r_ros.network import PointmapNetwork
@@ -57,6 +58,7 @@ class GpuTable:
         size: of the network's images, 0 for what it knows.
         dtype, device: of the fast paths.
         compiled: whether a row with compiled blocks follows, with what compiling takes.
+        held: keyframes of a map whose tokens lie in the host's memory, where a row of it is wanted.
         seconds: no further row is begun after so long.
     """
 
@@ -68,6 +70,7 @@ class GpuTable:
     dtype: str = "auto"
     device: str = "auto"
     compiled: bool = True
+    held: int = 0
     seconds: float = 1e9
 
 
@@ -120,6 +123,9 @@ def gpu_table(settings: GpuTable, tell: Tell, progress: Progress = lambda stage,
                 )
                 deviation = _deviation(matcher, scene, keyframes, float32) if name == "graphs" else {}
             tell({"row": f"{name} K={keyframes}", "keyframes": keyframes, **row, **deviation})
+    if settings.held and not scene.late:
+        few = min(4, max(settings.keyframes))
+        tell({"row": f"{settings.held} keyframes", **_from_host(matcher, scene, few, settings.held, settings.rounds)})
     del matcher
     gc.collect()
     if settings.compiled and not scene.late:
@@ -213,6 +219,39 @@ def _timed(matcher: Mast3rMatcher, scene: _Scene, keyframes: int, rounds: int) -
     }
 
 
+def _from_host(matcher: Mast3rMatcher, scene: _Scene, keyframes: int, held: int, rounds: int) -> dict[str, Any]:
+    """Queries of a map that the device has no room for: always the same keyframes, then others for every query."""
+    originals, query = scene.references(matcher), scene.queries[0]
+    features = [
+        KeyframeFeatures({name: np.array(a) for name, a in originals[n % len(originals)].items()}, ("held", n))
+        for n in range(held)
+    ]
+    rng = np.random.default_rng(0)
+
+    def asked(rows: Sequence[int]) -> float:
+        chosen = [features[n] for n in rows]
+
+        def work() -> None:
+            matcher.prefetch(chosen)
+            localized(matcher, [scene.keyframes[n % len(originals)] for n in rows], chosen, query)
+
+        return _wall_ms(work)
+
+    def drawn() -> list[int]:
+        return [int(n) for n in rng.choice(held, min(keyframes, held), replace=False)]
+
+    same = drawn()
+    asked(same), asked(same)
+    resident, others = [asked(same) for _ in range(rounds)], [asked(drawn()) for _ in range(4 * rounds)]
+    return {
+        "keyframes": keyframes,
+        "held_mib": sum(a.nbytes for one in features for a in one.values()) / 2**20,
+        "resident_ms": statistics.median(resident),
+        "from_host_ms": statistics.median(others),
+        "from_host_p95_ms": float(np.percentile(others, 95)),
+    }
+
+
 def _image_in_ms(matcher: Mast3rMatcher, query: PosedFrame) -> float:
     """From a frame's pixels to the network's input on the device."""
 
@@ -266,6 +305,9 @@ def lines(row: dict[str, Any]) -> Iterator[str]:
         parts = ", ".join(f"{stage} {ms:.2f}" for stage, ms in row["localizer_ms"].items())
         yield f"{name}: localizer {parts} ms"
         yield f"{name}: peak memory {row['peak_memory_mib']:.0f} MiB, {row['dtype']} on {row['device']}"
+    if "held_mib" in row:
+        yield f"{name}: {row['held_mib']:.0f} MiB on the host, K={row['keyframes']}, query {row['resident_ms']:.2f} ms"
+        yield f"{name}: others for every query {row['from_host_ms']:.2f} ms, p95 {row['from_host_p95_ms']:.2f} ms"
     if "deviation" in row:
         d = row["deviation"]
         pose, change = d["pose_error"], d["match_error_change"]

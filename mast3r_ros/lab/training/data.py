@@ -55,7 +55,7 @@ class Renderers:
                 if process.exitcode:
                     raise UserError(
                         f"room process {number} of {len(self.processes)} ended with exit code {process.exitcode} while "
-                        f"{path.name} was waited for: what it printed says why (rooms that are made stay in {path.parent})"
+                        f"{path.name} was waited for: what it printed says why; {path.parent} keeps what is made"
                     )
             if time.monotonic() > self.deadline:
                 raise OutOfTime
