@@ -100,10 +100,10 @@ class MatcherOptions:
     network_size: NetworkSizeOption = None
     compile_network: CompileOption = None
 
-    def make(self, settings: Settings = DEFAULTS) -> Matcher:
-        """The matcher by these options, where they are given, and by the settings.
+    def make(self, settings: Settings = DEFAULTS, **more: Any) -> Matcher:
+        """The matcher by these options, where they are given, and by the settings and ``more`` options of matchers.
 
-        Settings that the matcher does not have are left out, but for a checkpoint and a feature that were given.
+        What the matcher does not have is left out, but for a checkpoint and a feature that were given.
 
         Raises:
             MatcherError: for a name or feature that does not exist, or options the matcher does not have.
@@ -113,7 +113,7 @@ class MatcherOptions:
 
         name = self.matcher or settings.matching.matcher
         set_here = _given(device=self.device, dtype=self.dtype, size=self.network_size, compile=self.compile_network)
-        options = matcher_options(name, settings.matching.options() | set_here)
+        options = matcher_options(name, settings.matching.options() | set_here | more)
         return create(name, **options | _given(feature=self.feature, checkpoint=self.checkpoint))
 
 

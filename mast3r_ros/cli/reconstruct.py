@@ -136,14 +136,8 @@ def reconstruct(
         settings = ReconstructSettings(how.neighbours, film, how.mapper.value, how.memory << 20, how.dense)
         kept = read_camera_poses(known.poses, photos.names) if known.keep_poses and known.poses else {}
         result = run(photos, finder, settings, show, work=work, known=kept)
-        facts = write_scene(
-            fresh,
-            result,
-            lambda model: scale(model, result.photos),
-            str(source),
-            _saver(matcher, checkpoint, device, show),
-            show,
-        )
+        save = _saver(matcher, checkpoint, device, show)
+        facts = write_scene(fresh, result, lambda model: scale(model, result.photos), str(source), save, show)
         facts |= {"pictures": draw_scene(fresh, facts)}
         facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
         write_facts(fresh, facts)
@@ -159,10 +153,8 @@ def _finder(name: str | None, checkpoint: Path | None, device: str | None, dense
         from mast3r_ros.multiview.reconstruct import fine_sift
 
         return fine_sift()
-    found = MatcherOptions(name, checkpoint=checkpoint, device=device).make()
-    if dense and hasattr(found, "subsample"):
-        found.subsample = DENSE_SPACING
-    return found
+    closer: dict[str, Any] = {"subsample": DENSE_SPACING} if dense else {}
+    return MatcherOptions(name, checkpoint=checkpoint, device=device).make(**closer)
 
 
 def _photos(
