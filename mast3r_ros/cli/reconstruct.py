@@ -68,6 +68,16 @@ class ScaleOptions:
         ),
     ] = False
 
+    def kept(self, photos: PhotoFolder) -> dict[str, NDArray[np.float64]]:
+        """Poses (4, 4) by image name that stay as they are."""
+        from mast3r_ros.multiview.scale import read_camera_poses
+
+        if not self.keep_poses:
+            return {}
+        if self.poses is None:
+            raise typer.BadParameter("--keep-poses needs the poses: --poses FILE")
+        return read_camera_poses(self.poses, photos.names)
+
 
 @dataclass(frozen=True)
 class MappingOptions:
@@ -118,12 +128,9 @@ def reconstruct(
     from mast3r_ros.mapping.atomic import replacing
     from mast3r_ros.multiview.reconstruct import ReconstructSettings
     from mast3r_ros.multiview.reconstruct import reconstruct as run
-    from mast3r_ros.multiview.scale import read_camera_poses
     from mast3r_ros.multiview.scene_folder import check_place, peak_memory_mib, write_facts, write_scene
     from mast3r_ros.pictures.scene_pictures import draw_scene
 
-    if known.keep_poses and known.poses is None:
-        raise typer.BadParameter("--keep-poses needs the poses: --poses FILE")
     began = time.monotonic()
     scene = output.expanduser().resolve()
     check_place(scene, source)
@@ -134,8 +141,7 @@ def reconstruct(
         film = FOLLOWING if source.is_file() or known.odometry else 0
         scale = _scale(photos, known.poses, known.known_length, driven, f"the scale of the network of {finder.name}")
         settings = ReconstructSettings(how.neighbours, film, how.mapper.value, how.memory << 20, how.dense)
-        kept = read_camera_poses(known.poses, photos.names) if known.keep_poses and known.poses else {}
-        result = run(photos, finder, settings, show, work=work, known=kept)
+        result = run(photos, finder, settings, show, work=work, known=known.kept(photos))
         save = _saver(matcher, checkpoint, device, show)
         facts = write_scene(fresh, result, lambda model: scale(model, result.photos), str(source), save, show)
         facts |= {"pictures": draw_scene(fresh, facts)}
