@@ -38,6 +38,8 @@ LEFT_OUT = 0.1
 #: Degrees of freedom of the distribution that the parts of the covariance are fitted with: few, so that a keyframe
 #: that is found elsewhere does not decide.
 TAIL = 5.0
+#: Keyframes found elsewhere that count however few are found at all: one may be a keyframe with a wrong pose.
+FEWEST_ELSEWHERE = 2
 #: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
 #: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were.
 PRIOR = 2.0
@@ -55,7 +57,8 @@ def measure_pose_noise(
         samples: keyframes left out and localized, evenly chosen.
 
     Returns:
-        None where too few keyframes can be found again from the others.
+        None where too few keyframes can be found again from the others to say anything. Where few are, but at wrong
+        places, ``found_elsewhere`` says so.
     """
     ids = [keyframe.id for keyframe in keyframe_map.keyframes]
     if len(ids) < FEWEST:
@@ -91,7 +94,7 @@ def _measured(
         errors.append(error)
         of_matches.append(estimate.covariance)
     found = elsewhere + len(errors)
-    if found < FEWEST:
+    if found < FEWEST and elsewhere < FEWEST_ELSEWHERE:
         return None
     if len(errors) >= FEWEST:
         noise = fit_noise(np.array(errors), np.array(of_matches), keyframe_map.view_depth_m)
