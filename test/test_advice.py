@@ -14,11 +14,15 @@ import typer.main
 from mast3r_ros.cli.main import app
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]+")
+#: A command that a text names with the option; it is held against that command, whoever can end there.
+NAMED = re.compile(r"mast3r_ros ([a-z]+(?: [a-z]+)?)(?: [A-Z]\S*)* (--[a-z-]+)")
 #: Who can end in the errors of a module outside of cli/.
 REACHED_BY = {
     "datasets/detect.py": ["map build", "bag write"],
     "datasets/tum.py": ["map build", "bag write", "evaluate tum"],
     "lab/datasets/query_list.py": ["evaluate queries"],
+    "lab/endure/campaign.py": ["endure messages", "endure files", "endure kills", "endure life", "endure faults"],
+    "lab/endure/faults.py": ["endure faults"],
     "lab/runs/replay.py": ["evaluate bag", "replay"],
     "lab/runs/compare.py": ["evaluate queries"],
     "lab/runs/worlds.py": ["evaluate worlds"],
@@ -27,12 +31,16 @@ REACHED_BY = {
     "lab/runs/mapfree_score.py": ["evaluate mapfree"],
     "network/download.py": ["checkpoint download"],
     "localization/single_reference.py": ["localize"],
+    "localization/merge.py": ["map merge"],
+    "localization/placement.py": ["map merge"],
     "mapping/consistency.py": ["map build"],
+    "mapping/imported.py": ["map import"],
+    "mapping/mesh.py": ["map export"],
     "multiview/reconstruct.py": ["reconstruct"],
     "multiview/photos.py": ["reconstruct"],
     "multiview/video.py": ["reconstruct"],
     "multiview/scale.py": ["reconstruct", "map scale"],
-    "mast3r_ros/pipeline.py": ["map scale"],  # the command that the error names
+    "mast3r_ros/workers.py": ["map build"],
     "mast3r_ros/settings.py": ["localize", "replay", "evaluate bag"],
 }
 #: Options of the commands of ROS, COLMAP, pip and nvidia-smi.
@@ -82,13 +90,20 @@ def advice(repository: Path) -> list[tuple[str, str]]:
     for path in sorted(root.rglob("*.py")):
         module = path.relative_to(root).as_posix()
         if not module.startswith(("cli/", "lab/commands/")):
-            found += [(module, option) for text in messages(path) for option in OPTION.findall(text)]
+            texts = (NAMED.sub("", text) for text in messages(path))
+            found += [(module, option) for text in texts for option in OPTION.findall(text)]
     return [(module, option) for module, option in dict.fromkeys(found) if option not in FOREIGN]
 
 
 def test_every_option_in_an_error_exists_where_the_error_can_happen(repository: Path) -> None:
     known = commands()
-    wrong = []
+    wrong = [
+        f"{path.name} names {name} {option}, which it has not"
+        for path in sorted((repository / "mast3r_ros").rglob("*.py"))
+        for text in messages(path)
+        for name, option in NAMED.findall(text)
+        if option not in known[name]
+    ]
     for module, option in advice(repository):
         who = next((names for key, names in REACHED_BY.items() if f"mast3r_ros/{module}".endswith(key)), None)
         if who is None:

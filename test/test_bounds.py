@@ -18,7 +18,7 @@ from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.stress.starts import Start, summarise_starts
 from mast3r_ros.localization.estimate import Reason
-from mast3r_ros.localization.map_noise import fit_noise
+from mast3r_ros.localization.map_noise import fit_noise, noise_of
 from mast3r_ros.localization.protection import TAIL, AlertLimit, protection_level, tail_of
 from mast3r_ros.localization.support import seen_from_behind, viewpoint_gap
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, match_covariance, pose_covariance, usual_noise
@@ -154,6 +154,15 @@ class TestRunsHeldAgainstTheirBounds:
         figures = summarise_starts([nothing, twice, once], [])
         assert (figures["tried"], figures["false_commits"], figures["p_second_false"]) == (3, 1, 0.5)
         assert math.isnan(summarise_starts([nothing], [])["p_second_false"])
+
+
+def test_a_map_whose_few_found_keyframes_are_found_elsewhere_cannot_tell_its_places_apart() -> None:
+    right = np.full((1, 6), 1e-3), np.eye(6)[None] * 1e-6
+    none = np.zeros((0, 6)), np.zeros((0, 6, 6))
+    only_elsewhere = noise_of(*none, 1, 5.0)
+    assert only_elsewhere is not None and only_elsewhere.found_elsewhere == 1.0 and only_elsewhere.found == 0
+    assert only_elsewhere.found_elsewhere > Gates().max_found_elsewhere
+    assert noise_of(*right, 1, 5.0) is None and noise_of(*none, 0, 5.0) is None  # which of the two is the odd one?
 
 
 def test_noise_of_an_earlier_version_is_read_as_resting_on_nothing() -> None:

@@ -90,7 +90,7 @@ def errors(scene: PointmapScene, hall: Hall, alignment: str = "sim3") -> tuple[n
 
 
 def test_twenty_images_by_matches_although_a_tenth_of_the_pairs_is_wrong(tmp_path: Path) -> None:
-    oracle = PointmapOracle(box(20, 224), noise=0.01, wrong=0.1, spacing=4)
+    oracle = PointmapOracle(box(20, 288), noise=0.01, wrong=0.1, spacing=4)
     scene = scene_of(tmp_path, oracle, "sparse", neighbours=6)
     assert [len(model) for model in scene.models] == [20]
     wanted = wanted_of(oracle.hall, 6)
@@ -119,12 +119,12 @@ def test_focal_length_and_known_poses(tmp_path: Path) -> None:
 
 
 def test_chunks_that_share_images_are_joined(tmp_path: Path) -> None:
-    oracle = PointmapOracle(box(20, 64), noise=0.01, metric=False, spacing=4)
+    oracle = PointmapOracle(box(12, 48), noise=0.01, metric=False, spacing=4)
     pieces = chunks(range(20), [(i, j) for i in range(20) for j in range(i + 1, min(i + 3, 20))], 8)
     assert len(pieces) > 2 and max(map(len, pieces)) == 8 and set().union(*pieces) == set(range(20))
     assert all(any(a & b for b in pieces if b is not a) for a in pieces)
-    scene = scene_of(tmp_path, oracle, "global", memory=20 << 20)
-    assert [len(model) for model in scene.models] == [20] and scene.models[0].metres is None
+    scene = scene_of(tmp_path, oracle, "global", memory=7 << 20)
+    assert [len(model) for model in scene.models] == [12] and scene.models[0].metres is None
     metres, degrees = errors(scene, oracle.hall)
     assert metres.max() < 0.01 * SIZE and np.median(degrees) < 0.5
 

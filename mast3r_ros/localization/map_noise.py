@@ -38,8 +38,6 @@ LEFT_OUT = 0.1
 #: Degrees of freedom of the distribution that the parts of the covariance are fitted with: few, so that a keyframe
 #: that is found elsewhere does not decide.
 TAIL = 5.0
-#: Keyframes found elsewhere that count however few are found at all: one may be a keyframe with a wrong pose.
-FEWEST_ELSEWHERE = 2
 #: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
 #: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were.
 PRIOR = 2.0
@@ -93,13 +91,28 @@ def _measured(
             continue
         errors.append(error)
         of_matches.append(estimate.covariance)
+    return noise_of(np.array(errors), np.array(of_matches), elsewhere, keyframe_map.view_depth_m)
+
+
+def noise_of(errors: Array, of_matches: Array, elsewhere: int, scene_depth_m: float) -> PoseNoise | None:
+    """The noise of a map by the keyframes that were found again.
+
+    Where few are found, fewer of them at their places than elsewhere, nothing is known of sizes, but the map cannot
+    tell its places apart.
+
+    Args:
+        errors: (N, 6) of those found at their places, as for :func:`fit_noise`.
+        of_matches: (N, 6, 6) covariances that the matches leave.
+        elsewhere: how many were found, and accepted, at wrong places.
+        scene_depth_m: how far away things typically are.
+    """
     found = elsewhere + len(errors)
-    if found < FEWEST and elsewhere < FEWEST_ELSEWHERE:
+    if found < FEWEST and elsewhere <= len(errors):
         return None
     if len(errors) >= FEWEST:
-        noise = fit_noise(np.array(errors), np.array(of_matches), keyframe_map.view_depth_m)
+        noise = fit_noise(errors, of_matches, scene_depth_m)
     else:
-        noise = PoseNoise(USUAL_POSITION * keyframe_map.view_depth_m, USUAL_ROTATION)
+        noise = PoseNoise(USUAL_POSITION * scene_depth_m, USUAL_ROTATION)
     return replace(noise, found_elsewhere=elsewhere / found)
 
 
