@@ -102,7 +102,7 @@ def _edges(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(H, W) where known depth jumps by more than a tenth between neighbours: networks draw surfaces across."""
     around = np.ones((3, 3), np.uint8)
     near = cv2.erode(np.where(depth > 0, depth, np.inf).astype(np.float32), around)
-    return np.asarray(cv2.dilate(depth, around) > 1.1 * near)
+    return np.asarray(cv2.dilate(depth, around) / 1.1 > near)
 
 
 def write_dense_cloud(path: Path, cloud: Cloud) -> int:
