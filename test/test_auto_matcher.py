@@ -40,7 +40,7 @@ SIFT = row("sift", 80, 100)
         (
             [SIFT, row("aliked", 99, 900)],
             "sift",
-            "aliked finds 99.0% in 900 ms needs more than 250 ms (max_latency_ms)",
+            "aliked finds 99.0% in 900 ms, which is more than max_latency_ms (250)",
         ),
         ([SIFT, row("aliked", 99, 200, wrong=1)], "sift", "aliked answered 1 of 100 wrongly on kitchen"),
         ([SIFT, row("aliked", 70, 20)], "sift", "aliked finds 70.0%"),

@@ -200,7 +200,8 @@ def test_night_does_not_stand_in_for_day(tmp_path: Path) -> None:
 
 def test_a_named_keyframe_is_dropped(first: Path, tmp_path: Path) -> None:
     full = KeyframeMap.load(first)
-    write_pruned(full, drop(full, ["000003"]), tmp_path / "less")
+    facts = run("prune", first, "-o", tmp_path / "less", "--drop", "000003", "--matcher", "sift")
+    assert facts["keyframes"] == 7 and facts["kept"] == 6 and list(facts["dropped"]) == ["000003"]
     assert [k.id for k in KeyframeMap.load(tmp_path / "less").keyframes] == [f"{n:06d}" for n in (0, 1, 2, 4, 5, 6)]
     assert "no keyframe 'x'" in failing("prune", first, "-o", tmp_path / "less", "--drop", "x", "--matcher", "sift")
     with pytest.raises(MapError, match="no keyframe would be left"):

@@ -131,7 +131,7 @@ def choose(table: Sequence[Measured], here: Mapping[str, str], device: str, max_
         if worse:
             said.append(f"{name} answered {worse[0].wrong} of {worse[0].queries} wrongly on {worse[0].data}")
         elif max_latency_ms and candidate.latency_ms > max_latency_ms:
-            said.append(f"{candidate} needs more than {max_latency_ms:g} ms (max_latency_ms)")
+            said.append(f"{candidate}, which is more than max_latency_ms ({max_latency_ms:g})")
         elif candidate.better_than(best):
             said.append(str(best))
             best = candidate
