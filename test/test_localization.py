@@ -350,7 +350,10 @@ def sample(walls):
 
 
 def at(seconds: float) -> Frame:
-    return Frame(texture(0), CAMERA, stamp_ns=int(seconds * 1e9))
+    """A frame of that time; no sensor gives the same picture twice."""
+    image = texture(0).copy()
+    image[0, :8, 0] = np.frombuffer(np.int64(seconds * 1e9).tobytes(), np.uint8)
+    return Frame(image, CAMERA, stamp_ns=int(seconds * 1e9))
 
 
 def test_odometry_rejects_a_jump_and_confirmation_overrules_it(sample):
@@ -411,6 +414,34 @@ def test_a_weak_start_can_be_made_to_wait_for_confirmation(sample):
     assert tracker.localize(at(0), np.eye(4)).reason is Reason.ODOMETRY_DISAGREES
     assert tracker.map_T_odom is None
     assert tracker.localize(at(0.1), np.eye(4)).localized
+
+
+def test_a_frozen_camera_of_a_robot_that_moves_is_not_believed(sample):
+    """A driver that repeats its last picture while the robot turns slowly: every pose agrees with the one before."""
+    replayed = Replayed(sample)
+    tracker = Tracker(replayed, replace(ALONE, confirmations=2, commit_views=1))
+    assert tracker.localize(at(0), np.eye(4)).localized
+    stuck = at(1)
+    turned = [replace(stuck, stamp_ns=stuck.stamp_ns + k * 10**8) for k in range(30)]
+    answers = [tracker.localize(frame, se3.exp([0, 0, 0, 0, np.radians(3.0 * k), 0])) for k, frame in enumerate(turned)]
+    assert [answer.localized for answer in answers] == [True] * 2 + [False] * 28
+    assert (
+        answers[-1].reason is Reason.ODOMETRY_DISAGREES and "the same to the pixel as 2.9 s ago" in answers[-1].detail
+    )
+    np.testing.assert_allclose(tracker.map_T_odom, np.eye(4), atol=0.06)  # the track is what it was
+    still = [
+        tracker.localize(replace(stuck, stamp_ns=k * 10**9), turned_again)
+        for k, turned_again in enumerate([se3.exp([0, 0, 0, 0, np.radians(87.0), 0])] * 2, start=5)
+    ]
+    assert not still[-1].localized
+    replayed.pose = se3.exp([0, 0, 0, 0, np.radians(87.0), 0])
+    assert tracker.localize(at(8), replayed.pose).localized, "a new picture counts at once"
+
+
+def test_a_robot_that_stands_in_a_simulator_sees_the_same_and_is_found(sample):
+    tracker = Tracker(Replayed(sample), replace(ALONE, commit_views=1))
+    frame = at(0)
+    assert all(tracker.localize(replace(frame, stamp_ns=k * 10**9), np.eye(4)).localized for k in range(5))
 
 
 class TestCommitment:

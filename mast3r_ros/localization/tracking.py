@@ -16,6 +16,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.localization.belief import Belief
 from mast3r_ros.localization.commitment import View, Views
 from mast3r_ros.localization.estimate import PoseEstimate, Reason, Status, Track
+from mast3r_ros.localization.frozen import RepeatedPicture
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.several_views import RecentSightings, solve_together
@@ -62,6 +63,7 @@ class Tracker:
         self._lost = ""
         self._unseen: list[int] = []
         self._recent = RecentSightings()
+        self._picture = RepeatedPicture()
 
     def set_prior(self, prior: PosePrior, odom_T_camera: Array | None = None, stamp_ns: int = 0) -> None:
         """Tell where the camera is believed to be (a person's estimate). Replaces what was known.
@@ -96,6 +98,10 @@ class Tracker:
         believed = self._guide
         prior = None if believed is None else believed.now(frame.stamp_ns, odom_T_camera, self.settings)
         estimate = self.localizer.localize(frame, prior)
+        slack_m = self.settings.slack * self.map.view_depth_m
+        frozen = self._picture.frozen(frame, odom_T_camera, slack_m, self.settings.slack_rad)
+        if frozen:  # an old picture says nothing of where the camera is, and nothing of the track
+            return self._told(self._contradicted(estimate, frozen) if estimate.localized else estimate)
         if odom_T_camera is not None and self.settings.joint_frames > 1:
             depth_m = self.map.view_depth_m
             recent = self._recent.with_frame(frame, estimate, odom_T_camera, self.settings, depth_m)
@@ -141,7 +147,11 @@ class Tracker:
             self._accept(fix, self._proposed_views, told)
             return estimate
         detail = f"{against}; confirmed by {fix.seen} of {needed} attempts"
-        return replace(estimate, status=Status.REJECTED, reason=Reason.ODOMETRY_DISAGREES, detail=detail)
+        return self._contradicted(estimate, detail)
+
+    @staticmethod
+    def _contradicted(estimate: PoseEstimate, why: str) -> PoseEstimate:
+        return replace(estimate, status=Status.REJECTED, reason=Reason.ODOMETRY_DISAGREES, detail=why)
 
     def _accept(self, fix: Belief, views: Views, told: bool) -> None:
         """The track goes on from here, and is committed where that is due."""
