@@ -16,7 +16,10 @@ from mast3r_ros.ros import fast_dds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: Files that take longest begin first, so that no worker is left alone with one of them at the end.
-LONGEST = ("synthetic", "training", "demo", "ros_relocalizer_process", "stress", "evaluation", "worlds")
+LONGEST = (
+    *("training", "pointmap_reconstruction", "demo", "synthetic", "reconstruct", "device_training", "stress"),
+    *("evaluation", "worlds", "network_benchmark", "ros_relocalizer_process", "endure", "map_care", "rgb_maps"),
+)
 
 # For tests started by plain pytest; scripts/with_ros.sh says the same. Read by rclpy when it is first used.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
