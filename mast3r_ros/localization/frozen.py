@@ -25,10 +25,12 @@ class RepeatedPicture:
             odom_T_camera: (4, 4) pose of the camera in the odometry frame, or None: then nothing is known.
             apart_m, apart_rad: a camera that stands still seems to have moved less than this, by its odometry.
         """
+        if odom_T_camera is None:
+            self._first = None
+            return ""
         digest = zlib.crc32(np.ascontiguousarray(frame.image).data)
-        if digest != self._digest or self._first is None or odom_T_camera is None:
-            self._digest = digest
-            self._first = None if odom_T_camera is None else (odom_T_camera, frame.stamp_ns)
+        if digest != self._digest or self._first is None:
+            self._digest, self._first = digest, (odom_T_camera, frame.stamp_ns)
             return ""
         odom_T_first, first_ns = self._first
         metres, degrees = se3.pose_error(odom_T_camera, odom_T_first)
