@@ -59,16 +59,19 @@ def place_sparsely(
         for n in images
     }
 
+    def depth_at(n: int, anchor: NDArray[np.integer], ratio: NDArray[np.floating]) -> Array:
+        return np.asarray(of_anchors[n][anchor] * (1 + (ratio - 1) * surfaces.of[n].told / focal[n]))
+
     def depths_of(n: int, number: int) -> Array:
         side = surfaces.of[n].sides[number]
-        return np.asarray(of_anchors[n][side.anchor] * (1 + (side.ratio - 1) * surfaces.of[n].told / focal[n]))
+        return depth_at(n, side.anchor, side.ratio)
 
     def dense(n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         view = surfaces.canonical(n)
         height, width = view.depth.shape
         y, x = np.mgrid[:height, :width]
         anchor = view.anchor_of(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(height, width)
-        depth = of_anchors[n][anchor] * (1 + (view.ratio - 1) * surfaces.of[n].told / focal[n])
+        depth = depth_at(n, anchor, view.ratio)
         return np.where(depth > 0, depth, 0).astype(np.float32), view.confidence
 
     return PlacedImages(
