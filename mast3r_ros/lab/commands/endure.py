@@ -77,6 +77,22 @@ def life(*, trials: TrialsOption = 500, how: CampaignOptions) -> None:
 
 @app.command()
 @grouped
+def drive(
+    *,
+    hours: Annotated[float, typer.Option(min=0.01, help="Of the drive, simulated.")] = 0.25,
+    speed: Annotated[float, typer.Option(min=0.1, max=100, help="Simulated seconds in a real one.")] = 8.0,
+    how: CampaignOptions,
+) -> None:
+    """Two relocalizers on a long drive: clocks that jump, recordings that begin anew, publishers that come and go."""
+    from mast3r_ros.lab.endure.drive import STRETCH_S, at_speed
+    from mast3r_ros.lab.live.processes import own_environment
+
+    with own_environment():
+        how.run("drive", max(1, round(hours * 3600 / STRETCH_S)), at_speed(speed))
+
+
+@app.command()
+@grouped
 def faults(
     *,
     bag: Annotated[
