@@ -323,7 +323,8 @@ def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
 
     jacobian = focal_px * _jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
     weighted = (jacobian * robust).reshape(6, -1)
-    axes: Array = np.kron(np.eye(2), R).astype(np.float64, copy=False)
+    axes = np.zeros((6, 6))
+    axes[:3, :3] = axes[3:, 3:] = R
     hessian = axes @ (weighted @ jacobian.reshape(6, -1).T) @ axes.T
     kept = np.where(inlier, residual, 0.0)
     gradient = axes @ (weighted @ kept.reshape(-1))
