@@ -162,6 +162,7 @@ class _Worker:
     """A process that does trials one after the other and tells of each."""
 
     def __init__(self, make: Make, seed: int, first: int, end: int) -> None:
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))  # all is tiny in a trial
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe(duplex=False)
         self._folder = TemporaryDirectory(prefix="mast3r_ros_endure_")

@@ -23,7 +23,7 @@ from mast3r_ros.lab.live.disturbed import NAMES, Disturbed
 from mast3r_ros.lab.live.robot import Pace
 
 #: Simulated seconds of a stretch, and from one image to the next; keyframes of the map, half a metre apart.
-STRETCH_S, STEP_S, VIEWS = 15.0, 1.0, 40
+STRETCH_S, STEP_S, VIEWS = 15.0, 2.0, 40
 #: Share of the stretches with an event; how long both relocalizers have until the next pose, and their threads.
 EVENTS, RECOVERY_S, MORE_THREADS = 0.25, 25.0, 4
 #: Odometry is off by this share of the way, and turns so much on it, rad/m: a usual robot on wheels.
