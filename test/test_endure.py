@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ from mast3r_ros.io.bags import BagWriter, open_bag
 from mast3r_ros.io.datasets.camera_file import read_camera
 from mast3r_ros.lab.endure import files, kills
 from mast3r_ros.lab.endure.campaign import run_campaign
+from mast3r_ros.lab.endure.scene import small_map
 from mast3r_ros.lab.training.state import Averaged, save_state
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching import create
 from mast3r_ros.tables import read_parameters
 
 SEED = 7
@@ -112,10 +116,27 @@ def test_a_training_whose_disk_is_full_says_so_and_keeps_its_state(tmp_path: Pat
     assert (tmp_path / "state.safetensors").read_bytes() == before
 
 
+def test_a_disk_that_is_full_leaves_no_piece_of_a_cache_in_the_map(tmp_path: Path) -> None:
+    keyframes = small_map(2)
+    keyframes.save(tmp_path / "map")
+    (tmp_path / "map" / "features").write_bytes(b"")  # so that features are in memory alone
+    keyframes.prepare(create("fake"))
+    (tmp_path / "map" / "features").unlink()
+    keyframes.frame_id = "another"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # features are larger, all else is smaller
+    try:
+        keyframes.save(tmp_path / "map")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert KeyframeMap.load(tmp_path / "map").frame_id == "another"
+    assert not list((tmp_path / "map").rglob("k?.safetensors"))
+
+
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "a/../../../secret.png"])
 def test_a_colmap_model_cannot_name_an_image_outside(tmp_path: Path, name: str) -> None:
     from mast3r_ros.io.datasets import open_source
-    from mast3r_ros.lab.endure.scene import small_map, view
+    from mast3r_ros.lab.endure.scene import view
     from mast3r_ros.mapping.blob import encode_image
     from mast3r_ros.mapping.export import export_colmap
 
