@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from mast3r_ros.errors import SettingsError
+from mast3r_ros.plain_yaml import read_yaml
 
 Table = TypeVar("Table")
 
@@ -156,10 +157,10 @@ def read_parameters(path: Path, node: str) -> dict[str, Any]:
         SettingsError: for a file that cannot be read or is no parameter file.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     expected = f"expected\n  {node}:\n    ros__parameters:\n      name: value"
     if document is not None and not isinstance(document, dict):

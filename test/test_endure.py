@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,33 @@ def test_a_parameter_file_nested_without_end_is_told(tmp_path: Path) -> None:
     (tmp_path / "robot.yaml").write_text("deep: " + "[" * 1000)
     with pytest.raises(SettingsError, match="robot.yaml"):
         read_parameters(tmp_path / "robot.yaml", "relocalizer")
+
+
+def test_nests_that_no_parser_survives_are_told(tmp_path: Path) -> None:
+    levels = {
+        "ros.yaml": ("deep: ", "["),
+        "opencv.yaml": ("%YAML:1.0\n---\n# opencv-matrix\ndeep: ", "["),
+        "opencv.xml": ('<?xml version="1.0"?>\n<opencv_storage>', "<a>"),
+        "map.yaml": ("deep:\n  ", "- "),
+    }
+    for name, (begin, level) in levels.items():
+        (tmp_path / name).write_text(begin + level * 200_000)
+    program = """
+import sys
+from pathlib import Path
+from mast3r_ros.errors import UserError
+from mast3r_ros.io.datasets.camera_file import read_camera
+from mast3r_ros.mapping.storage import read_header
+for file in map(Path, sys.argv[1:]):
+    try:
+        read_header(file.parent) if file.name == "map.yaml" else read_camera(file)
+    except UserError as error:
+        print(f"{file.name} told: {str(error)[:500]}", flush=True)
+"""
+    command = [sys.executable, "-c", program, *(str(tmp_path / name) for name in levels)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = [name for name in levels if f"{name} told: {tmp_path / name}" in ended.stdout]
+    assert told == list(levels) and ended.returncode == 0, (ended.returncode, told)
 
 
 def test_a_damaged_definition_of_a_standard_message_is_not_used(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def _save(report: Path | None, name: str, state: State) -> None:
     if report is None:
         return
     report.mkdir(parents=True, exist_ok=True)
-    write_json(report / "state.json", vars(state))
+    write_json(report / "state.json.new", vars(state))
+    os.replace(report / "state.json.new", report / "state.json")  # a campaign that is killed goes on from one of them
     write_json(report / "summary.json", summary(name, state))
     lines = [f"# endure {name}", "", f"{state.trials} trials, seed {state.seed}, {state.seconds:.0f} s.", ""]
     lines += ["| outcome | trials |", "|---|---|", *(f"| {k} | {n} |" for k, n in state.outcomes.items()), ""]
