@@ -46,9 +46,23 @@ class CampaignOptions:
 
 @app.command()
 @grouped
-def messages(*, trials: TrialsOption = 10_000, how: CampaignOptions) -> None:
+def messages(
+    *,
+    dds: Annotated[
+        bool, typer.Option("--dds", help="Over DDS to the real node, not straight into its intake.")
+    ] = False,
+    trials: TrialsOption = 10_000,
+    how: CampaignOptions,
+) -> None:
     """Broken images, calibrations, depth, TF, initial poses and parameters through intake and core."""
-    how.run("messages", trials)
+    if not dds:
+        how.run("messages", trials)
+        return
+    from mast3r_ros.lab.endure.life import make_messages
+    from mast3r_ros.lab.live.processes import own_environment
+
+    with own_environment():
+        how.run("messages", trials, make_messages)
 
 
 @app.command()

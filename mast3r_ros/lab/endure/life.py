@@ -7,6 +7,7 @@ beginning; its memory is looked at by the campaign. Poses that it publishes mean
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from mast3r_ros.settings import Settings
 
 #: One in so many events is followed by a look whether the node still works; how long it has, and its threads.
 LOOK_EVERY, RECOVERY_S, MORE_THREADS = 25, 30.0, 4
+#: Between two broken messages, so that the node gets to see most of them, seconds.
+BETWEEN_S = 0.02
 
 
 def world(folder: Path, views: int) -> World:
@@ -32,7 +35,8 @@ def world(folder: Path, views: int) -> World:
     keyframes.prepare(create("fake"))
     keyframes.save(folder)
     places = [map_T_camera(n) @ se3.inverse(BASE_T_CAMERA) for n in range(views)]
-    return World([view(n)[0] for n in range(views)], CAMERA, places, BASE_T_CAMERA)
+    images, depths = zip(*(view(n) for n in range(views)), strict=True)
+    return World(images, depths, CAMERA, places, BASE_T_CAMERA)
 
 
 def lived(bench: Disturbed) -> dict[str, Any]:
@@ -60,7 +64,15 @@ class Life:
         """One event."""
         events = [self._transition] * 4 + [self._parameter] * 2 + [self._message] * 3
         events += [self._clock, self._camera, self._service, self._move]
-        outcome = events[rng.integers(len(events))](rng)
+        return self._looked_after(events[rng.integers(len(events))](rng))
+
+    def message(self, rng: Rng) -> str:
+        """One broken message over DDS, to a node that stays active."""
+        outcome = self._message(rng)
+        time.sleep(BETWEEN_S)
+        return self._looked_after(outcome)
+
+    def _looked_after(self, outcome: str) -> str:
         self._events += 1
         if self._events % LOOK_EVERY == 0:
             self._look()
@@ -105,7 +117,7 @@ class Life:
         return f"parameter {'accepted' if accepted else 'refused'}"
 
     def _message(self, rng: Rng) -> str:
-        chosen = ("image", "info", "initialpose")[rng.integers(3)]
+        chosen = ("image", "info", "initialpose", "depth", "tf")[rng.integers(5)]
 
         def spoil(name: str, message: Any) -> None:
             if name == chosen:
@@ -136,3 +148,8 @@ class Life:
 def make(folder: Path) -> Trial:
     """The campaign's trials."""
     return Life(folder).trial
+
+
+def make_messages(folder: Path) -> Trial:
+    """The trials of campaign *messages* over DDS."""
+    return Life(folder).message

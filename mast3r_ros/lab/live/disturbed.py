@@ -137,7 +137,7 @@ class Disturbed:
 
 def _relocalizer(map_folder: Path, name: str) -> RelocalizerNode:
     values: dict[str, Any] = {"map": str(map_folder), "matcher": "fake", "map_points_voxel": 0.0, "autostart": False}
-    values |= {"camera_info_wait": 0.3, "tf_wait": 0.3, "tracking.commit_views": 1, "bond": "false"}
+    values |= {"camera_info_wait": 0.3, "tf_wait": 0.3, "tracking.commit_views": 1, "bond": "false", "depth_wait": 0.02}
     values |= {"tf_broadcast": name == NAMES[0], "use_sim_time": True, **CHEAP}
     parameters = [Parameter(key, value=value) for key, value in values.items()]
     return RelocalizerNode(cli_args=["--ros-args", "-r", f"__node:={name}"], parameter_overrides=parameters)

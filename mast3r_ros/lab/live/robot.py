@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.ros import conversions, qos
@@ -32,11 +33,12 @@ class World:
     """Where a robot can be, and what its camera shows there.
 
     Attributes:
-        images: what the camera shows at each place.
+        images, depths: what the camera shows at each place, (H, W, 3) RGB and (H, W) metres.
         map_T_base: (P, 4, 4) the places.
     """
 
     images: Sequence[NDArray[np.uint8]]
+    depths: Sequence[NDArray[np.float32]]
     camera: Camera
     map_T_base: Sequence[Array]
     base_T_camera: Array
@@ -75,6 +77,8 @@ class Robot:
         self._clock = self.node.create_publisher(Clock, "/clock", qos.reliable(1))
         self._initial = self.node.create_publisher(PoseWithCovarianceStamped, "initialpose", qos.reliable(1))
         self._pictures = self.node.create_publisher(Image, "image", qos.reliable(1))
+        self._depths = self.node.create_publisher(Image, "depth", qos.reliable(1))
+        self._tf = self.node.create_publisher(TFMessage, "/tf", qos.reliable(10))
         self._transforms = TransformBroadcaster(self.node)
         self._mount = TransformBroadcaster(self.node, static=True)
         self._mount.send("base_link", "camera", world.base_T_camera, self.now_ns)
@@ -96,21 +100,23 @@ class Robot:
             self.place = self.place if place is None else place
 
     def send(self, spoil: Callable[[str, Any], None]) -> None:
-        """One image, camera_info and initial pose after something was done to one of them."""
+        """One of each message, after something was done to those that ``spoil`` knows by name."""
         with self.lock:
             self.now_ns += 10**6
             stamp, place = self.now_ns, self.place
             self._shown[stamp] = place, time.monotonic()
-        image = conversions.to_image(self.world.images[place], "camera", stamp)
-        info = conversions.to_camera_info(self.world.camera, "camera", stamp)
-        prior = conversions.to_pose_with_covariance(self.world.map_T_base[place], 0.1 * np.eye(6), "map", stamp)
+        world = self.world
+        moved = conversions.to_transform_stamped("odom", "base_link", self.odometry(place), stamp)
+        prior = conversions.to_pose_with_covariance(world.map_T_base[place], 0.1 * np.eye(6), "map", stamp)
         for name, message, to in (
-            ("image", image, self._pictures),
-            ("info", info, self._infos),
+            ("tf", moved, self._tf),
+            ("info", conversions.to_camera_info(world.camera, "camera", stamp), self._infos),
+            ("depth", conversions.to_depth_image(world.depths[place], "camera", stamp), self._depths),
+            ("image", conversions.to_image(world.images[place], "camera", stamp), self._pictures),
             ("initialpose", prior, self._initial),
         ):
             spoil(name, message)
-            to.publish(message)
+            to.publish(TFMessage(transforms=[message]) if name == "tf" else message)
 
     def renew_camera(self) -> None:
         """The camera's driver ends, and another begins."""
