@@ -62,7 +62,7 @@ def messages(
     from mast3r_ros.lab.live.processes import own_environment
 
     with own_environment():
-        how.run("messages", trials, make_messages)
+        how.run("messages --dds", trials, make_messages)
 
 
 @app.command()
@@ -93,7 +93,8 @@ def life(*, trials: TrialsOption = 500, how: CampaignOptions) -> None:
 @grouped
 def drive(
     *,
-    hours: Annotated[float, typer.Option(min=0.01, help="Of the drive, simulated.")] = 0.25,
+    trials: TrialsOption = 60,
+    hours: Annotated[float | None, typer.Option(min=0.01, help="Instead of trials: a trial is 15 simulated s.")] = None,
     speed: Annotated[float, typer.Option(min=0.1, max=100, help="Simulated seconds in a real one.")] = 8.0,
     how: CampaignOptions,
 ) -> None:
@@ -102,7 +103,8 @@ def drive(
     from mast3r_ros.lab.live.processes import own_environment
 
     with own_environment():
-        how.run("drive", max(1, round(hours * 3600 / STRETCH_S)), at_speed(speed))
+        stretches = trials if hours is None else max(1, round(hours * 3600 / STRETCH_S))
+        how.run(f"drive --speed {speed:g}", stretches, at_speed(speed))
 
 
 @app.command()
