@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import lz4.frame
 import numpy as np
 import pytest
 import torch
+import zstandard
 from command_line import separate_runner
 from faulty_trials import make_faulty
+from rosbags.rosbag1.reader import decompressors as ROS1_CHUNKS
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS as MCAP_CHUNKS
 from torch import nn
 
 from mast3r_ros.cli.main import app
-from mast3r_ros.errors import CheckpointError, DatasetError, SettingsError, UserError
-from mast3r_ros.io.bags import BagWriter, open_bag
+from mast3r_ros.errors import BagError, CheckpointError, DatasetError, SettingsError, UserError
+from mast3r_ros.io.bags import BagWriter, bounded, open_bag, salvage
 from mast3r_ros.io.datasets.camera_file import read_camera
 from mast3r_ros.lab.endure import files, kills
 from mast3r_ros.lab.endure.campaign import run_campaign
@@ -160,6 +166,27 @@ def test_a_disk_that_is_full_leaves_no_piece_of_a_cache_in_the_map(tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert KeyframeMap.load(tmp_path / "map").frame_id == "another"
     assert not list((tmp_path / "map").rglob("k?.safetensors"))
+
+
+def test_what_unpacks_without_end_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = bytes(2**21)
+    packed = zstandard.compress(zeros)
+    assert salvage.unpacked(packed) == zeros
+    monkeypatch.setattr(bounded, "MOST", 2**20)
+    with pytest.raises(ValueError, match="MiB"):
+        salvage.unpacked(packed)
+    for unpack, data in (  # what rosbags asks
+        (lambda data: MCAP_CHUNKS["zstd"](data, len(zeros)), packed),
+        (lambda data: MCAP_CHUNKS["lz4"](data, len(zeros)), lz4.frame.compress(zeros)),
+        (ROS1_CHUNKS["lz4"], lz4.frame.compress(zeros)),
+        (ROS1_CHUNKS["bz2"], bz2.compress(zeros)),
+    ):
+        with pytest.raises(ValueError, match="MiB"):
+            unpack(data)
+    (tmp_path / "bag.mcap.zstd").write_bytes(packed)
+    monkeypatch.setattr(bounded.shutil, "disk_usage", lambda place: SimpleNamespace(free=2**20))
+    with pytest.raises(BagError, match="unzstd"):
+        open_bag(tmp_path / "bag.mcap.zstd")
 
 
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "a/../../../secret.png"])

@@ -14,10 +14,6 @@ from rosbags.rosbag2 import Reader as Reader2
 from mast3r_ros.errors import BagError
 from mast3r_ros.io.bags.salvage import RawMessage, scan, unpacked
 from mast3r_ros.io.bags.topics import Topic
-from mast3r_ros.plain_yaml import read_yaml
-
-#: What a folder of ROS 2 says of its files.
-METADATA = "metadata.yaml"
 
 
 class Recording:
@@ -41,10 +37,10 @@ class Finished(Recording):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        if (path / METADATA).is_file():
-            read_yaml((path / METADATA).read_bytes())  # rosbags may read it by a parser in C, which a deep nest ends
         self._reader: Reader1 | Reader2 = Reader1(path) if path.suffix == ".bag" else Reader2(path)
         self._reader.open()
+        if isinstance(self._reader, Reader2) and path.is_dir():  # messages that are compressed are unpacked below
+            self._reader.storage.metadata = self._reader.storage.metadata._replace(compression_mode=None)
         for connection in self._reader.connections:
             known = self.topics.get(connection.topic, Topic(connection.msgtype, 0))
             latched = known.latched or _is_latched(connection.ext) or connection.topic.endswith("tf_static")
