@@ -70,11 +70,14 @@ def test_kills_in_short(tmp_path: Path) -> None:
     assert any("killed" in outcome for outcome in figures["outcomes"])
 
 
-def test_messages_in_short() -> None:
+@pytest.mark.parametrize(
+    ("campaign", "trials"), [("messages", 60), ("life", 8), ("drive", 1)], ids=["messages", "life", "drive"]
+)
+def test_campaigns_of_ros_in_short(campaign: str, trials: int) -> None:
     pytest.importorskip("rclpy")
-    result = separate_runner().invoke(app, ["endure", "messages", "--trials", "60", "--json"])
+    result = separate_runner().invoke(app, ["endure", campaign, "--trials", str(trials), "--json"])
     assert result.exit_code == 0, result.output
-    assert {"trials": 60, "found": 0}.items() <= json.loads(result.stdout).items()
+    assert {"trials": trials, "found": 0}.items() <= json.loads(result.stdout).items()
 
 
 # -- what the campaigns found --------------------------------------------------------------------------------------
@@ -85,10 +88,12 @@ def test_messages_in_short() -> None:
     [
         "deep: " + "[" * 1000,
         "image_width: .inf\nimage_height: 4\ndistortion_coefficients: {data: []}\ncamera_matrix: {data: [1]}\n",
+        "image_width: 96\nimage_height: 536870984\ndistortion_coefficients: {data: []}\n"
+        "camera_matrix: {data: [78, 0, 47, 0, 78, 35, 0, 0, 1]}\n",
         "%YAML:1.0\n---\ncamera_matrix: !!opencv-matrix\n   rows: 3\n   cols: 3\n   dt: d\n   data: [1, 2\n",
         '<?xml version="1.0"?>\n<opencv_storage><camera_matrix>',
     ],
-    ids=["nested", "infinite", "cut yaml", "cut xml"],
+    ids=["nested", "infinite", "huge", "cut yaml", "cut xml"],
 )
 def test_a_broken_calibration_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "camera.yaml").write_text(text)
