@@ -26,7 +26,7 @@ def read_yaml(text: str | bytes) -> Any:
 def read_documents(text: str | bytes) -> Iterator[Any]:
     """Every document of a text. Raises as :func:`read_yaml`."""
     _check_depth(text)
-    return yaml.load_all(text, Loader=LOADER)  # type: ignore[no-any-return]
+    return yaml.load_all(text, Loader=LOADER)
 
 
 def _check_depth(text: str | bytes) -> None:

@@ -108,9 +108,14 @@ def group(table: type, prefix: str = "") -> Any:
     return dataclasses.field(default_factory=table, metadata={"prefix": prefix})
 
 
-@cache
 def settings_of(table: type) -> tuple[Setting, ...]:
     """Every setting of a table and of the tables in it. Fields that are neither are passed over."""
+    known: Any = table  # mypy takes a class for as hashable as its instances
+    return _settings_of(known)
+
+
+@cache
+def _settings_of(table: Any) -> tuple[Setting, ...]:
     types, found = get_type_hints(table), list[Setting]()
     for f in dataclasses.fields(table):
         if "spec" in f.metadata:

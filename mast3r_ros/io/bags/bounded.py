@@ -15,8 +15,8 @@ from typing import Any
 
 import zstandard
 from lz4.frame import LZ4FrameDecompressor
-from rosbags.rosbag1.reader import decompressors as ROS1_CHUNKS
-from rosbags.rosbag2.storage_mcap import DECOMPRESSORS as MCAP_CHUNKS
+from rosbags.rosbag1.reader import decompressors
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 
 from mast3r_ros.errors import BagError
 
@@ -89,5 +89,5 @@ def _joined(parts: Iterable[bytes]) -> bytes:
     return b"".join(kept)
 
 
-MCAP_CHUNKS.update({"zstd": unpack_zstd, "lz4": _unpack_lz4})
-ROS1_CHUNKS.update({"bz2": _unpack_bz2, "lz4": _unpack_lz4})
+DECOMPRESSORS.update({"zstd": unpack_zstd, "lz4": _unpack_lz4})
+decompressors.update({"bz2": _unpack_bz2, "lz4": _unpack_lz4})

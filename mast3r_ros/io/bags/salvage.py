@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
-from rosbags.rosbag1.reader import Header, ReaderError, RecordType, normalize, read_bytes, read_uint32
+from rosbags.rosbag1.reader import Header, ReaderError, RecordType, decompressors, normalize, read_bytes, read_uint32
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 from rosbags.typesys.msg import normalize_msgtype
 
-from mast3r_ros.io.bags.bounded import MCAP_CHUNKS, ROS1_CHUNKS, unpack_file, unpack_zstd
+from mast3r_ros.io.bags.bounded import unpack_file, unpack_zstd
 
 NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 _FORMATS = {
@@ -123,7 +124,7 @@ def _mcap_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 def _mcap_chunk(content: bytes) -> bytes:
     _, _, size, _, name_length = struct.unpack_from("<QQQII", content)
     compression = content[32 : 32 + name_length].decode()
-    records: bytes = MCAP_CHUNKS[compression](content[32 + name_length + 8 :], size)
+    records: bytes = DECOMPRESSORS[compression](content[32 + name_length + 8 :], size)
     return records
 
 
@@ -214,7 +215,7 @@ def _ros1_records(file: BinaryIO) -> Iterator[tuple[Header, bytes]]:
             yield header, data
         elif kind == RecordType.CHUNK:
             try:
-                records = ROS1_CHUNKS[header.get_string("compression")](data)
+                records = decompressors[header.get_string("compression")](data)
             except Exception:
                 continue  # three decompressors, each with errors of its own
             yield from _ros1_records(BytesIO(records))
