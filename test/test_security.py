@@ -78,7 +78,7 @@ def test_a_recording_cannot_have_a_module_imported_that_has_no_messages(
 @pytest.mark.usefixtures("rclpy_running")
 @pytest.mark.parametrize("node", ["relocalizer", "mapper"])
 def test_the_policy_grants_what_the_node_uses_and_no_more(node: str, repository: Path, tmp_path: Path) -> None:
-    """DDS refuses an endpoint that is not granted, and the node does not start; more is open to whoever takes it over."""
+    """DDS refuses an endpoint that is not granted, and the node does not start; more is open to who takes it over."""
     for package in ("rclpy", "bond", "nav2_msgs"):
         pytest.importorskip(package, reason="needs ROS 2, with what Nav2 brings")
     from node_interfaces import Interface, of_mapper, of_relocalizer
