@@ -23,6 +23,7 @@ from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.io.datasets.colmap import Colmap
 from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
+from mast3r_ros.lab.speed.reconstruct_benchmark import ReconstructBenchmark, reconstruct_hall
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.matching.sift import SiftMatcher
@@ -117,6 +118,27 @@ def test_known_poses_give_scale_and_frame(photos: Any) -> None:
     assert metres.max() < 0.03 and degrees.max() < 0.3
     low, high = facts["scale_interval"]
     assert facts["scale"] == 1.0 and low <= 1.0 <= high and high - low < 0.1
+
+
+def test_photos_whose_poses_are_known_are_reconstructed_without_them(photos: Any, tmp_path: Path) -> None:
+    shutil.copytree(photos[0] / "images", tmp_path / "images")
+    photo_worlds.write_poses(tmp_path / "poses.txt", photos[1])
+    (tmp_path / "intrinsics.txt").write_text(photo_worlds.INTRINSICS)
+    words = ["evaluate", "reconstruct", str(tmp_path), "--features", "1500", "--no-colmap", "--json"]
+    result = separate_runner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["mast3r_ros"]
+    assert found["registered"] == 6 and found["median_position_m"] < 0.02
+
+
+@pytest.mark.parametrize(("count", "known"), [(3, False), (6, True)])
+def test_the_benchmark_of_reconstructions_reconstructs_a_hall(count: int, known: bool) -> None:
+    """Of three images too few may be placed together for an error to be known."""
+    settings = ReconstructBenchmark(width=32, neighbours=count - 1, wrong=0.0)
+    row = reconstruct_hall(count, settings)
+    assert row["images"] == count and row["seconds"] > 0
+    assert np.isfinite(row["median_m"]) == (row["registered"] > 2) and (row["registered"] == count or not known)
+    assert not known or row["median_m"] < 0.05 * row["hall_m"]
 
 
 def test_without_calibration_the_focal_length_is_found(photos: Any, tmp_path: Path) -> None:

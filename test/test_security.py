@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_a_recording_cannot_have_a_module_imported_that_has_no_messages(
 
 
 @pytest.mark.usefixtures("rclpy_running")
+def test_an_audit_tells_what_is_vulnerable_and_what_it_knows_nothing_about(repository: Path) -> None:
+    audit = runpy.run_path(str(repository / "scripts" / "audit.py"))
+    vulnerable = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["2.0"]}
+    document = [
+        {"name": "safe", "version": "1.0", "vulns": []},
+        {"name": "broken", "version": "1.9", "vulns": [vulnerable, vulnerable | {"fix_versions": []}]},
+        {"name": "elsewhere", "skip_reason": "not found"},
+    ]
+    found, known, unknown = audit["report"]({"dependencies": document})
+    assert found[0] == "broken 1.9: PYSEC-1 (CVE-1), mended in 2.0" and found[1].endswith("mended in no version yet")
+    assert known == ["safe 1.0", "broken 1.9"] and unknown == ["elsewhere"]
+    pinned = "".join((repository / name).read_text() for name in audit["FILES"])
+    assert all(f"\n{name}" in pinned for name in ("numpy==", "torch==", "kornia==", "pytest==", "ruff=="))
+
+
 @pytest.mark.parametrize("node", ["relocalizer", "mapper"])
 def test_the_policy_grants_what_the_node_uses_and_no_more(node: str, repository: Path, tmp_path: Path) -> None:
     """DDS refuses an endpoint that is not granted, and the node does not start; more is open to who takes it over."""
