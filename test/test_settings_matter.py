@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from test_localization import ALONE, CAMERA, FRAME, Replayed, at, everywhere, sample, support, walls  # noqa: F401
@@ -13,6 +14,7 @@ from test_matching import texture
 
 from mast3r_ros.frames import Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.absolute_pose import ransac_pose
 from mast3r_ros.localization import Gates, Localizer, LocalizerSettings, PosePrior, Reason, Tracker
 from mast3r_ros.localization.belief import Belief
 from mast3r_ros.localization.commitment import View, Views
@@ -21,6 +23,7 @@ from mast3r_ros.localization.uncertainty import usual_noise
 from mast3r_ros.localization.verification import gather, verify
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
+from mast3r_ros.settings import SolverSettings
 
 SECOND = 10**9
 
@@ -62,13 +65,45 @@ def test_a_map_that_is_found_elsewhere_is_refused_by_its_gate() -> None:
 
 
 def test_matches_of_a_keyframe_and_the_noise_of_points_are_what_the_localizer_is_told(walls: KeyframeMap) -> None:  # noqa: F811
-    def answer(**settings: Any) -> Any:
+    def answer(image: np.ndarray = texture(2), **settings: Any) -> Any:
         chosen = LocalizerSettings(gates=Gates(min_agreeing_keyframes=1), **settings)
-        return Localizer(walls, create("sift"), chosen).localize(Frame(texture(2), CAMERA))
+        return Localizer(walls, create("sift"), chosen).localize(Frame(image, CAMERA))
 
     assert answer(matches_per_keyframe=40).evidence.inliers <= 40 < answer().evidence.inliers
     loose, exact = (np.trace(answer(point_noise=noise).covariance[:3, :3]) for noise in (0.05, 0.001))
     assert loose > 1.5 * exact
+    loose, exact = (
+        np.trace(answer(solver=SolverSettings(pixel_sigma_px=sigma)).covariance[:3, :3]) for sigma in (5.0, 0.5)
+    )
+    assert loose > 1.5 * exact
+    stretched = cv2.resize(texture(2), None, fx=1.02, fy=1.0)[:, :320]  # errors of up to six pixels
+    assert answer(stretched, threshold=0.002).evidence.inliers < answer(stretched, threshold=0.02).evidence.inliers
+
+
+@pytest.mark.parametrize(("iterations", "found"), [(10, False), (20_000, True)])
+def test_a_pose_among_many_wrong_matches_needs_iterations(iterations: int, found: bool) -> None:
+    """One match in ten is right: ten samples of three hit nothing. The same seed gives the same pose."""
+    rng = np.random.default_rng(3)
+    points = rng.uniform([-2, -1.5, 2], [2, 1.5, 6], (400, 3))
+    ideal = points[:, :2] / points[:, 2:]
+    ideal[40:] = rng.uniform([-0.5, -0.4], [0.5, 0.4], (360, 2))
+    settings = SolverSettings(iterations=iterations, seed=7, threshold_px=2.0)
+    first, again = (ransac_pose(ideal, points, np.ones(400), 300.0, settings) for _ in range(2))
+    assert first is None or again is None or np.array_equal(first.map_T_camera, again.map_T_camera)
+    assert (first is not None and bool(first.inlier[:40].all())) is found
+
+
+def test_only_what_is_inside_the_alert_limits_is_answered(walls: KeyframeMap) -> None:  # noqa: F811
+    def answer(**settings: Any) -> Any:
+        chosen = LocalizerSettings(gates=Gates(min_agreeing_keyframes=1), **settings)
+        return Localizer(walls, create("sift"), chosen).localize(Frame(texture(2), CAMERA))
+
+    bound = answer().protection
+    metres, degrees = bound.position_m, math.degrees(bound.rotation_rad)
+    assert answer(alert_limit_m=1.5 * metres, alert_limit_deg=1.5 * degrees).localized
+    assert answer(alert_limit_m=0.5 * metres).reason is Reason.UNCERTAIN
+    assert answer(alert_limit_deg=0.5 * degrees).reason is Reason.UNCERTAIN
+    assert answer(integrity_risk=1e-6).protection.position_m > 1.2 * metres
 
 
 @pytest.mark.parametrize(
@@ -155,6 +190,16 @@ def test_a_track_is_given_up_after_lost_after_s(replayed: Replayed, lost_after_s
     for second in range(1, 9):
         expected = Track.LOST if second - 1 >= lost_at else Track.COMMITTED
         assert tracker.localize(at(second), np.eye(4)).track is expected, second
+
+
+@pytest.mark.parametrize(("limit", "held"), [(1.0, True), (100.0, False)])
+def test_a_pose_may_be_off_odometry_by_limit_sigmas(replayed: Replayed, limit: float, held: bool) -> None:
+    """After a metre's way with five per cent of drift."""
+    tracker = Tracker(replayed, replace(ALONE, commit_views=1, slack=0.0, limit=limit))
+    assert tracker.localize(at(0), np.eye(4)).localized
+    metre = se3.exp([1.0, 0, 0, 0, 0, 0])
+    replayed.pose = se3.exp([1.5, 0, 0, 0, 0, 0])
+    assert tracker.localize(at(1), metre).localized is not held
 
 
 @pytest.mark.parametrize(("name", "off"), [("slack", [0.5, 0, 0, 0, 0, 0]), ("slack_rad", [0, 0, 0, 0, 0, 0.4])])
