@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from rclpy.node import Node
 from ros_world import build_map, values
 
+from mast3r_ros.io.bags import BagWriter
+from mast3r_ros.ros.bag_player import BagPlayer
 from mast3r_ros.ros.mapper_node import Mapper
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode
 
 #: What every ROS 2 node has, and every managed one: no feature of this package.
 OF_EVERY_NODE = {
-    *("rosout", "parameter_events", "clock", "~/transition_event", "~/change_state", "~/get_type_description"),
+    *("rosout", "parameter_events", "~/transition_event", "~/change_state", "~/get_type_description"),
     *(f"~/get_{what}" for what in ("state", "available_states", "available_transitions", "transition_graph")),
     *(f"~/{what}_parameters" for what in ("get", "set", "list", "describe")),
     *("~/get_parameter_types", "~/set_parameters_atomically"),
@@ -69,4 +72,17 @@ def of_mapper(folder: Path) -> Interface:
         node = Mapper(parameter_overrides=values(map=str(folder / "new"), matcher="fake", use_sim_time=simulated))
         found.add(node)
         node.destroy_node()
+    return found
+
+
+def of_bag_player(folder: Path) -> Interface:
+    """The bag player's, without what it plays; ``folder`` is for its recording. Needs rclpy running."""
+    with BagWriter(folder / "played") as bag:
+        bag.transform("odom", "base_link", np.eye(4), 1)
+    found = Interface()
+    node = BagPlayer(parameter_overrides=values(bag=str(folder / "played")))
+    found.add(node)
+    node.close()
+    node.destroy_node()
+    found.said -= {"tf"}
     return found

@@ -1,0 +1,89 @@
+"""docs/features.md has a row for every public feature, and each row a test that is there and names it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from mast3r_ros.cli.main import app
+from mast3r_ros.tables import settings_of
+
+#: How the tests' robot (ros_world.py) speaks of transforms.
+IN_TESTS = {"tf": "drive", "tf_static": "mount_camera"}
+ROW = re.compile(r"^\| (?:(\w+) )?`([^`]+)` \| \[(test_\w+\.py)\]\(\.\./test/(test_\w+\.py)\) \| `(\w+)` \|$", re.M)
+
+
+@pytest.fixture(scope="module")
+def rows(repository: Path) -> dict[str, list[tuple[str, str, str, str]]]:
+    """By heading: (node or empty, feature, file, test) of each row."""
+    page = (repository / "docs" / "features.md").read_text()
+    parts = dict(part.split("\n", 1) for part in re.split(r"^## ", page, flags=re.M)[1:])
+    read = {
+        name: [(node, what, file, test) for node, what, file, _, test in ROW.findall(t)] for name, t in parts.items()
+    }
+    for name, text in parts.items():
+        assert len(read[name]) == text.count("\n| ") - 1, f"{name}: a row that cannot be read"
+        assert all(file == target for _, _, file, target, _ in ROW.findall(text))
+    return read
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command that does something, in words."""
+    if not isinstance(command, click.Group):
+        yield " ".join(path)
+        return
+    for name, inner in command.commands.items():
+        yield from commands(inner, (*path, name))
+
+
+def features(rows: dict[str, list[tuple[str, str, str, str]]], heading: str) -> list[str]:
+    found = [" ".join(filter(None, row[:2])) for row in rows[heading]]
+    assert len(found) == len(set(found)), f"{heading}: a row twice"
+    return sorted(found)
+
+
+def test_every_command_and_launch_file_has_a_row(rows, repository: Path) -> None:
+    assert features(rows, "Commands") == sorted(commands(typer.main.get_command(app)))
+    assert features(rows, "Launch files") == sorted(path.name for path in (repository / "launch").glob("*.launch.py"))
+
+
+def test_every_topic_service_and_parameter_has_a_row(rows, tmp_path: Path, rclpy_running) -> None:
+    for package in ("bond", "nav2_msgs"):
+        pytest.importorskip(package, reason="what Nav2 brings")
+    from node_interfaces import OF_EVERY_NODE, of_bag_player, of_mapper, of_relocalizer
+
+    from mast3r_ros.ros.bag_player import BagPlayerParameters
+    from mast3r_ros.ros.mapper_parameters import MapperParameters
+    from mast3r_ros.settings import Settings
+
+    parameters = {
+        entry.name for table in (Settings, MapperParameters, BagPlayerParameters) for entry in settings_of(table)
+    }
+    assert features(rows, "Parameters") == sorted(parameters)
+    real = set()
+    for node, interface in (
+        ("relocalizer", of_relocalizer(tmp_path)),
+        ("mapper", of_mapper(tmp_path)),
+        ("bag_player", of_bag_player(tmp_path)),
+    ):
+        names = interface.heard - {"clock"} | interface.said | interface.offered | interface.asked
+        real |= {f"{node} {name}" for name in names - OF_EVERY_NODE}
+    assert features(rows, "Topics and services") == sorted(real)
+
+
+def test_every_test_is_there_and_its_file_names_the_feature(rows, repository: Path) -> None:
+    for heading, listed in rows.items():
+        for _, what, file, test in listed:
+            text = (repository / "test" / file).read_text()
+            assert re.search(rf"def {test}\(", text), f"{file} has no {test}"
+            text += (repository / "test" / "ros_world.py").read_text() if "from ros_world import" in text else ""
+            # A command by its words, a topic or a parameter by its last name, a launch file by that of its plan.
+            words = what.split() if heading == "Commands" else [re.split(r"[/.]", what.removesuffix(".launch.py"))[-1]]
+            for word in words:
+                word = IN_TESTS.get(word, word)
+                assert re.search(rf"\b{re.escape(word)}|__{re.escape(word)}", text), f"{file} does not name {what}"
