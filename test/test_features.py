@@ -1,4 +1,4 @@
-"""docs/features.md has a row for every public feature, and each row a test that is there and names it."""
+"""docs/features.md has a row and a test for every public feature; QUALITY_DECLARATION.md links to what is there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from test_package import accepted
 
 from mast3r_ros.cli.main import app
 from mast3r_ros.tables import settings_of
@@ -16,6 +17,13 @@ from mast3r_ros.tables import settings_of
 #: How the tests' robot (ros_world.py) speaks of transforms.
 IN_TESTS = {"tf": "drive", "tf_static": "mount_camera"}
 ROW = re.compile(r"^\| (?:(\w+) )?`([^`]+)` \| \[(test_\w+\.py)\]\(\.\./test/(test_\w+\.py)\) \| `(\w+)` \|$", re.M)
+
+
+#: What REP-2004 requires of level 2.
+LEVEL_2 = {
+    *("1.i", "1.ii", "1.iii", "1.iv", "1.v", "1.vi", "2.i", "2.ii", "2.iv", "3.i", "3.iii", "3.iv", "3.v"),
+    *("4.i", "4.iii", "4.v", "5.i", "5.iii", "6.i", "7.i"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +95,18 @@ def test_every_test_is_there_and_its_file_names_the_feature(rows, repository: Pa
             for word in words:
                 word = IN_TESTS.get(word, word)
                 assert re.search(rf"\b{re.escape(word)}|__{re.escape(word)}", text), f"{file} does not name {what}"
+
+
+def test_the_quality_declaration_goes_through_level_2_and_links_to_what_is_there(repository: Path) -> None:
+    page = (repository / "QUALITY_DECLARATION.md").read_text()
+    claims = re.findall(r"^\| ((?:\d\.[ivx]+(?:, )?)+) \| [^|]+ \| (.+) \|$", page, re.M)
+    assert {number for numbers, _ in claims for number in numbers.split(", ")} == LEVEL_2
+    for numbers, claim in claims:
+        proven = re.search(r"\]\((?!http)|`make |`git ", claim) or "**not met**" in claim or numbers in ("1.v", "5.iii")
+        assert proven, f"{numbers}: neither a test or a command, nor said to be missing"
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page):
+        assert (repository / target).exists(), target
+    makefile = (repository / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"`make (\w+)", page))
+    listed = re.findall(r"^\| `([\w-]+)` \|", page, re.M)
+    assert listed == [requirement.name for requirement in accepted(repository).values()]
