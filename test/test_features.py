@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -60,27 +61,25 @@ def test_every_command_and_launch_file_has_a_row(rows, repository: Path) -> None
     assert features(rows, "Launch files") == sorted(path.name for path in (repository / "launch").glob("*.launch.py"))
 
 
-def test_every_topic_service_and_parameter_has_a_row(rows, tmp_path: Path, rclpy_running) -> None:
-    for package in ("bond", "nav2_msgs"):
-        pytest.importorskip(package, reason="what Nav2 brings")
-    from node_interfaces import OF_EVERY_NODE, of_bag_player, of_mapper, of_relocalizer
+def test_every_topic_service_and_parameter_has_a_row(rows, repository: Path, tmp_path: Path) -> None:
+    """The policy has what relocalizer and mapper really use: test_security.py."""
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    from node_interfaces import OF_EVERY_NODE, of_bag_player
+    from ros_world import ros
 
     from mast3r_ros.ros.bag_player import BagPlayerParameters
     from mast3r_ros.ros.mapper_parameters import MapperParameters
     from mast3r_ros.settings import Settings
 
-    parameters = {
-        entry.name for table in (Settings, MapperParameters, BagPlayerParameters) for entry in settings_of(table)
-    }
-    assert features(rows, "Parameters") == sorted(parameters)
-    real = set()
-    for node, interface in (
-        ("relocalizer", of_relocalizer(tmp_path)),
-        ("mapper", of_mapper(tmp_path)),
-        ("bag_player", of_bag_player(tmp_path)),
-    ):
-        names = interface.heard - {"clock"} | interface.said | interface.offered | interface.asked
-        real |= {f"{node} {name}" for name in names - OF_EVERY_NODE}
+    with ros():
+        player = of_bag_player(tmp_path)
+    played = player.said | player.offered
+    tables = (Settings, MapperParameters, BagPlayerParameters)
+    assert features(rows, "Parameters") == sorted({entry.name for table in tables for entry in settings_of(table)})
+    real = {f"bag_player {name}" for name in played - OF_EVERY_NODE}
+    for profile in ElementTree.parse(repository / "config/sros2/policy.xml").iter("profile"):
+        names = {str(name.text) for kind in ("topic", "service") for name in profile.iter(kind)}
+        real |= {f"{profile.get('node')} {name}" for name in names - OF_EVERY_NODE - {"clock"}}
     assert features(rows, "Topics and services") == sorted(real)
 
 
