@@ -321,7 +321,7 @@ def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
     cost = float(problem.weights @ np.log1p(whitened))
     robust = np.where(inlier, problem.weights / ((1 + whitened) * variance), 0.0)
 
-    jacobian = focal_px * _jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
+    jacobian = focal_px * projection_jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
     weighted = (jacobian * robust).reshape(6, -1)
     axes: Array = np.kron(np.eye(2), R).astype(np.float64, copy=False)
     hessian = axes @ (weighted @ jacobian.reshape(6, -1).T) @ axes.T
@@ -331,7 +331,7 @@ def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
     return _Linearisation(cost, gradient, hessian, inlier, residual_px, kept, jacobian, robust, axes, sigma)
 
 
-def _jacobian(projected: Array, inverse: Array) -> Array:
+def projection_jacobian(projected: Array, inverse: Array) -> Array:
     """Derivative (6, 2, N) of image coordinates (2, N) with respect to the twist of :func:`moved`, camera axes.
 
     Args:
