@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 #: into hypotheses, and the rest grows with the matches. All of them take part in the refinement.
 SAMPLED = 320
 #: Fewest rounds, and how many times as many as it takes to draw three right matches once with a probability of 99.99 %.
-FEWEST_ROUNDS, ROUNDS = 50, 1.5
+FEWEST_ROUNDS, ROUNDS = 30, 1.5
 #: A round that lowers the cost by less than this moves the pose by less than a tenth of the standard deviation that the
 #: matches leave.
 SETTLED = 0.01
