@@ -21,7 +21,7 @@ from mast3r_ros.errors import SettingsError
 from mast3r_ros.node_settings import CommonSettings as CommonSettings
 from mast3r_ros.node_settings import InitialPose as InitialPose
 from mast3r_ros.node_settings import NodeSettings as NodeSettings
-from mast3r_ros.tables import as_yaml, at_start, build, group, read_parameters, setting, settings_of, values_of
+from mast3r_ros.tables import as_yaml, at_start, changed, group, read_parameters, setting, settings_of, values_of
 
 #: The node whose parameter files are read.
 NODE = "relocalizer"
@@ -293,7 +293,7 @@ class Settings:
                 wrong.append(complaint)
         if wrong:
             raise SettingsError(f"{f'{where}: ' if where else ''}{'; '.join(wrong)}")
-        return build(Settings, {**self.values(), **values})
+        return changed(self, values)
 
     @property
     def deprecated(self) -> list[str]:

@@ -83,11 +83,15 @@ def write_replacing(path: Path, data: bytes) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A hard link where the file system has them, a copy elsewhere."""
+    """A hard link where the file system has them, a copy elsewhere; nothing where the disk refuses."""
     try:
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        try:
+            shutil.copy2(source, target)
+        except BaseException:
+            Path(target).unlink(missing_ok=True)
+            raise
 
 
 def link_tree(source: Path, target: Path) -> None:

@@ -39,6 +39,7 @@ from mast3r_ros.mapping import table
 from mast3r_ros.mapping.atomic import link_or_copy, recover, replacing, write_synced
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, from_line, map_error, to_line
+from mast3r_ros.plain_yaml import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -156,10 +157,10 @@ def read_header(folder: Path) -> Header:
             data = file.read(MAX_HEADER_BYTES + 1)
         if len(data) > MAX_HEADER_BYTES:
             raise ValueError(f"is larger than {MAX_HEADER_BYTES // 2**20} MiB")
-        return _header(yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path)
+        return _header(read_yaml(data), path)
     except OSError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise MapError(f"{path}: {' '.join(str(error).split())}; restore it from a copy") from error
 
 

@@ -16,6 +16,7 @@ from mast3r_ros.lab.training.pairs import PairSettings
 from mast3r_ros.lab.training.rooms import RoomsConfig
 from mast3r_ros.network.checkpoint import read_config
 from mast3r_ros.network.config import NetworkConfig
+from mast3r_ros.plain_yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a YAML file. Raises UserError naming the file and what is wrong in it."""
         try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+            values = read_yaml(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read as a training config: {error}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path} holds no settings: see config/train/small.yaml")
