@@ -94,7 +94,7 @@ class SolverSettings:
     #: Pixels, and metres across the line of sight; the localizer replaces them by shares of the image and the scene.
     threshold_px: float = 6.0
     point_sigma_m: float = 0.005
-    iterations: int = setting(2000, "Most rounds of RANSAC.", low=10, high=100000)
+    iterations: int = setting(500, "Most rounds of RANSAC.", low=10, high=100000)
     pixel_sigma_px: float = setting(1.0, "Noise of a matched pixel.", low=0.01, high=100, unit="px")
     seed: int = setting(0, "Of RANSAC: the same matches give the same pose.", low=0, high=2**31 - 1)
 
