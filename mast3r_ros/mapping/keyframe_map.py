@@ -69,10 +69,11 @@ class KeyframeMap:
         self._cameras: dict[tuple[Any, ...], Camera] = {}
         self._views: KeyframeViews | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
-        self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
-        self._revision = 0
+        self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with how much of what was put it knows
+        self._put_ids: list[str] = []  # what was put, in this order; an index knows how much of it it has seen
         self._lock = threading.RLock()
         self._indexing = threading.Lock()  # held while a vocabulary is trained; adding and saving go on meanwhile
+        self._describing = threading.Lock()  # several threads read features; a matcher describes one frame at a time
         self._saving = threading.Lock()  # held for as long as the disk takes; adding goes on meanwhile
 
     # -- keyframes ---------------------------------------------------------------------------------
@@ -208,7 +209,9 @@ class KeyframeMap:
         signature = _checked_signature(matcher)
         features = self._cache.get(signature, entry)
         if features is None:
-            features = self._cache.put(signature, entry, matcher.describe(self.frame(id)))
+            frame = self.frame(id)
+            with self._describing:
+                features = self._cache.put(signature, entry, matcher.describe(frame))
         return features
 
     def undescribed(self, matcher: Matcher) -> list[str]:
@@ -327,19 +330,24 @@ class KeyframeMap:
         signature = _checked_signature(matcher)
         with self._indexing:
             with self._lock:
-                now, path = self._revision, self.path
-                revision, known = self._indexes.get(signature, (-1, None))
-                if known is not None and revision == now:
+                now, path = len(self._put_ids), self.path
+                seen, known = self._indexes.get(signature, (0, None))
+                if known is not None and seen == now:
                     return known
-                keys = self._entries.content_keys()
+                if known is not None:
+                    keys = {id: self._entries[id].content_key for id in self._put_ids[seen:now]}
+                else:
+                    keys = self._entries.content_keys()
+
+            def describe(id: str) -> NDArray[np.float32]:
+                return matcher.local_descriptors(self.features(matcher, id))
+
             if known is None:
-                known = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
-            index = copy(known)
-            changed = index.update(
-                keys,
-                lambda id: matcher.local_descriptors(self.features(matcher, id)),
-                lambda: self._keep(index, path, signature),
-            )
+                index = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
+            else:
+                index = copy(known)
+            into_line = index.update if known is None else index.grow
+            changed = into_line(keys, describe, lambda: self._keep(index, path, signature))
             with self._lock:
                 self._indexes[signature] = (now, index)
         if changed:
@@ -363,7 +371,7 @@ class KeyframeMap:
     def _put(self, entry: Entry) -> None:
         self._entries[entry.keyframe.id] = entry
         self._views = None
-        self._revision += 1
+        self._put_ids.append(entry.keyframe.id)
 
     def _free_id(self) -> str:
         number = len(self._entries)
