@@ -64,7 +64,7 @@ class Vocabulary:
         descriptors = descriptors.astype(np.float32, copy=False)
         directions, offsets = self._scores
         nearest = np.argmax(descriptors @ directions - offsets, axis=1)
-        # Sums of each word's descriptors are reduced, which is one product for 64 sums instead of one for each descriptor.
+        # Not each descriptor is reduced, but the sum of each word's descriptors.
         count, rows = len(descriptors), np.arange(len(descriptors) + 1, dtype=np.int32)
         member = csc_matrix((np.ones(count, np.float32), nearest, rows), shape=(len(self.words), count))
         numbers = np.bincount(nearest, minlength=len(self.words)).astype(np.float32)[:, None]
