@@ -185,7 +185,7 @@ def _ray(where: str) -> Iterator[Workers]:
         ray.init(
             None if where == "ray" else where, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray has no kind of its own for one that does not start in time
         raise UserError(f"{where}: no Ray cluster answers there ({error})") from error
     try:
         yield _Ray(ray)

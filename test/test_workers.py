@@ -95,7 +95,7 @@ def test_a_map_is_the_same_whoever_makes_it_ready(tmp_path: Path, room: Path, wh
 def facts(records: list[Record]) -> list[tuple[object, ...]]:
     """All that is known of queries but for the time that they took."""
     return [
-        (r.name, r.accepted, r.reason, r.map_T_camera.tobytes(), r.covariance.tobytes(), r.keyframes, r.evidence)
+        (r.name, r.accepted, r.reason, r.map_T_camera.tobytes(), r.covariance.tobytes(), r.keyframes, repr(r.evidence))
         for r in records
         if r.map_T_camera is not None and r.covariance is not None
     ]
