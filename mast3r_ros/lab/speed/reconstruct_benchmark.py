@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mast3r_ros.frames import Camera
-from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.geometry.similarity import fit_similarity
 from mast3r_ros.lab.metrics.clouds import cloud_distances, cloud_figures
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.lab.runs.cloud import thinned
@@ -99,7 +99,7 @@ def _surface(result: Reconstruction, hall: Hall) -> dict[str, Any]:
     model = result.models[0]
     numbers = [int(Path(result.photos[n].name).stem.split("_")[1]) for n in model.images]
     here = np.array([model.world_T_camera[n][:3, 3] for n in model.images])
-    moved = model.moved(*fit_similarity(here, hall.poses[numbers][:, :3, 3]))
+    moved = model.moved(fit_similarity(here, hall.poses[numbers][:, :3, 3]))
     estimate = dense_cloud(moved, result.photos).points
     truth = thinned(np.concatenate([hall.surface(number).reshape(-1, 3) for number in numbers]), 0.02)
     figures = cloud_figures(cloud_distances(estimate, truth, max_distance=0.5), threshold=0.05)
