@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -91,6 +92,12 @@ class Localizer:
         clock = StageClock()
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
+
+    def alone(self, frame: Frame, *, exclude: Collection[str] = ()) -> PoseEstimate:
+        """The same, whatever was localized before: nothing that is remembered of cameras takes part."""
+        fresh = copy(self)
+        fresh._focals, fresh._stretch, fresh._described = FocalMemory(), StretchCheck(), None
+        return fresh.localize(frame, exclude=exclude)
 
     def features(self, frame: Frame) -> Features:
         """What the matcher knows of a frame but for its depth; of the last one without computing it again."""
