@@ -13,6 +13,9 @@ from mast3r_ros.geometry import distortion
 
 Array = NDArray[np.float64]
 
+#: Larger images are refused: no robot camera makes them, and a small damaged file can claim to be one.
+MOST_PIXELS = 200_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -39,6 +42,11 @@ class Camera:
         D = np.zeros(0) if self.D is None else np.asarray(self.D, dtype=np.float64).reshape(-1)
         if self.width < 1 or self.height < 1:
             raise CalibrationError(f"camera size {self.width}x{self.height} is empty")
+        if self.width * self.height > MOST_PIXELS:
+            raise CalibrationError(
+                f"camera size {self.width}x{self.height} is more than the {MOST_PIXELS // 10**6} million pixels "
+                "that an image may have: give the size of the images"
+            )
         if not (np.isfinite(K).all() and np.isfinite(D).all()):
             raise CalibrationError("camera intrinsics contain NaN or infinity: calibrate the camera")
         if K[0, 0] > 0 > K[1, 1]:

@@ -21,7 +21,7 @@ from mast3r_ros.errors import SettingsError
 from mast3r_ros.node_settings import CommonSettings as CommonSettings
 from mast3r_ros.node_settings import InitialPose as InitialPose
 from mast3r_ros.node_settings import NodeSettings as NodeSettings
-from mast3r_ros.tables import as_yaml, at_start, build, group, read_parameters, setting, settings_of, values_of
+from mast3r_ros.tables import as_yaml, at_start, changed, group, read_parameters, setting, settings_of, values_of
 
 #: The node whose parameter files are read.
 NODE = "relocalizer"
@@ -94,7 +94,7 @@ class SolverSettings:
     #: Pixels, and metres across the line of sight; the localizer replaces them by shares of the image and the scene.
     threshold_px: float = 6.0
     point_sigma_m: float = 0.005
-    iterations: int = setting(2000, "Most rounds of RANSAC.", low=10, high=100000)
+    iterations: int = setting(500, "Most rounds of RANSAC.", low=10, high=100000)
     pixel_sigma_px: float = setting(1.0, "Noise of a matched pixel.", low=0.01, high=100, unit="px")
     seed: int = setting(0, "Of RANSAC: the same matches give the same pose.", low=0, high=2**31 - 1)
 
@@ -293,7 +293,7 @@ class Settings:
                 wrong.append(complaint)
         if wrong:
             raise SettingsError(f"{f'{where}: ' if where else ''}{'; '.join(wrong)}")
-        return build(Settings, {**self.values(), **values})
+        return changed(self, values)
 
     @property
     def deprecated(self) -> list[str]:

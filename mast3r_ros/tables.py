@@ -11,13 +11,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from mast3r_ros.errors import SettingsError
+from mast3r_ros.plain_yaml import read_yaml
 
 Table = TypeVar("Table")
 
@@ -107,23 +108,35 @@ def group(table: type, prefix: str = "") -> Any:
     return dataclasses.field(default_factory=table, metadata={"prefix": prefix})
 
 
-def settings_of(table: type) -> Iterator[Setting]:
+def settings_of(table: type) -> tuple[Setting, ...]:
     """Every setting of a table and of the tables in it. Fields that are neither are passed over."""
-    types = get_type_hints(table)
+    known: Any = table  # mypy takes a class for as hashable as its instances
+    return _settings_of(known)
+
+
+@cache
+def _settings_of(table: Any) -> tuple[Setting, ...]:
+    types, found = get_type_hints(table), list[Setting]()
     for f in dataclasses.fields(table):
         if "spec" in f.metadata:
-            yield Setting(f.name, (f.name,), types[f.name], f.default, f.metadata["spec"])
+            found.append(Setting(f.name, (f.name,), types[f.name], f.default, f.metadata["spec"]))
         elif "prefix" in f.metadata:
             prefix = f.metadata["prefix"]
             for inner in settings_of(types[f.name]):
                 name = f"{prefix}.{inner.name}" if prefix else inner.name
-                yield dataclasses.replace(inner, name=name, path=(f.name, *inner.path))
+                found.append(dataclasses.replace(inner, name=name, path=(f.name, *inner.path)))
+    return tuple(found)
 
 
 def build(table: type[Table], values: Mapping[str, Any]) -> Table:
     """A table with these values by name, in the table's own types; the others are at their defaults."""
-    made: Any = table()
-    for entry in settings_of(table):
+    return changed(table(), values)
+
+
+def changed(table: Table, values: Mapping[str, Any]) -> Table:
+    """The same table with other values by name, in the table's own types."""
+    made: Any = table
+    for entry in settings_of(type(table)):
         if entry.name in values:
             made = _with(made, entry.path, entry.kind(entry.spec.as_word(values[entry.name])))
     return made  # type: ignore[no-any-return]
@@ -149,10 +162,10 @@ def read_parameters(path: Path, node: str) -> dict[str, Any]:
         SettingsError: for a file that cannot be read or is no parameter file.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not YAML: {error}") from error
     expected = f"expected\n  {node}:\n    ros__parameters:\n      name: value"
     if document is not None and not isinstance(document, dict):

@@ -1,4 +1,4 @@
-"""Tasks for workers; light to import, because every worker does."""
+"""Tasks for workers that die in the middle; light to import, because every worker does."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ ROOMS = (
         "moved",
         "waiting_threads",
         "workers",
+        "plain_yaml",
         "tables",
         "node_settings",
         "settings",

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import lz4.frame
 import numpy as np
 import pytest
 import torch
+import zstandard
 from command_line import separate_runner
 from faulty_trials import make_faulty
+from rosbags.rosbag1.reader import decompressors as ROS1_CHUNKS
+from rosbags.rosbag2.storage_mcap import DECOMPRESSORS as MCAP_CHUNKS
 from torch import nn
 
 from mast3r_ros.cli.main import app
-from mast3r_ros.errors import CheckpointError, DatasetError, SettingsError, UserError
-from mast3r_ros.io.bags import BagWriter, open_bag
+from mast3r_ros.errors import BagError, CheckpointError, DatasetError, SettingsError, UserError
+from mast3r_ros.io.bags import BagWriter, bounded, open_bag, salvage
 from mast3r_ros.io.datasets.camera_file import read_camera
-from mast3r_ros.lab.endure import files, kills
 from mast3r_ros.lab.endure.campaign import run_campaign
+from mast3r_ros.lab.endure.scene import small_map
 from mast3r_ros.lab.training.state import Averaged, save_state
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching import create
 from mast3r_ros.tables import read_parameters
 
 SEED = 7
@@ -46,23 +57,22 @@ def test_a_campaign_counts_what_is_wrong_survives_crashes_and_goes_on(tmp_path: 
         run_campaign("faulty", make_faulty, 30, SEED + 1, tmp_path / "report", silent)
 
 
-def test_files_of_strangers_in_short(tmp_path: Path) -> None:
-    figures = run_campaign("files", files.make, 25, 0, tmp_path, silent)
-    assert figures["found"] == 0, figures["findings"]
-    assert figures["trials"] == 25 and len(figures["outcomes"]) > 5
-
-
-def test_kills_in_short(tmp_path: Path) -> None:
-    figures = run_campaign("kills", kills.make, 8, 0, tmp_path, silent)
-    assert figures["found"] == 0, figures["findings"]
-    assert any("killed" in outcome for outcome in figures["outcomes"])
-
-
-def test_messages_in_short() -> None:
-    pytest.importorskip("rclpy")
-    result = separate_runner().invoke(app, ["endure", "messages", "--trials", "60", "--json"])
+@pytest.mark.parametrize(
+    ("name", "trials", "kinds", "some"),
+    [("files", 25, 4, ""), ("kills", 8, 4, "killed"), ("life", 8, 2, ""), ("messages", 60, 4, ""), ("drive", 1, 1, "")],
+)
+def test_campaigns_in_short(name: str, trials: int, kinds: int, some: str, tmp_path: Path) -> None:
+    """Nothing is found, something was tried, and the report says so. The faults: test_demo.py has their recording."""
+    if name in ("life", "messages", "drive"):
+        pytest.importorskip("rclpy")
+    words = ["endure", name, "--trials", str(trials), "--report", str(tmp_path), "--json"]
+    result = separate_runner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert {"trials": 60, "found": 0}.items() <= json.loads(result.stdout).items()
+    figures = json.loads(result.stdout)
+    assert (figures["trials"], figures["found"]) == (trials, 0), figures["findings"]
+    assert sum(figures["outcomes"].values()) == trials and len(figures["outcomes"]) >= kinds
+    assert any(some in outcome for outcome in figures["outcomes"])
+    assert json.loads((tmp_path / "summary.json").read_text())["trials"] == trials
 
 
 # -- what the campaigns found --------------------------------------------------------------------------------------
@@ -73,10 +83,12 @@ def test_messages_in_short() -> None:
     [
         "deep: " + "[" * 1000,
         "image_width: .inf\nimage_height: 4\ndistortion_coefficients: {data: []}\ncamera_matrix: {data: [1]}\n",
+        "image_width: 96\nimage_height: 536870984\ndistortion_coefficients: {data: []}\n"
+        "camera_matrix: {data: [78, 0, 47, 0, 78, 35, 0, 0, 1]}\n",
         "%YAML:1.0\n---\ncamera_matrix: !!opencv-matrix\n   rows: 3\n   cols: 3\n   dt: d\n   data: [1, 2\n",
         '<?xml version="1.0"?>\n<opencv_storage><camera_matrix>',
     ],
-    ids=["nested", "infinite", "cut yaml", "cut xml"],
+    ids=["nested", "infinite", "huge", "cut yaml", "cut xml"],
 )
 def test_a_broken_calibration_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "camera.yaml").write_text(text)
@@ -88,6 +100,33 @@ def test_a_parameter_file_nested_without_end_is_told(tmp_path: Path) -> None:
     (tmp_path / "robot.yaml").write_text("deep: " + "[" * 1000)
     with pytest.raises(SettingsError, match="robot.yaml"):
         read_parameters(tmp_path / "robot.yaml", "relocalizer")
+
+
+def test_nests_that_no_parser_survives_are_told(tmp_path: Path) -> None:
+    levels = {
+        "ros.yaml": ("deep: ", "["),
+        "opencv.yaml": ("%YAML:1.0\n---\n# opencv-matrix\ndeep: ", "["),
+        "opencv.xml": ('<?xml version="1.0"?>\n<opencv_storage>', "<a>"),
+        "map.yaml": ("deep:\n  ", "- "),
+    }
+    for name, (begin, level) in levels.items():
+        (tmp_path / name).write_text(begin + level * 200_000)
+    program = """
+import sys
+from pathlib import Path
+from mast3r_ros.errors import UserError
+from mast3r_ros.io.datasets.camera_file import read_camera
+from mast3r_ros.mapping.storage import read_header
+for file in map(Path, sys.argv[1:]):
+    try:
+        read_header(file.parent) if file.name == "map.yaml" else read_camera(file)
+    except UserError as error:
+        print(f"{file.name} told: {str(error)[:500]}", flush=True)
+"""
+    command = [sys.executable, "-c", program, *(str(tmp_path / name) for name in levels)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = [name for name in levels if f"{name} told: {tmp_path / name}" in ended.stdout]
+    assert told == list(levels) and ended.returncode == 0, (ended.returncode, told)
 
 
 def test_a_damaged_definition_of_a_standard_message_is_not_used(tmp_path: Path) -> None:
@@ -112,10 +151,48 @@ def test_a_training_whose_disk_is_full_says_so_and_keeps_its_state(tmp_path: Pat
     assert (tmp_path / "state.safetensors").read_bytes() == before
 
 
+def test_a_disk_that_is_full_leaves_no_piece_of_a_cache_in_the_map(tmp_path: Path) -> None:
+    keyframes = small_map(2)
+    keyframes.save(tmp_path / "map")
+    (tmp_path / "map" / "features").write_bytes(b"")  # so that features are in memory alone
+    keyframes.prepare(create("fake"))
+    (tmp_path / "map" / "features").unlink()
+    keyframes.frame_id = "another"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # features are larger, all else is smaller
+    try:
+        keyframes.save(tmp_path / "map")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert KeyframeMap.load(tmp_path / "map").frame_id == "another"
+    assert not list((tmp_path / "map").rglob("k?.safetensors"))
+
+
+def test_what_unpacks_without_end_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = bytes(2**21)
+    packed = zstandard.compress(zeros)
+    assert salvage.unpacked(packed) == zeros
+    monkeypatch.setattr(bounded, "MOST", 2**20)
+    with pytest.raises(ValueError, match="MiB"):
+        salvage.unpacked(packed)
+    for unpack, data in (  # what rosbags asks
+        (lambda data: MCAP_CHUNKS["zstd"](data, len(zeros)), packed),
+        (lambda data: MCAP_CHUNKS["lz4"](data, len(zeros)), lz4.frame.compress(zeros)),
+        (ROS1_CHUNKS["lz4"], lz4.frame.compress(zeros)),
+        (ROS1_CHUNKS["bz2"], bz2.compress(zeros)),
+    ):
+        with pytest.raises(ValueError, match="MiB"):
+            unpack(data)
+    (tmp_path / "bag.mcap.zstd").write_bytes(packed)
+    monkeypatch.setattr(bounded.shutil, "disk_usage", lambda place: SimpleNamespace(free=2**20))
+    with pytest.raises(BagError, match="unzstd"):
+        open_bag(tmp_path / "bag.mcap.zstd")
+
+
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/hostname", "a/../../../secret.png"])
 def test_a_colmap_model_cannot_name_an_image_outside(tmp_path: Path, name: str) -> None:
     from mast3r_ros.io.datasets import open_source
-    from mast3r_ros.lab.endure.scene import small_map, view
+    from mast3r_ros.lab.endure.scene import view
     from mast3r_ros.mapping.blob import encode_image
     from mast3r_ros.mapping.export import export_colmap
 

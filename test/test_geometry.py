@@ -7,6 +7,7 @@ from mast3r_ros.errors import CalibrationError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import absolute_pose, se3
 from mast3r_ros.geometry.absolute_pose import SolverSettings, solve_pose
+from mast3r_ros.geometry.spread import well_spread
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.registration import register_depth
 
@@ -122,22 +123,92 @@ def test_the_same_matches_give_the_same_pose():
     np.testing.assert_array_equal(first.camera_T_map, second.camera_T_map)
 
 
-def test_jacobian_matches_finite_differences():
+def cost_after(state, problem, pose, twist):
+    """Half the cost where a twist of the camera in its own axes leads."""
+    further = absolute_pose.moved(pose, absolute_pose._turned(pose, twist))
+    return absolute_pose._residuals(further, problem, state.variance).cost / 2
+
+
+def test_the_model_of_the_cost_matches_finite_differences():
     rng = np.random.default_rng(4)
-    T, points, _ = scene(rng, 50)
-
-    def project(pose):
-        in_camera = (points - pose[:3, 3]) @ pose[:3, :3]
-        return in_camera[:, :2] / in_camera[:, 2:]
-
-    z = ((points - T[:3, 3]) @ T[:3, :3])[:, 2]
-    J = np.kron(np.eye(2), T[:3, :3]) @ absolute_pose._jacobian(project(T).T, 1 / z).reshape(6, -1)
-    J = J.reshape(6, 2, -1).transpose(2, 1, 0)
+    truth, points, ideal = scene(rng, 50)
+    ideal += rng.normal(size=ideal.shape) / 500
+    problem = absolute_pose._Problem.of(ideal, points, rng.uniform(0.2, 1, 50), 500.0, SolverSettings())
+    state = absolute_pose._residuals(truth, problem)
+    gradient = 500.0 * (state.pulls @ state.robust)
+    rows, jacobian = [], []
     for axis in range(6):
         step = np.zeros(6)
         step[axis] = 1e-6
-        numeric = (project(absolute_pose.moved(T, step)) - project(absolute_pose.moved(T, -step))) / 2e-6
-        np.testing.assert_allclose(J[:, :, axis], numeric, atol=1e-6)
+        rows.append((cost_after(state, problem, truth, step) - cost_after(state, problem, truth, -step)) / 2e-6)
+        ahead, behind = (
+            absolute_pose._residuals(absolute_pose.moved(truth, absolute_pose._turned(truth, s)), problem)
+            for s in (step, -step)
+        )
+        jacobian.append(np.stack([ahead.u - behind.u, ahead.v - behind.v]) / 2e-6)
+    np.testing.assert_allclose(gradient, rows, rtol=1e-4, atol=1e-4)
+    expected = np.einsum("icn,jcn,n->ij", jacobian, jacobian, state.robust)
+    hessian = absolute_pose._gauss_newton(state, 500.0)
+    np.testing.assert_allclose(hessian, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+    in_map = np.kron(np.eye(2), truth[:3, :3]) @ gradient
+    pose = absolute_pose.pose_at(truth, ideal, points, problem.weights, 500.0, SolverSettings())
+    np.testing.assert_allclose(pose.pulls.sum(axis=0), in_map, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("noise_px", [1.0, 6.0])
+def test_few_rounds_find_the_least_cost_however_large_the_noise(noise_px):
+    """Gauss and Newton's steps are too short where residuals are larger than assumed: 12 of them stop on the way."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        _, points, ideal = scene(rng, 400)
+        ideal += noise_px * rng.normal(size=ideal.shape) / 500
+        settings = SolverSettings(threshold_px=8.0, point_sigma_m=0.0)
+        matches = ideal, points, np.ones(400), 500.0, settings
+        pose = solve_pose(*matches)
+        further = absolute_pose.refine_pose(pose.map_T_camera, *matches, iterations=100)
+        for _ in range(5):
+            further = absolute_pose.refine_pose(further.map_T_camera, *matches, iterations=100)
+        assert pose.cost - further.cost < 0.7  # a standard deviation is 1
+
+
+def test_a_point_beside_the_camera_spoils_nothing():
+    rng = np.random.default_rng(8)
+    truth, points, ideal = scene(rng, 100)
+    ideal += rng.normal(size=ideal.shape) / 1000
+    clean = absolute_pose.refine_pose(truth, ideal, points, np.ones(100), 500.0)
+    beside = np.stack([truth[:3, 3], truth[:3, 3] + truth[:3, 0], truth[:3, 3] - truth[:3, 2]])
+    with np.errstate(all="raise"):
+        pose = absolute_pose.refine_pose(
+            truth, np.r_[ideal, np.zeros((3, 2))], np.r_[points, beside], np.ones(103), 500.0
+        )
+    np.testing.assert_allclose(pose.camera_T_map, clean.camera_T_map, atol=1e-9)
+    assert not pose.inlier[100:].any() and np.isinf(pose.residual_px[100:]).all()
+
+
+@pytest.mark.parametrize("reach", [0.8, 8.0])  # 77 and 166 degrees
+def test_the_most_trusted_of_every_part_come_first(reach):
+    rng = np.random.default_rng(9)
+    ideal, weights = rng.uniform(-reach, reach, (3000, 2)), rng.uniform(0.01, 1.8, 3000)
+    rows = well_spread(ideal, weights, 96)
+    bent = ideal / np.sqrt(1 + np.square(ideal).sum(axis=1, keepdims=True))
+    part = ((bent - bent.min(axis=0)) / np.ptp(bent, axis=0) * [8, 6]).astype(int).clip(0, [7, 5]) @ [1, 8]
+    there = len(set(part.tolist()))
+    assert len(set(rows.tolist())) == 96 and len(set(part[rows[:there]].tolist())) == there
+    for row in rows[:there]:
+        assert weights[row] == weights[part == part[row]].max()
+    np.testing.assert_array_equal(well_spread(ideal[:5], weights[:5], 96), np.argsort(-weights[:5]))
+
+
+def test_few_right_matches_among_many_are_found():
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        truth, points, ideal = scene(rng, 1500)
+        ideal += rng.normal(size=ideal.shape) / 500
+        wrong = rng.random(1500) < 0.8
+        ideal[wrong] = rng.uniform(ideal.min(axis=0), ideal.max(axis=0), (int(wrong.sum()), 2))
+        pose = solve_pose(ideal, points, np.ones(1500), 500.0)
+        metres, degrees = se3.pose_error(pose.map_T_camera, truth)
+        assert metres < 0.03 and degrees < 0.5, seed
 
 
 def test_covariance_predicts_the_error_of_gaussian_noise():

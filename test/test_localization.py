@@ -269,6 +269,22 @@ def test_a_stretched_picture_with_the_old_calibration_is_refused(localizer: Loca
         assert "stretched after the calibration" in wrong.detail
 
 
+@pytest.mark.parametrize("factor", [0.6, 0.75, 1.3, 1.6])
+def test_another_cameras_calibration_is_refused(factor: float) -> None:
+    """Of a corner, which determines the lens: the pose that another calibration leaves is decimetres off."""
+    depth = np.minimum(slanted_depth(), slanted_depth()[:, ::-1] + 0.4)
+    room = KeyframeMap()
+    room.add(PosedFrame(Frame(texture(5), CAMERA, depth=depth), np.eye(4)), id="corner")
+    room.prepare(create("sift"))
+    localizer = Localizer(room, create("sift"), LocalizerSettings(gates=Gates(min_agreeing_keyframes=1)))
+    K = CAMERA.K.copy()
+    K[[0, 1], [0, 1]] *= factor
+    wrong = localizer.localize(Frame(texture(5), replace(CAMERA, K=K)))
+    assert not wrong.localized
+    assert wrong.reason is Reason.CALIBRATION_DISAGREES and "focal lengths look like" in wrong.detail
+    assert localizer.localize(Frame(texture(5), CAMERA)).localized
+
+
 def test_the_stretch_that_explains_more_is_named() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform([-1, -1, 2], [1, 1, 4], (200, 3))

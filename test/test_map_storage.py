@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,8 @@ import yaml
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.mapping import atomic, storage
+from mast3r_ros.mapping import atomic, growing, storage, tensor_file
+from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.repair import repair
 from mast3r_ros.matching.fake import FakeMatcher
@@ -243,20 +247,41 @@ def test_a_folder_that_is_no_map_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
 
 
+def grow(keyframe_map: KeyframeMap) -> None:
+    """Saved by what is new."""
+    keyframe_map.add(posed(7))
+
+
+def change(keyframe_map: KeyframeMap) -> None:
+    """Saved as a whole."""
+    keyframe_map.add(posed(7))
+    keyframe_map.set_points("000001", np.array([[10.0, 20.0]]), np.array([2.0]))
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("bug")])
-@pytest.mark.parametrize("step", ["write_synced", "_swap", "write_bytes"])
+@pytest.mark.parametrize(
+    ("how", "step"),
+    [
+        (change, "mast3r_ros.mapping.storage.write_synced"),
+        (change, "mast3r_ros.mapping.atomic._swap"),
+        (change, "pathlib.Path.write_bytes"),
+        (grow, "pathlib.Path.write_bytes"),
+        (grow, "mast3r_ros.mapping.growing._write_behind"),
+        (grow, "mast3r_ros.mapping.growing.write_synced"),
+        (grow, "os.replace"),
+    ],
+)
 def test_a_failure_while_saving_leaves_the_old_map(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str
+    saved: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, how: Callable[[KeyframeMap], None], step: str
 ) -> None:
     before = contents(saved)
     keyframe_map = KeyframeMap.load(saved)
-    keyframe_map.add(posed(7))
+    how(keyframe_map)
 
     def fail(*args, **kwargs) -> None:
         raise error
 
-    where = {"write_synced": "mast3r_ros.mapping.storage.write_synced", "_swap": "mast3r_ros.mapping.atomic._swap"}
-    monkeypatch.setattr(where.get(step, "pathlib.Path.write_bytes"), fail)
+    monkeypatch.setattr(step, fail)
     with pytest.raises(MapError if isinstance(error, OSError) else type(error)):
         keyframe_map.save(saved)
     monkeypatch.undo()
@@ -264,6 +289,104 @@ def test_a_failure_while_saving_leaves_the_old_map(
     assert sorted(p.name for p in saved.parent.iterdir()) == ["map"]
     keyframe_map.save(saved)  # and the map in memory lost nothing either
     assert len(KeyframeMap.load(saved)) == 4
+
+
+def test_a_keyframe_is_added_by_writing_nothing_else(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the map is: no file of it is read, written or linked but the two that list the keyframes."""
+    keyframe_map = KeyframeMap.load(saved)
+    keyframe_map.prepare(FakeMatcher())
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in saved.rglob("*") if path.is_file()}
+    keyframe_map.add(posed(9, depth=False))
+    other = CAMERA.resized(32, 24)
+    keyframe_map.add(PosedFrame(Frame(np.full((24, 32, 3), 90, np.uint8), other, 5), np.eye(4)), "small")
+    opened: list[str] = []
+    opening = io.open
+    monkeypatch.setattr(
+        io, "open", lambda file, *more, **names: (opened.append(str(file)), opening(file, *more, **names))[1]
+    )
+    keyframe_map.save(saved)
+    monkeypatch.undo()
+    assert {Path(name).name for name in opened} <= {
+        *("000003.jpg", "small.jpg", "keyframes.jsonl", "map.yaml", ".map.yaml.saving")
+    }
+    after = {path: (path.stat().st_ino, path.read_bytes()) for path in saved.rglob("*") if path.is_file()}
+    assert {path.name for path in after.keys() - before.keys()} == {"000003.jpg", "small.jpg"}
+    assert {path.name for path, was in before.items() if after[path] != was} == {"keyframes.jsonl", "map.yaml"}
+    lines = saved / "keyframes.jsonl"
+    assert after[lines][0] == before[lines][0] and after[lines][1].startswith(before[lines][1])
+    again = KeyframeMap.load(saved)
+    assert [k.id for k in again.keyframes] == ["000000", "000001", "000002", "000003", "small"]
+    assert again["small"].camera.same_as(other) and again["000003"].camera.same_as(CAMERA)
+    assert np.array_equal(again.frame("000003").image, keyframe_map.frame("000003").image)
+    assert again.retrieve(FakeMatcher(), FakeMatcher().describe(posed(9).frame), 1) == ["000003"]
+
+
+def test_a_map_that_grew_in_steps_is_the_map_saved_at_once(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growing, "TABLE_AGAIN", 2)
+    keyframe_map, table = KeyframeMap.load(saved), saved / "keyframes.safetensors"
+    stands_for = []
+    for seed in range(3, 12):
+        keyframe_map.add(posed(seed, depth=seed != 4))
+        keyframe_map.pose_noise = PoseNoise(0.01 * seed, 0.02)
+        keyframe_map.save(saved)
+        stands_for.append(len(tensor_file.read(table)[0]["stamps"]))
+        assert KeyframeMap.load(saved).pose_noise == keyframe_map.pose_noise
+    assert stands_for == [3, 3, 6, 6, 6, 9, 9, 9, 12]
+    small_map(3).save(saved.parent / "once")
+    whole = KeyframeMap.load(saved.parent / "once")
+    for seed in range(3, 12):
+        whole.add(posed(seed, depth=seed != 4))
+    whole.save(saved.parent / "other")
+    for name in ("keyframes.jsonl", "images/000011.jpg", "depth/000011.png"):
+        assert (saved / name).read_bytes() == (saved.parent / "other" / name).read_bytes()
+    at_once, columns = tensor_file.read(saved.parent / "other" / "keyframes.safetensors"), tensor_file.read(table)
+    assert at_once[1] == columns[1] and all(np.array_equal(at_once[0][k], columns[0][k], True) for k in columns[0])
+
+
+def test_what_a_killed_save_has_appended_is_written_over(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    killed = multiprocessing.get_context("fork").Process(target=_killed_before_it_counts, args=(saved,))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    keyframe_map = KeyframeMap.load(saved)
+    assert len(keyframe_map) == 3 and "interrupted" in caplog.text
+    keyframe_map.add(posed(20))
+    keyframe_map.save(saved)
+    caplog.clear()
+    again = KeyframeMap.load(saved)
+    assert len(again) == 4 and not caplog.text
+    assert np.array_equal(again.frame("000003").image, keyframe_map.frame("000003").image)
+    assert not list(saved.rglob(".*"))
+
+
+def _killed_before_it_counts(folder: Path) -> None:
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    keyframe_map = KeyframeMap.load(folder)
+    keyframe_map.add(posed(9))
+    keyframe_map.add(posed(10))
+    keyframe_map.save(folder)
+
+
+def test_a_copy_made_of_links_stays_what_it_is(saved: Path) -> None:
+    copy = saved.parent / "copy"
+    shutil.copytree(saved, copy, copy_function=os.link)
+    before = contents(copy)
+    keyframe_map = KeyframeMap.load(saved)
+    for _ in range(2):
+        keyframe_map.add(posed(len(keyframe_map)))
+        keyframe_map.save(saved)
+    assert contents(copy) == before and len(KeyframeMap.load(saved)) == 5
+
+
+def test_a_map_is_read_while_it_is_saved(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader may have map.yaml of before, and the lines and the table of after."""
+    monkeypatch.setattr(growing, "TABLE_AGAIN", 0)
+    header = (saved / "map.yaml").read_bytes()
+    keyframe_map = KeyframeMap.load(saved)
+    keyframe_map.add(posed(9))
+    keyframe_map.save(saved)
+    (saved / "map.yaml").write_bytes(header)
+    assert len(KeyframeMap.load(saved)) == 3
 
 
 def test_a_really_full_disk_leaves_the_old_map(tmp_path: Path) -> None:
@@ -342,7 +465,7 @@ def test_concurrent_saves_take_turns(saved: Path) -> None:
 
 def test_a_save_waits_for_another_only_so_long(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic, "LOCK_PATIENCE_S", 0.1)
-    with atomic._locked(saved), pytest.raises(MapError, match="keeps saving"):
+    with atomic.locked(saved), pytest.raises(MapError, match="keeps saving"):
         small_map().save(saved)
 
 
@@ -376,7 +499,10 @@ def identities(paths: list[Path]) -> set[tuple[int, int]]:
     return {(status.st_dev, status.st_ino) for status in (path.stat() for path in paths)}
 
 
-def test_a_save_waits_for_its_own_files_and_for_nobody_elses(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", [grow, change])
+def test_a_save_waits_for_its_own_files_and_for_nobody_elses(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[KeyframeMap], None]
+) -> None:
     synced: set[tuple[int, int]] = set()
     fsync = os.fsync
 
@@ -392,9 +518,13 @@ def test_a_save_waits_for_its_own_files_and_for_nobody_elses(saved: Path, monkey
     monkeypatch.setattr(os, "sync", flushed)
     earlier = identities([path for kind in ("images", "depth") for path in (saved / kind).iterdir()])
     keyframe_map = KeyframeMap.load(saved)
-    keyframe_map.add(posed(9))
+    how(keyframe_map)
     keyframe_map.save(saved)
-    assert identities([saved.parent, saved, *saved.rglob("*")]) - earlier == synced
+    own = [saved.parent, saved, *saved.rglob("*")]
+    if how is grow:
+        new = [saved / "images" / "000003.jpg", saved / "depth" / "000003.png"]
+        own = [saved, saved / "keyframes.jsonl", saved / "map.yaml", *new, *(file.parent for file in new)]
+    assert identities(own) - earlier == synced
 
 
 def test_the_folder_holds_nothing_pickled(saved: Path) -> None:
@@ -406,7 +536,7 @@ def test_the_folder_holds_nothing_pickled(saved: Path) -> None:
 
 def test_adding_goes_on_while_a_save_is_running(saved: Path) -> None:
     keyframe_map = KeyframeMap.load(saved)
-    with atomic._locked(saved):  # a slow disk
+    with atomic.locked(saved):  # a slow disk
         thread = threading.Thread(target=keyframe_map.save, args=(saved,))
         thread.start()
         time.sleep(0.1)

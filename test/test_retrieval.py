@@ -19,7 +19,9 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.mapping import retrieval
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.overlap import view_overlap
+from mast3r_ros.mapping.records import Entry
 from mast3r_ros.mapping.retrieval import COMPRESS_ABOVE, RetrievalIndex
+from mast3r_ros.mapping.views import KeyframeViews
 from mast3r_ros.mapping.vlad import Vocabulary
 from mast3r_ros.matching.base import Features, Matches
 
@@ -315,6 +317,22 @@ def test_a_new_keyframe_costs_a_large_index_no_more_than_a_small_one(tmp_path: P
     assert loaded.search(local["599"], 7) == index.search(local["599"], 7)
 
 
+def test_a_running_map_looks_at_new_keyframes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the content of what was there before is not asked for again."""
+    matcher, keyframe_map = PatchMatcher(), KeyframeMap()
+    for seed in range(12):
+        keyframe_map.add(PosedFrame(Frame(picture(seed), CAMERA), np.eye(4)))
+    query = matcher.describe(Frame(picture(3), CAMERA))
+    assert keyframe_map.retrieve(matcher, query, 1) == ["000003"]
+    asked: list[str] = []
+    content_key = Entry.content_key.fget
+    monkeypatch.setattr(Entry, "content_key", property(lambda e: (asked.append(e.keyframe.id), content_key(e))[1]))
+    keyframe_map.add(PosedFrame(Frame(picture(99), CAMERA), np.eye(4)), id="new")
+    assert keyframe_map.retrieve(matcher, query, 1) == ["000003"]
+    assert keyframe_map.retrieve(matcher, matcher.describe(Frame(picture(99), CAMERA)), 1) == ["new"]
+    assert set(asked) == {"new"}
+
+
 def test_rows_of_the_past_are_not_found_and_are_forgotten(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     local = {f"{i}": rng.normal(size=(6, 16)).astype(np.float32) for i in range(60)}
@@ -392,6 +410,16 @@ def test_the_pose_prior_prefers_views_of_the_same_surface() -> None:
         keyframe_map.add(PosedFrame(Frame(picture(0), CAMERA, depth=depth), pose), id=id)
     assert keyframe_map.retrieve_near(here, 10) == ["same", "rolled", "nudged", "aside"]
     assert keyframe_map.retrieve_near(here, 1) == ["same"]
+
+
+def test_only_what_is_too_far_to_count_is_passed_over() -> None:
+    rng = np.random.default_rng(8)
+    poses = np.stack([se3.exp(np.concatenate([rng.uniform(-60, 60, 3), rng.normal(0, 0.2, 3)])) for _ in range(800)])
+    depths = rng.uniform(1, 4, 800)
+    views = KeyframeViews([f"{n}" for n in range(800)], poses, depths, 2.5, ())
+    for pose in poses[::40]:
+        everywhere = view_overlap(pose, poses, depths)
+        assert np.array_equal(views.overlaps(pose), everywhere) and 1 <= (everywhere > 0).sum() < 400
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

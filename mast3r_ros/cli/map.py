@@ -11,8 +11,9 @@ import typer
 
 from mast3r_ros.cli.check_text import print_check
 from mast3r_ros.cli.common import load_map, note, print_facts, print_json, stages, warn
-from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, WorkersOption, grouped
 from mast3r_ros.cli.source import SourceOptions
+from mast3r_ros.workers import Here, Workers
 
 if TYPE_CHECKING:
     from mast3r_ros.mapping.build import BuildReport
@@ -89,9 +90,7 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be used, and every doubt about it; build nothing.")
     ] = False,
-    workers: Annotated[
-        str, typer.Option(help="Who describes the keyframes: processes of this machine, ray://HOST:PORT, or ray.")
-    ] = "1",
+    workers: WorkersOption = "1",
     json: JsonOption = False,
 ) -> None:
     """Build a map from a recording with known poses, or from photos alone, and get it ready for a matcher.
@@ -102,6 +101,7 @@ def build(
     from mast3r_ros.cli.map_rgb import map_of_frames, map_of_photos, only_photos
     from mast3r_ros.io.datasets import open_source
     from mast3r_ros.multiview.reconstruct import fine_sift
+    from mast3r_ros.workers import workers as several
 
     if dry_run:
         from mast3r_ros.io.datasets.check import check_source
@@ -127,7 +127,8 @@ def build(
     _refuse_empty(keyframe_map, report)
     for doubt in told:
         warn(doubt)
-    doubts = told + save(keyframe_map, chosen, output, workers)
+    with several(workers) as by:
+        doubts = told + save(keyframe_map, chosen, output, by)
     _print_built(report, keyframe_map, output, doubts, facts, json)
 
 
@@ -142,12 +143,11 @@ def _refuse_empty(keyframe_map: Any, report: BuildReport) -> None:
         raise MapError(f"no frame of the source can become a keyframe ({reasons or 'it has none'}): {way}")
 
 
-def save(keyframe_map: Any, matcher: Any, output: Path, workers: str = "1") -> list[str]:
+def save(keyframe_map: Any, matcher: Any, output: Path, by: Workers = Here()) -> list[str]:
     """Save a map that is ready to be used; returns what is doubtful about it, told as warnings too."""
     from mast3r_ros.localization.map_noise import save_ready
-    from mast3r_ros.workers import workers as several
 
-    with several(workers) as by, stages() as show:
+    with stages() as show:
         doubts = save_ready(keyframe_map, matcher, output, show, by)
     for doubt in doubts:
         warn(doubt)

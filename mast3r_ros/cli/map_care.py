@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,8 @@ import typer
 from mast3r_ros.cli.common import load_map, note, print_facts, print_json, print_table, progress, stages, warn
 from mast3r_ros.cli.map import MapArgument, save
 from mast3r_ros.cli.map import app as app
-from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, WorkersOption, grouped
+from mast3r_ros.workers import Here, Workers
 
 if TYPE_CHECKING:
     from mast3r_ros.geometry.similarity import Similarity
@@ -128,49 +130,78 @@ def prune(
 def merge(
     *,
     first: Annotated[Path, typer.Argument(help="Map that gives the frame.")],
-    second: Annotated[Path, typer.Argument(help="Map that is brought into it.")],
+    others: Annotated[list[Path], typer.Argument(help="Maps that are brought into it, one after the other.")],
     output: OutputOption,
     matching: MatcherOptions,
-    prefix: Annotated[str, typer.Option(help="Goes before ids of the second map that the first has, too.")] = "b_",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how they lie to each other.")] = False,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            help="Goes before ids of a later map that an earlier one has, too (of the third again, and so on)."
+        ),
+    ] = "b_",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how they lie to each other: of two maps, or of each and FIRST.")
+    ] = False,
+    workers: WorkersOption = "1",
     json: JsonOption = False,
 ) -> None:
-    """Make one map of two of the same place, and say what the second session adds.
+    """Make one map of several of the same place, and say what each later session adds.
 
-    Keyframes of the second are localized in the first; most of them must agree on one place of the whole map. The
-    result is in metres where one of the two is.
+    Keyframes of a session are looked for in what was merged before; most of them must agree on one place of the whole
+    map. The result is in metres where one of the maps is.
     """
     from mast3r_ros.localization.merge import session_report, write_merged
+    from mast3r_ros.workers import workers as several
 
-    a, b, chosen = load_map(first), load_map(second), matching.make()
-    placement = _placed(a, b, chosen)
-    facts: dict[str, Any] = {"alignment": placement.facts(), "second_session": session_report(a, b, placement)}
-    if not dry_run:
-        renamed = write_merged(a, b, placement, output, prefix)
-        merged = load_map(output)
-        facts |= {"map": str(output), "keyframes": len(merged), "renamed": renamed}
-        facts["doubts"] = save(merged, chosen, output)
+    chosen, told = matching.make(), list[dict[str, Any]]()
+    with several(workers) as by, TemporaryDirectory(prefix=".merging-", dir=_beside(output)) as folder:
+        merged = load_map(first)
+        for number, path in enumerate(others):
+            session = load_map(path)
+            placement = _placed(merged, session, chosen, by)
+            facts: dict[str, Any] = {"alignment": placement.facts()}
+            facts["second_session"] = session_report(merged, session, placement)
+            if not json:
+                _print_session(f"{path} in {first}", placement, facts["second_session"])
+            if not dry_run:
+                target = output if path is others[-1] else Path(folder) / str(number)
+                facts["renamed"] = write_merged(merged, session, placement, target, prefix * (number + 1))
+                merged = load_map(target)
+            told.append(facts)
+        result: dict[str, Any] = told[0] if len(told) == 1 else {"sessions": told}
+        if not dry_run:
+            result |= {"map": str(output), "keyframes": len(merged)}
+            result["doubts"] = save(merged, chosen, output, by)
     if json:
-        print_json(facts)
-        return
-    _print_placement(f"{second} in {first}", placement)
-    session = facts["second_session"]
+        print_json(result)
+    elif not dry_run:
+        renamed = sum(facts["renamed"] for facts in told)
+        note(f"{output}: {result['keyframes']} keyframes, {renamed} renamed to '{prefix}...'")
+
+
+def _beside(output: Path) -> Path:
+    """Where what is made on the way lies: on the same disk, where Ray's workers see it too."""
+    folder = output.expanduser().resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _print_session(title: str, placement: Placement, session: dict[str, Any]) -> None:
+    _print_placement(title, placement)
     names = {"seen_before": "seen before", "looks_different": "looks different now", "new_views": "new views"}
     told = {text: f"{len(session[name])} keyframes" for name, text in names.items()}
     if session["found_elsewhere"]:
         told["found elsewhere"] = f"{len(session['found_elsewhere'])} keyframes"
     if session["new_surface"] is not None:
-        told["new surface"] = f"{session['new_surface']:.0%} of the second map's"
-    print_facts("What the second session adds", told)
-    if not dry_run:
-        note(f"{output}: {facts['keyframes']} keyframes, {facts['renamed']} renamed to '{prefix}...'")
+        told["new surface"] = f"{session['new_surface']:.0%} of this session's"
+    print_facts("What this session adds", told)
 
 
-def _placed(a: KeyframeMap, b: KeyframeMap, matcher: Any) -> Placement:
+def _placed(a: KeyframeMap, b: KeyframeMap, matcher: Any, by: Workers = Here()) -> Placement:
     from mast3r_ros.localization.placement import SAMPLES, place
 
     with progress("looking for keyframes", min(SAMPLES, len(b))) as show:
-        return place(a, b, matcher, show)
+        return place(a, b, matcher, show, by)
 
 
 def _print_placement(title: str, placement: Placement) -> None:

@@ -43,6 +43,14 @@ NetworkSizeOption = Annotated[int | None, option("network_size", "--network-size
 CompileOption = Annotated[bool | None, option("compile_network", "--compile/--no-compile")]
 FeatureOption = Annotated[str | None, option("feature", "--feature")]
 KeyframesOption = Annotated[int | None, option("keyframes", "--keyframes", "-k")]
+WorkersOption = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        help="Who does what needs no order: so many processes of this machine, ray://HOST:PORT, or ray for one here. "
+        "The results are the same.",
+    ),
+]
 ParamsOption = Annotated[
     Path | None,
     typer.Option(

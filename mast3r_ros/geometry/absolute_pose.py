@@ -13,19 +13,29 @@ import poselib
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.spread import well_spread
 from mast3r_ros.settings import SolverSettings
 
 Array = NDArray[np.float64]
 
-#: RANSAC scores hypotheses on this many of the most trusted matches; all of them take part in the refinement.
-MOST_SAMPLED = 800
-#: It scores them on a part of these first, in so many rounds, at least and at most. A pose that explains more than this
-#: share of all matches is the one: three such matches are drawn in few rounds, and none so wrong explains as many.
-FEW_SAMPLED, FEW_ROUNDS, CLEAR = 300, (50, 200), 0.35
-#: A step that lowers the cost by less than this share of it ends the refinement.
-SETTLED = 1e-5
-#: So does one whose square, in standard deviations that the matches leave, is less than this.
-NEGLIGIBLE = 1e-4
+#: RANSAC scores hypotheses on so many matches, the most trusted of every part of the image: a fifth of its time goes
+#: into hypotheses, and the rest grows with the matches. All of them take part in the refinement.
+SAMPLED = 320
+#: Fewest rounds, and how many times as many as it takes to draw three right matches once with a probability of 99.99 %.
+FEWEST_ROUNDS, ROUNDS = 30, 1.5
+#: A round that lowers the cost by less than this moves the pose by less than a tenth of the standard deviation that the
+#: matches leave.
+SETTLED = 0.01
+#: A round that lowers the cost by more than this share of it came from so far away that the Hessian is made anew.
+FAR = 0.01
+#: Of the curvature that is expected along a step, the share that the next one reckons with at least.
+LEAST_CURVATURE = 0.2
+#: Points nearer to the camera's plane, metres, have no image: their coordinates overflow.
+NEAREST = 1e-100
+#: Rows of a reprojection's Jacobian, x and y, by the eight numbers of :func:`_gauss_newton` (columns).
+JACOBIAN = np.zeros((2, 6, 8))
+JACOBIAN[0, [0, 2, 3, 4, 5], [0, 1, 3, 4, 7]] = -1, 1, 1, -1, 1
+JACOBIAN[1, [1, 2, 3, 4, 5], [0, 2, 5, 3, 6]] = -1, 1, 1, -1, -1
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
@@ -71,9 +81,7 @@ class AbsolutePose(RobustPose):
 
     def gradient_by(self, group: NDArray[np.int64], groups: int) -> Array:
         """(groups, 6) gradient contributed by each group of matches, given the group (N,) of every match."""
-        total = np.zeros((groups, 6))
-        np.add.at(total, group, self.pulls)
-        return total
+        return np.stack([np.bincount(group, pulls, groups) for pulls in self.pulls.T], axis=1)
 
 
 def solve_pose(
@@ -116,19 +124,12 @@ def ransac_pose(
     """
     if len(ideal) < MINIMUM:
         return None
-    tried = np.argsort(-weights, kind="stable")[:MOST_SAMPLED]
-    attempts: list[tuple[NDArray[np.int64], tuple[int, int] | None]] = [(tried, None)]
-    if len(tried) >= 2 * FEW_SAMPLED and settings.iterations > FEW_ROUNDS[1]:
-        attempts.insert(0, (tried[:: len(tried) // FEW_SAMPLED], FEW_ROUNDS))
-    for rows, rounds in attempts:
-        map_T_camera = _sampled(ideal[rows], points[rows], focal_px, ransac_options(settings, rounds), initial)
-        if not np.isfinite(map_T_camera).all():
-            continue
-        inlier = _explained(map_T_camera, ideal, points, focal_px, settings.threshold_px)
-        if rounds is None or inlier.mean() > CLEAR:
-            found = RobustPose(se3.inverse(map_T_camera), inlier, focal_px)
-            return found if inlier.sum() >= MINIMUM else None
-    return None
+    rows = well_spread(ideal, weights, SAMPLED)
+    map_T_camera = _sampled(ideal[rows], points[rows], focal_px, ransac_options(settings), initial)
+    if not np.isfinite(map_T_camera).all():
+        return None
+    inlier = _explained(map_T_camera, ideal, points, focal_px, settings.threshold_px)
+    return RobustPose(se3.inverse(map_T_camera), inlier, focal_px) if inlier.sum() >= MINIMUM else None
 
 
 def _sampled(ideal: Array, points: Array, focal_px: float, options: dict[str, float], initial: Array | None) -> Array:
@@ -141,8 +142,9 @@ def _sampled(ideal: Array, points: Array, focal_px: float, options: dict[str, fl
         start = poselib.CameraPose()
         start.R, start.t = camera_T_map[:3, :3], (camera_T_map[:3, :3] @ middle + camera_T_map[:3, 3]) / size
     camera = {"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [focal_px, 0.0, 0.0]}
+    unpolished = {"max_iterations": 0}  # beyond the local optimisation of every best hypothesis
     pose, _ = poselib.estimate_absolute_pose(
-        ideal * focal_px, (points - middle) / size, camera, options, {"max_iterations": 20}, start
+        ideal * focal_px, (points - middle) / size, camera, options, unpolished, start
     )
     map_T_camera = se3.inverse(se3.make(pose.R, pose.t))
     map_T_camera[:3, 3] = map_T_camera[:3, 3] * size + middle
@@ -161,21 +163,22 @@ def _explained(
     return explained
 
 
-def ransac_options(settings: SolverSettings, rounds: tuple[int, int] | None = None) -> dict[str, float]:
-    """The settings as PoseLib names them; ``rounds``: least and most of them, where not as usual."""
-    least, most = rounds or (min(200, settings.iterations), settings.iterations)
+def ransac_options(settings: SolverSettings) -> dict[str, float]:
+    """The settings as PoseLib names them."""
     return {
         "max_reproj_error": settings.threshold_px,
-        "max_iterations": most,
-        "min_iterations": least,
+        "max_iterations": settings.iterations,
+        "min_iterations": min(FEWEST_ROUNDS, settings.iterations),
+        "dyn_num_trials_mult": ROUNDS,
         "seed": settings.seed,
     }
 
 
 def middle_and_size(points: Array) -> tuple[Array, float]:
     """Median (3,) of points (N, 3) and their median distance from it; 1 where they are one point."""
-    middle = np.median(points, axis=0)
-    size = float(np.median(np.linalg.norm(points - middle, axis=1)))
+    half = len(points) // 2
+    middle = np.partition(points, half, axis=0)[half]
+    size = float(np.partition(np.linalg.norm(points - middle, axis=1), half)[half])
     return middle, size if size > 0 and np.isfinite(size) else 1.0
 
 
@@ -186,9 +189,13 @@ def refine_pose(
     weights: Array,
     focal_px: float,
     settings: SolverSettings = SolverSettings(),
-    iterations: int = 12,
+    iterations: int = 10,
 ) -> AbsolutePose | None:
-    """Levenberg-Marquardt on whitened Cauchy residuals of the inliers, which are chosen anew every round.
+    """Least Cauchy cost of the whitened residuals of the inliers, which are chosen anew every round.
+
+    By quasi-Newton steps: where residuals are larger than assumed, and weights fall with every round, Gauss and
+    Newton's are a third of what they should be. What a residual is held against stays as it is at the first pose, so
+    that all rounds lower the same cost.
 
     Args:
         map_T_camera: (4, 4) pose to start from; the other arguments as in :func:`ransac_pose`.
@@ -198,99 +205,52 @@ def refine_pose(
         None when fewer than four matches remain or they do not determine the pose.
     """
     problem = _Problem.of(ideal, points, weights, focal_px, settings)
-    state = _linearise(map_T_camera, problem)
-    damping = 1e-4
+    state = _residuals(map_T_camera, problem)
+    variance, damping, hessian = state.variance, 0.0, _gauss_newton(state, focal_px)
+    gradient = focal_px * (state.pulls @ state.robust)
     for _ in range(iterations):
         if state.inlier.sum() < MINIMUM:
             return None
         try:
-            damped = state.hessian + damping * np.diag(np.diag(state.hessian))
-            step = -np.asarray(np.linalg.solve(damped, state.gradient), dtype=np.float64)
+            step = -np.asarray(np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient))
         except np.linalg.LinAlgError:
             return None
-        further = moved(map_T_camera, step)
-        trial = _linearise(further, problem)
+        further = moved(map_T_camera, _turned(map_T_camera, step))
+        trial = _residuals(further, problem, variance)
         gained = state.cost - trial.cost
-        # Up as well: what residuals are held against changes with the pose, which the model leaves out.
-        settled = 0 <= gained < SETTLED * state.cost or -(step @ state.gradient) < NEGLIGIBLE
-        if gained >= 0:
-            map_T_camera, state, damping = further, trial, damping / 5
+        if gained < 0:
+            damping = max(4 * damping, 1.0)
         else:
-            damping *= 10
-        if settled:
+            changed = focal_px * (trial.pulls @ trial.robust)
+            near = gained < FAR * state.cost
+            hessian = _updated(hessian, step, changed - gradient) if near else _gauss_newton(trial, focal_px)
+            map_T_camera, state, gradient, damping = further, trial, changed, damping / 10
+        if abs(gained) < SETTLED:
             break
-    if state.inlier.sum() < MINIMUM:
-        return None
-    return _pose(map_T_camera, state, problem)
+    return _pose(map_T_camera, problem) if state.inlier.sum() >= MINIMUM else None
 
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """The matches of a refinement, one row a coordinate: every operation runs along all matches.
+def _updated(hessian: Array, step: Array, change: Array) -> Array:
+    """A Hessian (6, 6) with the curvature along a step that changed the gradient so (BFGS, damped as Powell has it).
 
-    Attributes:
-        ideal, points, weights: (2, N) at z = 1, (3, N) metres in the map, (N,) relative trust.
+    A step too long is followed by a shorter one, and where the cost curves less than it should, by a longer one.
     """
-
-    ideal: Array
-    points: Array
-    weights: Array
-    focal_px: float
-    settings: SolverSettings
-
-    @classmethod
-    def of(cls, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings) -> _Problem:
-        """From matches in rows."""
-        return cls(np.ascontiguousarray(ideal.T), np.ascontiguousarray(points.T), weights, focal_px, settings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Linearisation:
-    """Cost of a pose and its quadratic model.
-
-    Attributes:
-        residual, jacobian: (2, N) pixels, zero for outliers, and (6, 2, N) with respect to the twist of :func:`moved`
-            in the camera's axes.
-        robust: (N,) weight of each match in the model; zero for outliers.
-        axes: (6, 6) turns the camera's axes into the map's.
-        sigma: (N,) standard deviation that each residual is held against, pixels.
-    """
-
-    cost: float
-    gradient: Array
-    hessian: Array
-    inlier: NDArray[np.bool_]
-    residual_px: Array
-    residual: Array
-    jacobian: Array
-    robust: Array
-    axes: Array
-    sigma: Array
+    expected = hessian @ step
+    most, got = step @ expected, step @ change
+    if not most > 0:
+        return hessian
+    if got < LEAST_CURVATURE * most:
+        share = (1 - LEAST_CURVATURE) * most / (most - got)
+        change, got = share * change + (1 - share) * expected, LEAST_CURVATURE * most
+    updated: Array = hessian - np.outer(expected, expected) / most + np.outer(change, change) / got
+    return updated
 
 
 def pose_at(
     map_T_camera: Array, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings
 ) -> AbsolutePose:
     """A pose (4, 4) as it is, with its residuals and information; args as :func:`refine_pose`."""
-    problem = _Problem.of(ideal, points, weights, focal_px, settings)
-    return _pose(map_T_camera, _linearise(map_T_camera, problem), problem)
-
-
-def _pose(map_T_camera: Array, state: _Linearisation, problem: _Problem) -> AbsolutePose:
-    # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
-    squared = np.einsum("ij,ij->j", state.residual, state.residual)
-    variance = float(state.robust @ squared / max(2 * state.robust @ state.sigma**2, 1e-12))
-    pulls = state.axes @ (state.jacobian * (state.residual * state.robust)).sum(axis=1)
-    return AbsolutePose(
-        camera_T_map=se3.inverse(map_T_camera),
-        inlier=state.inlier,
-        residual_px=state.residual_px,
-        information=state.hessian,
-        pulls=pulls.T,
-        variance_factor=variance,
-        cost=state.cost,
-        focal_px=problem.focal_px,
-    )
+    return _pose(map_T_camera, _Problem.of(ideal, points, weights, focal_px, settings))
 
 
 def moved(map_T_camera: Array, twist: Array) -> Array:
@@ -303,46 +263,133 @@ def moved(map_T_camera: Array, twist: Array) -> Array:
     return se3.make(step[:3, :3] @ map_T_camera[:3, :3], map_T_camera[:3, 3] + step[:3, 3])
 
 
-def _linearise(map_T_camera: Array, problem: _Problem) -> _Linearisation:
-    """Whitened reprojection residuals, Cauchy weights and the Gauss-Newton system of one pose."""
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The matches of a refinement, one row a coordinate: every operation runs along all matches.
+
+    Attributes:
+        xy_px, points, weights: (2, N) ideal coordinates in pixels, (3, N) metres in the map, (N,) relative trust.
+    """
+
+    xy_px: Array
+    points: Array
+    weights: Array
+    focal_px: float
+    settings: SolverSettings
+
+    @classmethod
+    def of(cls, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings) -> _Problem:
+        """From matches in rows."""
+        return cls(focal_px * ideal.T, np.ascontiguousarray(points.T), weights, focal_px, settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Residuals:
+    """Robust cost of a pose, and what it is made of.
+
+    Attributes:
+        front, inlier: (N,) which points are before the camera, and which of them it explains.
+        inverse, x, y: (N,) 1 / depth and image coordinates at z = 1; 0 behind the camera.
+        u, v, squared: (N,) residuals in pixels, and their squared length.
+        variance: (N,) that the residuals are held against, square pixels.
+        robust: (N,) weight of each match in the model; zero for outliers.
+    """
+
+    cost: float
+    front: NDArray[np.bool_]
+    inlier: NDArray[np.bool_]
+    inverse: Array
+    x: Array
+    y: Array
+    u: Array
+    v: Array
+    squared: Array
+    variance: Array
+    robust: Array
+
+    @property
+    def pulls(self) -> Array:
+        """(6, N) derivative of half the squared residual with respect to a twist of the camera in its own axes.
+
+        In units of the focal length. ``exp(dw)`` turns the camera, so a point turns by -dw about the centre.
+        """
+        u, v, x, y, inverse = self.u, self.v, self.x, self.y, self.inverse
+        along = x * u + y * v
+        pulls = np.empty((6, len(x)))
+        pulls[0], pulls[1], pulls[2] = -inverse * u, -inverse * v, inverse * along
+        pulls[3], pulls[4], pulls[5] = v + y * along, -u - x * along, y * u - x * v
+        return pulls
+
+
+def _residuals(map_T_camera: Array, problem: _Problem, variance: Array | None = None) -> _Residuals:
+    """Whitened reprojection residuals and Cauchy weights at a pose.
+
+    Args:
+        variance: (N,) to hold residuals against, square pixels; by default what is right at this pose.
+    """
     R, settings, focal_px = map_T_camera[:3, :3], problem.settings, problem.focal_px
-    in_camera = R.T @ (problem.points - map_T_camera[:3, 3:])
-    front = in_camera[2] > 0
-    inverse = 1 / np.where(front, in_camera[2], 1.0)
-    projected = in_camera[:2] * inverse
-    residual = focal_px * (projected - problem.ideal)
-    squared = np.einsum("ij,ij->j", residual, residual)
-    inlier = front & (squared < settings.threshold_px**2)
-
-    # A point that is off by a few millimetres moves more pixels the closer it is.
-    sigma = np.hypot(settings.pixel_sigma_px, focal_px * settings.point_sigma_m * inverse)
-    variance = sigma * sigma
-    whitened = np.where(inlier, squared, settings.threshold_px**2) / variance
+    X, Y, Z = R.T @ problem.points - (R.T @ map_T_camera[:3, 3])[:, None]
+    front = Z > NEAREST
+    inverse = 1 / np.where(front, Z, np.inf)
+    x, y = X * inverse, Y * inverse
+    u, v = focal_px * x - problem.xy_px[0], focal_px * y - problem.xy_px[1]
+    squared = u * u + v * v
+    limit = settings.threshold_px**2
+    inlier = front & (squared < limit)
+    if variance is None:
+        # A point that is off by a few millimetres moves more pixels the closer it is.
+        variance = settings.pixel_sigma_px**2 + (focal_px * settings.point_sigma_m * inverse) ** 2
+    whitened = np.where(inlier, squared, limit) / variance
     cost = float(problem.weights @ np.log1p(whitened))
-    robust = np.where(inlier, problem.weights / ((1 + whitened) * variance), 0.0)
-
-    jacobian = focal_px * _jacobian(np.where(inlier, projected, 0.0), np.where(inlier, inverse, 1.0))
-    weighted = (jacobian * robust).reshape(6, -1)
-    axes: Array = np.kron(np.eye(2), R).astype(np.float64, copy=False)
-    hessian = axes @ (weighted @ jacobian.reshape(6, -1).T) @ axes.T
-    kept = np.where(inlier, residual, 0.0)
-    gradient = axes @ (weighted @ kept.reshape(-1))
-    residual_px = np.where(front, np.sqrt(squared), np.inf)
-    return _Linearisation(cost, gradient, hessian, inlier, residual_px, kept, jacobian, robust, axes, sigma)
+    robust = problem.weights * inlier / ((1 + whitened) * variance)
+    return _Residuals(cost, front, inlier, inverse, x, y, u, v, squared, variance, robust)
 
 
-def _jacobian(projected: Array, inverse: Array) -> Array:
+def _gauss_newton(state: _Residuals, focal_px: float) -> Array:
+    """(6, 6) Gauss-Newton Hessian with respect to a twist of the camera in its own axes.
+
+    Both rows of every Jacobian are combinations of eight numbers, of which all that is needed are the moments.
+    """
+    numbers = _jacobian_numbers(state.x, state.y, state.inverse)
+    moments = (numbers * state.robust) @ numbers.T
+    hessian: Array = focal_px**2 * sum(rows @ moments @ rows.T for rows in JACOBIAN)
+    return hessian
+
+
+def _jacobian_numbers(x: Array, y: Array, inverse: Array) -> Array:
+    """(8, N) what the entries of :data:`JACOBIAN` multiply."""
+    return np.stack((inverse, x * inverse, y * inverse, x * y, 1 + x * x, 1 + y * y, x, y))
+
+
+def projection_jacobian(projected: Array, inverse: Array) -> Array:
     """Derivative (6, 2, N) of image coordinates (2, N) with respect to the twist of :func:`moved`, camera axes.
 
     Args:
-        inverse: (N,) 1 / depth.
+        projected: (2, N) at z = 1.
+        inverse: (N,) one over the depth, 1/m.
     """
-    x, y = projected
-    J = np.zeros((6, 2, len(inverse)))
-    J[0, 0] = J[1, 1] = -inverse
-    J[2] = projected * inverse
-    # exp(dw) turns the camera, so a point turns by -dw about the centre.
-    J[3, 0], J[4, 1] = x * y, -x * y
-    J[3, 1], J[4, 0] = 1 + y * y, -1 - x * x
-    J[5, 0], J[5, 1] = y, -x
-    return J
+    jacobian: Array = (JACOBIAN @ _jacobian_numbers(*projected, inverse)).transpose(1, 0, 2)
+    return jacobian
+
+
+def _pose(map_T_camera: Array, problem: _Problem) -> AbsolutePose:
+    state = _residuals(map_T_camera, problem)
+    # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
+    variance = float(state.robust @ state.squared / max(2 * state.robust @ state.variance, 1e-12))
+    axes = np.kron(np.eye(2), map_T_camera[:3, :3])
+    return AbsolutePose(
+        camera_T_map=se3.inverse(map_T_camera),
+        inlier=state.inlier,
+        residual_px=np.where(state.front, np.sqrt(state.squared), np.inf),
+        information=axes @ _gauss_newton(state, problem.focal_px) @ axes.T,
+        pulls=(axes @ (state.pulls * (problem.focal_px * state.robust))).T,
+        variance_factor=variance,
+        cost=state.cost,
+        focal_px=problem.focal_px,
+    )
+
+
+def _turned(map_T_camera: Array, twist: Array) -> Array:
+    """A twist (6,) in the camera's axes in those of the map."""
+    turned: Array = (twist.reshape(2, 3) @ map_T_camera[:3, :3].T).reshape(-1)
+    return turned

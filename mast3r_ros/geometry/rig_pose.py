@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import (
     MINIMUM,
-    MOST_SAMPLED,
     AbsolutePose,
     middle_and_size,
     moved,
     pose_at,
     ransac_options,
 )
+from mast3r_ros.geometry.spread import well_spread
 from mast3r_ros.settings import SolverSettings
 
 Array = NDArray[np.float64]
 
+#: RANSAC scores hypotheses on so many matches of all views together.
+MOST_SAMPLED = 800
 #: RANSAC takes the views for rigid: what odometry is off by must fit into this many thresholds.
 LOOSE = 2.0
 #: A rig's own calibration is this sure, metres and radians.
@@ -80,7 +82,7 @@ def ransac_rig_pose(views: Sequence[RigView], settings: SolverSettings = SolverS
     """
     if sum(len(view.points) for view in views) < MINIMUM:
         return None
-    chosen = [np.argsort(-view.weights, kind="stable")[: MOST_SAMPLED // len(views)] for view in views]
+    chosen = [well_spread(view.ideal, view.weights, MOST_SAMPLED // len(views)) for view in views]
     middle, size = middle_and_size(np.concatenate([v.points[k] for v, k in zip(views, chosen, strict=True)]))
     cameras, extrinsics = [], []
     for view in views:

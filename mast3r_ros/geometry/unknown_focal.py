@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import AbsolutePose, Array, refine_pose, solve_pose
 from mast3r_ros.settings import SolverSettings
 
@@ -38,11 +39,18 @@ def solve_pose_and_focal(
     if not tried:
         return None
     start = min(tried, key=lambda focal: tried[focal].cost)
-    pose = tried[start].map_T_camera
+    found = tried[start]
+    depth = float(np.median(se3.apply(found.camera_T_map, points[found.inlier])[:, 2]))
+
+    def pose_at(focal: float) -> Array:
+        """A longer lens shows the same from further away."""
+        pose: Array = found.map_T_camera
+        pose[:3, 3] -= pose[:3, 2] * depth * (focal / start - 1)
+        return pose
 
     def cost(log_focal: float) -> float:
         focal = float(np.exp(log_focal))
-        refined = refine_pose(pose, centred_xy / focal, points, weights, focal, settings)
+        refined = refine_pose(pose_at(focal), centred_xy / focal, points, weights, focal, settings)
         return refined.cost if refined is not None else np.inf
 
     step = np.log(FIRST_GUESSES[1] / FIRST_GUESSES[0])
@@ -50,4 +58,4 @@ def solve_pose_and_focal(
         cost, bounds=(np.log(start) - step, np.log(start) + step), method="bounded", options={"xatol": 1e-3}
     )
     focal = float(np.exp(best.x))
-    return solve_pose(centred_xy / focal, points, weights, focal, settings, initial=pose)
+    return solve_pose(centred_xy / focal, points, weights, focal, settings, initial=pose_at(focal))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.spread import best_of_each
 from mast3r_ros.localization.cells import cells_of
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, Matches
@@ -62,7 +63,7 @@ class Correspondences:
         """
         ideal = camera.rays(self.xy)
         has_ray = np.asarray(np.isfinite(ideal).all(axis=1))
-        ideal, found = ideal[has_ray], self.rows(has_ray)
+        ideal, found = (ideal, self) if has_ray.all() else (ideal[has_ray], self.rows(has_ray))
         if camera.is_distorted:
             found = replace(found, weights=found.weights / camera.enlargement(ideal) ** 2)
         return ideal, found
@@ -83,11 +84,7 @@ def most_trusted(matches: Matches, count: int, width: int, height: int) -> Match
     """
     if len(matches) <= count:
         return matches
-    cell = cells_of(matches.query_xy, width, height)
-    order = np.argsort(cell - matches.weights, kind="stable")  # weights are in (0, 1]: by cell, then by trust
-    cell = cell[order]
-    rank = np.arange(len(order)) - np.searchsorted(cell, cell)
-    kept = order[np.argsort(rank, kind="stable")[:count]]
+    kept = best_of_each(cells_of(matches.query_xy, width, height), matches.weights, count)
     return matches[np.sort(kept)]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.frames import Frame
+from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry.absolute_pose import MINIMUM, AbsolutePose, ransac_pose, refine_pose
+from mast3r_ros.geometry.lens import LensProblem
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
+from mast3r_ros.localization.calibration import CalibrationCheck
 from mast3r_ros.localization.cells import grouped, recounted
 from mast3r_ros.localization.correspondences import Correspondences, QueryMatches
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
@@ -20,7 +23,7 @@ from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.protection import AlertLimit, limit_of
 from mast3r_ros.localization.rival import unrivalled, with_less
 from mast3r_ros.localization.stage_clock import StageClock
-from mast3r_ros.localization.stretch import StretchCheck
+from mast3r_ros.localization.stretch import StretchCheck, stretched
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION
 from mast3r_ros.localization.verification import Verdict, balanced, verify
@@ -75,6 +78,7 @@ class Localizer:
         self.settings = settings
         self._focals = FocalMemory()
         self._stretch = StretchCheck()
+        self._calibration = CalibrationCheck()
         self._map_landmarks = MapLandmarks(keyframe_map, matcher)
         self._described: tuple[Frame, Features] | None = None
 
@@ -88,6 +92,12 @@ class Localizer:
         clock = StageClock()
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
+
+    def alone(self, frame: Frame, *, exclude: Collection[str] = ()) -> PoseEstimate:
+        """The same, whatever was localized before: nothing that is remembered of cameras takes part."""
+        fresh = copy(self)
+        fresh._focals, fresh._stretch, fresh._described = FocalMemory(), StretchCheck(), None
+        return fresh.localize(frame, exclude=exclude)
 
     def features(self, frame: Frame) -> Features:
         """What the matcher knows of a frame but for its depth; of the last one without computing it again."""
@@ -183,7 +193,7 @@ class Localizer:
             if verdict.reason is Reason.EXPECTED_NOT_SEEN and self._unrivalled(frame, found, support, verdict):
                 verdict = judged(with_less(self.settings.gates))
             if verdict.reason is Reason.NONE:
-                verdict = self._with_calibration(frame, found, support, verdict)
+                verdict = self._with_calibration(frame, found, support, verdict, limit)
         if verdict.reason is Reason.NONE and frame.camera is None and not told:
             self._focals.remember(_camera_of(frame), support.pose.focal_px)
         return _estimate(found, support, verdict, limit)
@@ -200,25 +210,29 @@ class Localizer:
         ideal, settings = frame.camera.rays(found.xy), self.solver(frame, support.scene_depth_m)
         return unrivalled(support, verdict.evidence, ideal, self.settings.gates, settings)
 
-    def _with_calibration(self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict) -> Verdict:
-        """The verdict, unless the image says that it was stretched and its calibration was not."""
+    def _with_calibration(
+        self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict, limit: AlertLimit
+    ) -> Verdict:
+        """The verdict, unless the image says that its calibration is another camera's, or of another image."""
         if frame.camera is None:
             return verdict
+        settings = self.solver(frame, support.scene_depth_m)
         stretch = self._stretch.found(
-            frame.camera,
-            found.xy,
-            found.points,
-            found.weights,
-            verdict.evidence.inliers,
-            self.solver(frame, support.scene_depth_m),
+            frame.camera, found.xy, found.points, found.weights, verdict.evidence.inliers, settings
         )
-        if stretch is None:
-            return verdict
-        detail = (
-            f"at {1 / stretch:.2f} times its height the image explains far more matches: images were stretched after "
-            "the calibration; give the calibration of the images as they are"
+        if stretch is not None:
+            return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=stretched(stretch))
+        pose = support.pose
+        weights = balanced(found.weights, pose.inlier, found.keyframe, found.xy, frame.width, frame.height)
+        problem = LensProblem(
+            frame.camera.rays(found.xy), found.points, weights, found.keyframe, pose.focal_px, settings
         )
-        return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=detail)
+        doubt = self._calibration.judge(frame.camera, problem, pose.map_T_camera, limit)
+        return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=doubt) if doubt else verdict
+
+    def doubt_of(self, camera: Camera) -> str:
+        """What earlier frames found wrong with a calibration; empty where nothing is."""
+        return self._calibration.doubt(camera)
 
     def agrees(self, support: Support, prior: PosePrior | None) -> bool:
         """Whether the camera was believed to be where it was found, to within three standard deviations.

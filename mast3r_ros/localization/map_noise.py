@@ -20,6 +20,7 @@ from scipy.stats import chi2
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.localizer import Localizer
+from mast3r_ros.localization.portable import PortableLocalizer, Query
 from mast3r_ros.localization.protection import CALIBRATED_AT, FEWEST
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION, map_covariance
 from mast3r_ros.mapping.consistency import Consistency, check_consistency
@@ -48,11 +49,13 @@ def measure_pose_noise(
     matcher: Matcher,
     samples: int = 40,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    by: Workers = Here(),
 ) -> PoseNoise | None:
     """How far poses in this map are off, and what its matches are worth.
 
     Args:
         samples: keyframes left out and localized, evenly chosen.
+        by: who localizes them; the map must be saved then.
 
     Returns:
         None where too few keyframes can be found again from the others to say anything. Where few are, but at wrong
@@ -64,13 +67,13 @@ def measure_pose_noise(
     # What was measured before is not believed while it is measured anew: covariances are those of the matches alone.
     before, keyframe_map.pose_noise = keyframe_map.pose_noise, PoseNoise(0.0, 0.0, found=len(ids))
     try:
-        return _measured(keyframe_map, matcher, samples, progress)
+        return _measured(keyframe_map, matcher, samples, progress, by)
     finally:
         keyframe_map.pose_noise = before
 
 
 def _measured(
-    keyframe_map: KeyframeMap, matcher: Matcher, samples: int, progress: Callable[[int, int], None]
+    keyframe_map: KeyframeMap, matcher: Matcher, samples: int, progress: Callable[[int, int], None], by: Workers
 ) -> PoseNoise | None:
     """See :func:`measure_pose_noise`."""
     ids = [keyframe.id for keyframe in keyframe_map.keyframes]
@@ -78,9 +81,9 @@ def _measured(
     reach = max(1, round(LEFT_OUT * len(ids)))
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(samples, len(ids))).round().astype(int))
     errors, of_matches, elsewhere = [], [], 0
-    for done, index in enumerate(chosen, start=1):
-        left_out = ids[max(0, index - reach) : index + reach + 1]
-        estimate = localizer.localize(keyframe_map.frame(ids[index]), exclude=left_out)
+    queries = (Query(ids[index], ids[max(0, index - reach) : index + reach + 1]) for index in chosen)
+    estimates = by.run(PortableLocalizer(localizer), queries)
+    for done, (index, estimate) in enumerate(zip(chosen, estimates, strict=True), start=1):
         progress(done, len(chosen))
         if not estimate.localized or estimate.map_T_camera is None or estimate.covariance is None:
             continue
@@ -176,7 +179,7 @@ def save_ready(
 
     Args:
         progress: called with (what is being done, done, total).
-        by: who describes the keyframes.
+        by: who describes the keyframes, and localizes those that are left out.
 
     Returns:
         a sentence for each contradiction between poses, images and depth; the map keeps what was found.
@@ -185,7 +188,7 @@ def save_ready(
     describe(keyframe_map, matcher, by, lambda done, total: progress("describing keyframes", done, total))
     keyframe_map.prepare(matcher)
     keyframe_map.pose_noise = measure_pose_noise(
-        keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total)
+        keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total), by=by
     )
     found = check_consistency(keyframe_map, lambda done, total: progress("comparing poses and images", done, total))
     keyframe_map.provenance["consistency"] = str(found)

@@ -19,10 +19,12 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.similarity import PoseFit, Similarity, fit_poses
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import Localizer
+from mast3r_ros.localization.portable import PortableLocalizer, Query
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.settings import Gates, LocalizerSettings
+from mast3r_ros.workers import Here, Workers
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -94,8 +96,14 @@ class Placement:
         }
 
 
-def place(a: KeyframeMap, b: KeyframeMap, matcher: Matcher, progress: Progress = lambda done, total: None) -> Placement:
-    """Find map ``b`` in map ``a``.
+def place(
+    a: KeyframeMap,
+    b: KeyframeMap,
+    matcher: Matcher,
+    progress: Progress = lambda done, total: None,
+    by: Workers = Here(),
+) -> Placement:
+    """Find map ``b`` in map ``a``; workers, if others than this process, look for its keyframes in the saved map ``a``.
 
     Raises:
         MapError: where that cannot be told, or the two maps' metres disagree; it says why.
@@ -106,16 +114,15 @@ def place(a: KeyframeMap, b: KeyframeMap, matcher: Matcher, progress: Progress =
     ids = [keyframe.id for keyframe in b.keyframes]
     tried = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(SAMPLES, len(ids))).round().astype(int))]
     a.prepare(matcher)
-    localizer = Localizer(a, matcher, TRYING)
+    # Its own depth would have it refused where the two maps' units differ: that is compared below.
+    queries = (Query(replace(b.frame(id), depth=None)) for id in tried)
+    estimates = by.run(PortableLocalizer(Localizer(a, matcher, TRYING)), queries)
     found, ratios, missing = dict[str, Array](), list[float](), dict[str, str]()
-    for done, id in enumerate(tried, start=1):
-        frame = b.frame(id)
-        # Its own depth would have it refused where the two maps' units differ: that is compared below.
-        estimate = localizer.localize(replace(frame, depth=None))
+    for done, (id, estimate) in enumerate(zip(tried, estimates, strict=True), start=1):
         progress(done, len(tried))
         if estimate.localized and estimate.map_T_camera is not None:
             found[id] = estimate.map_T_camera
-            ratios.append(_depth_ratio(a, frame, estimate))
+            ratios.append(_depth_ratio(a, b.frame(id), estimate))
         else:
             missing[id] = estimate.reason.value
     _refuse_few(found, missing, len(tried))

@@ -141,9 +141,9 @@ def solve_together(localizer: Localizer, sightings: Sequence[Sighting], prior: P
 
 
 def _part(localizer: Localizer, sighting: Sighting, first: Sighting) -> _Part | None:
-    """What a sighting brings; nothing without a calibration or matches."""
+    """What a sighting brings; nothing without matches, or a calibration that nothing contradicts."""
     camera, matched = sighting.frame.camera, {m.keyframe_id: m.matches for m in sighting.estimate.matched}
-    if camera is None or not sum(len(m) for m in matched.values()):
+    if camera is None or localizer.doubt_of(camera) or not sum(len(m) for m in matched.values()):
         return None
     ideal, found = Correspondences.of(localizer.map, matched).seen_by(camera)
     first_T_camera = se3.inverse(first.reference_T_camera) @ sighting.reference_T_camera

@@ -59,6 +59,14 @@ class StretchCheck:
         return None
 
 
+def stretched(stretch: float) -> str:
+    """The sentence for a stretch that was found."""
+    return (
+        f"at {1 / stretch:.2f} times its height the image explains far more matches: images were stretched after "
+        "the calibration; give the calibration of the images as they are"
+    )
+
+
 def _enough(share: float) -> int:
     """Rounds of RANSAC that find a pose which explains such a share of the matches, were there one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,16 @@ class Support:
         """Number of keyframes that were matched."""
         return len(self.centres)
 
+    @cached_property
+    def directions(self) -> tuple[Array, Array]:
+        """Unit vectors (M, 3) from the inliers to the query's camera, and to that of their keyframe."""
+        inlier = self.pose.inlier
+        points = self.points[inlier]
+        to_query, to_keyframe = (
+            _unit(rays - points) for rays in (self.pose.map_T_camera[:3, 3], self.centres[self.keyframe[inlier]])
+        )
+        return to_query, to_keyframe
+
 
 def inliers_by_keyframe(support: Support) -> NDArray[np.int64]:
     """(offered,) inliers from each keyframe."""
@@ -63,7 +74,7 @@ def viewpoint_gap(support: Support) -> float:
     Keyframes on both sides of the query make up for each other: what matters is whether the query sees things from a
     side that no keyframe does.
     """
-    to_query, to_keyframe = _directions(support)
+    to_query, to_keyframe = support.directions
     if not len(to_query):
         return 0.0
     along = np.einsum("ij,ij->i", to_query, to_keyframe)
@@ -78,7 +89,7 @@ def seen_from_behind(support: Support) -> float:
     wall. What both cameras see of a surface they see from one side of it, and mostly at less than a right angle. Where
     the angle is larger, the surface that landmarks around the point lie on decides: a floor is seen from all around.
     """
-    to_query, to_keyframe = _directions(support)
+    to_query, to_keyframe = support.directions
     if not len(to_query):
         return 0.0
     opposed = np.flatnonzero(np.einsum("ij,ij->i", to_query, to_keyframe) < 0)
@@ -92,13 +103,9 @@ def seen_from_behind(support: Support) -> float:
     return float(behind / len(to_query))
 
 
-def _directions(support: Support) -> tuple[Array, Array]:
-    """Unit vectors (M, 3) from the inliers to the query's camera, and to that of their keyframe."""
-    inlier = support.pose.inlier
-    points = support.points[inlier]
-    rays = support.pose.map_T_camera[:3, 3] - points, support.centres[support.keyframe[inlier]] - points
-    to_query, to_keyframe = (r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), 1e-12) for r in rays)
-    return to_query, to_keyframe
+def _unit(vectors: Array) -> Array:
+    """Vectors (M, 3) at unit length."""
+    return vectors / np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), 1e-12)[:, None]
 
 
 def _normals(points: Array, landmarks: Array, reach_m: float) -> Array:

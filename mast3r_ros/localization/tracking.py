@@ -17,6 +17,7 @@ from mast3r_ros.localization.belief import Belief
 from mast3r_ros.localization.commitment import View, Views
 from mast3r_ros.localization.estimate import PoseEstimate, Reason, Status, Track
 from mast3r_ros.localization.frozen import RepeatedPicture
+from mast3r_ros.localization.late_stamps import LateStamps
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.several_views import RecentSightings, solve_together
@@ -64,6 +65,7 @@ class Tracker:
         self._unseen: list[int] = []
         self._recent = RecentSightings()
         self._picture = RepeatedPicture()
+        self._late = LateStamps()
 
     def set_prior(self, prior: PosePrior, odom_T_camera: Array | None = None, stamp_ns: int = 0) -> None:
         """Tell where the camera is believed to be (a person's estimate). Replaces what was known.
@@ -95,6 +97,7 @@ class Tracker:
         )
         if self._accepted is None:
             self._views, self._committed = Views(), False
+        self._late.travelled(frame.stamp_ns, odom_T_camera)
         believed = self._guide
         prior = None if believed is None else believed.now(frame.stamp_ns, odom_T_camera, self.settings)
         estimate = self.localizer.localize(frame, prior)
@@ -111,6 +114,8 @@ class Tracker:
             estimate = self._judge(estimate, odom_T_camera, frame.stamp_ns)
         if not estimate.localized:
             self._refused(estimate, odom_T_camera, frame.stamp_ns)
+        elif late := self._late.beyond(estimate):  # the track is right, with the odometry of then
+            estimate = self._contradicted(estimate, late)
         return self._told(estimate)
 
     @property
@@ -130,6 +135,9 @@ class Tracker:
         assert estimate.map_T_camera is not None and estimate.covariance is not None
         position, rotation = worst_sigmas(estimate.covariance)
         fix = Belief(estimate.map_T_camera, odom_T_camera, stamp_ns, position, rotation)
+        if odom_T_camera is not None and estimate.alert_limit is not None:
+            self._late.reconsider(fix, estimate.alert_limit, self.settings)
+            fix = replace(fix, odom_T_camera=self._late.then(odom_T_camera))
         told = self._prior is not None and self._agree(self._prior, fix)
         if self._accepted is not None and self._agree(self._accepted, fix):
             self._accept(fix, self._with_view(self._views, odom_T_camera, estimate), told)

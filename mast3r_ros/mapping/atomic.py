@@ -40,8 +40,8 @@ def replacing(folder: Path) -> Iterator[Path]:
         MapError: if another process keeps saving in the same place.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        _tidy(folder)
+    with locked(folder):
+        tidy(folder)
         fresh = folder.with_name(f".{folder.name}.saving-{uuid.uuid4().hex[:8]}")
         try:
             fresh.mkdir()
@@ -58,7 +58,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def recover(folder: Path) -> None:
     """Bring back ``folder`` if a crash between the two renames of a swap left it under its retired name."""
     if not folder.exists() and _retired(folder).exists():
-        with _locked(folder):
+        with locked(folder):
             _restore(folder)
 
 
@@ -83,11 +83,15 @@ def write_replacing(path: Path, data: bytes) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A hard link where the file system has them, a copy elsewhere."""
+    """A hard link where the file system has them, a copy elsewhere; nothing where the disk refuses."""
     try:
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        try:
+            shutil.copy2(source, target)
+        except BaseException:
+            Path(target).unlink(missing_ok=True)
+            raise
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -139,7 +143,7 @@ def _restore(folder: Path) -> None:
         os.rename(_retired(folder), folder)
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Undo or clear away what a killed save left; nobody else is saving while we hold the lock."""
     _restore(folder)
     shutil.rmtree(_retired(folder), ignore_errors=True)
@@ -148,7 +152,7 @@ def _tidy(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold an advisory lock on the place of a folder; the kernel releases it even if the process is killed.
 
     It is on a file of its own beside the folder, opened for writing: NFS grants an exclusive lock on nothing else.

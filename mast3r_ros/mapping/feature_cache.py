@@ -88,8 +88,7 @@ class FeatureCache:
         for (name, id), (key, features, _) in kept:
             target = _file(folder, name, id)
             if id in entries and key == entries[id].content_key and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(_pack(features, key))
+                write_replacing(target, _pack(features, key))
 
     def warn_once(self, folder: Path, error: OSError) -> None:
         """Say that the cache cannot be written, the first time only."""

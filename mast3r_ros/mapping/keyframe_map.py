@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from copy import copy
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +27,8 @@ from mast3r_ros.mapping.blob import (
     encode_points,
 )
 from mast3r_ros.mapping.feature_cache import MEMORY_BYTES, FeatureCache
+from mast3r_ros.mapping.growing import append
+from mast3r_ros.mapping.indexes import Indexes
 from mast3r_ros.mapping.keyframe import Keyframe, PoseNoise
 from mast3r_ros.mapping.records import MAX_IMAGE_SIDE, Entry, rigid_pose, valid_id
 from mast3r_ros.mapping.retrieval import RetrievalIndex
@@ -66,13 +67,15 @@ class KeyframeMap:
         self.pose_noise: PoseNoise | None = None
         self._image_format = image_format
         self._entries = Entries()
+        self._written: storage.Written | None = None  # what the folder holds, where that is the beginning of this map
+        self._added: dict[str, Entry] = {}  # what it does not hold
         self._cameras: dict[tuple[Any, ...], Camera] = {}
         self._views: KeyframeViews | None = None  # when needed
         self._cache = FeatureCache(feature_memory)
-        self._indexes: dict[str, tuple[int, RetrievalIndex]] = {}  # with the revision it is up to date with
-        self._revision = 0
+        self._indexes = Indexes(self._cache.warn_once)
+        self._put_ids: list[str] = []  # what was put, in this order; an index knows how much of it it has seen
         self._lock = threading.RLock()
-        self._indexing = threading.Lock()  # held while a vocabulary is trained; adding and saving go on meanwhile
+        self._describing = threading.Lock()  # several threads read features; a matcher describes one frame at a time
         self._saving = threading.Lock()  # held for as long as the disk takes; adding goes on meanwhile
 
     # -- keyframes ---------------------------------------------------------------------------------
@@ -208,7 +211,9 @@ class KeyframeMap:
         signature = _checked_signature(matcher)
         features = self._cache.get(signature, entry)
         if features is None:
-            features = self._cache.put(signature, entry, matcher.describe(self.frame(id)))
+            frame = self.frame(id)
+            with self._describing:
+                features = self._cache.put(signature, entry, matcher.describe(frame))
         return features
 
     def undescribed(self, matcher: Matcher) -> list[str]:
@@ -273,13 +278,15 @@ class KeyframeMap:
             MapError: if there is no map, or it is damaged, changed by hand, or of a newer format.
         """
         folder = Path(path).expanduser().resolve()
-        header, entries = storage.open_map(folder)
+        written, entries = storage.open_map(folder)
+        header = written.header
         keyframe_map = cls(header.frame_id, feature_memory=feature_memory)
         keyframe_map.provenance = header.provenance
         keyframe_map.pose_noise = header.pose_noise
         for camera in header.cameras.values():
             keyframe_map._cameras[_camera_key(camera)] = camera
         keyframe_map._entries = entries
+        keyframe_map._written = written if header.keyframes_bytes is not None else None
         if entries:
             keyframe_map._image_format = entries[next(reversed(entries))].image.suffix
         keyframe_map.path = keyframe_map._cache.folder = folder
@@ -288,20 +295,41 @@ class KeyframeMap:
     def save(self, path: str | Path) -> None:
         """Write everything to a folder in one step; a map that is there is replaced, or untouched on failure.
 
+        Where keyframes were added to what the folder holds, and none was changed, only these are written.
+
         Raises:
             MapError: if the place is taken by something else or the disk refuses.
         """
-        folder = Path(path).expanduser().resolve()
+        folder, header = Path(path).expanduser().resolve(), storage.Header(self.frame_id, self.provenance)
+        header.pose_noise = self.pose_noise
         with self._saving:
             with self._lock:
-                entries = self._entries.copy()
-            header = storage.Header(self.frame_id, self.provenance, pose_noise=self.pose_noise)
-            storage.write_map(folder, header, list(entries.values()), lambda fresh: self._write_caches(fresh, entries))
+                known, added = self._written, dict(self._added)
+            if known is not None and folder == self.path:
+                after = append(folder, known, header, list(added.values()))
+                if after is not None:
+                    self._saved(folder, added, known, after)
+                    return
             with self._lock:
-                for id, entry in entries.items():
-                    if self._entries[id] is entry:  # else it got other pixels meanwhile
-                        self._entries[id] = entry.stored(folder)
-                self.path = self._cache.folder = folder
+                known, entries = self._written, self._entries.copy()
+            every = list(entries.values())
+            after = storage.write_map(folder, header, every, lambda fresh: self._write_caches(fresh, entries))
+            self._saved(folder, entries, known, after)
+
+    def _saved(
+        self, folder: Path, entries: Mapping[str, Entry], before: storage.Written | None, after: storage.Written
+    ) -> None:
+        """Take note of what a save has written, while others may have added and changed keyframes."""
+        with self._lock:
+            unchanged = self._written is before
+            for id, entry in entries.items():
+                self._added.pop(id, None)
+                if self._entries[id] is entry:
+                    self._entries[id] = entry.stored(folder)
+                else:
+                    unchanged = False
+            self._written = after if unchanged else None
+            self.path = self._cache.folder = folder
 
     def _write_caches(self, fresh: Path, entries: Entries) -> None:
         """Features and indexes are a cache: where they cannot be written, the save succeeds all the same."""
@@ -309,10 +337,7 @@ class KeyframeMap:
             self._cache.copy_to(fresh, entries)
             if self.path is not None:
                 link_tree(self.path / "retrieval", fresh / "retrieval")  # of which only what is new is written
-            with self._lock:
-                indexes = {signature: index for signature, (_, index) in self._indexes.items()}
-            for signature, index in indexes.items():
-                index.save(_index_file(fresh, signature))
+            self._indexes.save(fresh)
         except OSError as error:
             self._cache.warn_once(fresh, error)
 
@@ -323,36 +348,16 @@ class KeyframeMap:
             return self._views
 
     def _index(self, matcher: Matcher) -> RetrievalIndex:
-        """The appearance index of the keyframes of now. An index that was given out never changes."""
-        signature = _checked_signature(matcher)
-        with self._indexing:
+        def keys(since: int | None) -> tuple[int, dict[str, str]]:
             with self._lock:
-                now, path = self._revision, self.path
-                revision, known = self._indexes.get(signature, (-1, None))
-                if known is not None and revision == now:
-                    return known
-                keys = self._entries.content_keys()
-            if known is None:
-                known = RetrievalIndex.load(_index_file(path, signature)) if path else RetrievalIndex()
-            index = copy(known)
-            changed = index.update(
-                keys,
-                lambda id: matcher.local_descriptors(self.features(matcher, id)),
-                lambda: self._keep(index, path, signature),
-            )
-            with self._lock:
-                self._indexes[signature] = (now, index)
-        if changed:
-            self._keep(index, path, signature)
-        return index
+                if since is None:
+                    return len(self._put_ids), self._entries.content_keys()
+                return len(self._put_ids), {id: self._entries[id].content_key for id in self._put_ids[since:]}
 
-    def _keep(self, index: RetrievalIndex, path: Path | None, signature: str) -> None:
-        """Write an index, where there is a place; it is a cache."""
-        if path is not None:
-            try:
-                index.save(_index_file(path, signature))
-            except OSError as error:
-                self._cache.warn_once(path, error)
+        def describe(id: str) -> NDArray[np.float32]:
+            return matcher.local_descriptors(self.features(matcher, id))
+
+        return self._indexes.get(_checked_signature(matcher), self.path, keys, describe)
 
     def _entry(self, id: str) -> Entry:
         try:
@@ -361,9 +366,13 @@ class KeyframeMap:
             raise MapError(f"the map has no keyframe '{id}'") from None
 
     def _put(self, entry: Entry) -> None:
+        if entry.keyframe.id in self._entries and entry.keyframe.id not in self._added:
+            self._written = None  # what the folder holds is no longer the beginning of this map
+        else:
+            self._added[entry.keyframe.id] = entry
         self._entries[entry.keyframe.id] = entry
         self._views = None
-        self._revision += 1
+        self._put_ids.append(entry.keyframe.id)
 
     def _free_id(self) -> str:
         number = len(self._entries)
@@ -384,10 +393,6 @@ def _checked_signature(matcher: Matcher) -> str:
     if not valid_id(signature):
         raise ValueError(f"matcher signature {signature!r} cannot be a folder name")
     return signature
-
-
-def _index_file(folder: Path, signature: str) -> Path:
-    return folder / "retrieval" / f"{signature}.safetensors"
 
 
 def _median_depth(depth: NDArray[np.floating] | None) -> float:

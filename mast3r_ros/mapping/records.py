@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,12 @@ class Entry:
         """Changes whenever the pixels or the depth change: caches are filed under it."""
         surface = self.depth or self.points
         return f"{self.image.sha256[:20]}-{surface.sha256[:20] if surface else 'none'}"
+
+    def blobs(self) -> Iterator[tuple[str, Blob]]:
+        """What is in files of its own, with the folder they belong into."""
+        for kind, blob in (("images", self.image), ("depth", self.depth), ("points", self.points)):
+            if blob is not None:
+                yield kind, blob
 
     def at(self, map_T_camera: NDArray[np.float64]) -> Entry:
         """The same at another pose (4, 4), without points that were triangulated with the old one."""

@@ -15,10 +15,9 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,8 @@ Describe = Callable[[str], Array]
 TRAINING_DESCRIPTORS = WORDS * 256
 #: Keyframes that vocabulary and compression are learned from, at most.
 TRAINING_KEYFRAMES = 1024
-#: Frames whose vectors are compressed together, and kept together while a large index is built.
-BATCH, KEPT = 256, 4096
+#: Frames whose vectors a thread makes together, and kept together while a large index is built.
+BATCH, KEPT = 64, 4096
 #: Maps beyond this many keyframes are compressed to vectors of this length.
 COMPRESS_ABOVE, COMPRESSED = 1024, 512
 #: Up to so many vectors are compared one by one; beyond, lists find so many times the wanted number of candidates.
@@ -76,7 +75,7 @@ class RetrievalIndex:
 
         Args:
             keys: content key by keyframe id, in the map's order.
-            describe: gives the local descriptors of a keyframe.
+            describe: gives the local descriptors of a keyframe; several threads ask.
             keep: called now and then while many are missing, so that what is done is not lost.
 
         Returns:
@@ -96,7 +95,7 @@ class RetrievalIndex:
         missing = [id for id in keys if id not in known]
         for begin in range(0, len(missing), KEPT):
             part = missing[begin : begin + KEPT]
-            self._append(part, np.stack(self._vectors_of(describe(id) for id in part)))
+            self._append(part, self._vectors_of(part, describe))
             done = known.union(missing[: begin + KEPT])
             self._keys = {id: key for id, key in keys.items() if id in done}
             if begin + KEPT < len(missing):
@@ -105,11 +104,23 @@ class RetrievalIndex:
         self._sort_into_lists()
         return changed
 
+    def grow(self, keys: Mapping[str, str], describe: Describe, keep: Callable[[], None] = lambda: None) -> bool:
+        """The same where only these keyframes are new or have other pixels, by what these cost."""
+        keys = {id: key for id, key in keys.items() if self._keys.get(id) != key}
+        if not keys:
+            return False
+        if self.vocabulary is None or keys.keys() & self._rows or len(self) + len(keys) >= 2 * self._trained_on:
+            return self.update({**self._keys, **keys}, describe, keep)
+        self._append(list(keys), self._vectors_of(list(keys), describe))
+        self._keys = {**self._keys, **keys}
+        self._sort_into_lists()
+        return True
+
     def similarities(self, descriptors: Array) -> dict[str, float]:
         """Cosine similarity of a query's local descriptors (N, D) with every keyframe."""
         if self.vocabulary is None or len(descriptors) == 0:
             return {}
-        query = self._vectors_of([descriptors])[0]
+        query = self._vector_of(descriptors)
         scores = np.concatenate([block @ query for block in self._blocks])
         return dict(zip(self._keys, scores[[self._rows[id] for id in self._keys]].tolist(), strict=True))
 
@@ -120,7 +131,7 @@ class RetrievalIndex:
         """
         if self.vocabulary is None or len(descriptors) == 0 or k < 1:
             return []
-        query, excluded = self._vectors_of([descriptors])[0], set(exclude)
+        query, excluded = self._vector_of(descriptors), set(exclude)
         wanted = k + len(excluded)
         while True:
             rows, scores, everything = self._nearest(query, wanted)
@@ -191,17 +202,22 @@ class RetrievalIndex:
         if len(self._ids) - covered > max(EXACT, covered // 2):
             self._coarse = Coarse.train(list(self._blocks))
 
-    def _vectors_of(self, descriptors: Iterable[Array]) -> list[Array]:
-        """Local descriptors of frames -> the unit vectors that are compared, zero for blank frames."""
-        assert self.vocabulary is not None
-        vectors: list[Array] = []
-        source = iter(descriptors)
+    def _vectors_of(self, ids: Sequence[str], describe: Describe) -> Array:
+        """Unit vectors (N, D) that are compared, of keyframes; zero for blank ones. Several threads make them."""
+
+        def some(begin: int) -> Array:
+            assert self.vocabulary is not None
+            vectors = np.stack([self.vocabulary.aggregate(describe(id)) for id in ids[begin : begin + BATCH]])
+            return vectors if self._compression is None else self._compression.apply(vectors)
+
+        if len(ids) <= BATCH:
+            return some(0)
         with ThreadPoolExecutor(THREADS) as pool:
-            while local := list(islice(source, BATCH)):
-                aggregate = self.vocabulary.aggregate
-                batch = list(pool.map(aggregate, local)) if len(local) > THREADS else [aggregate(one) for one in local]
-                vectors.extend(batch if self._compression is None else self._compression.apply(np.stack(batch)))
-        return vectors
+            return np.concatenate(list(pool.map(some, range(0, len(ids), BATCH))))
+
+    def _vector_of(self, descriptors: Array) -> Array:
+        vector: Array = self._vectors_of(("query",), lambda _: descriptors)[0]
+        return vector
 
     def _train(self, ids: list[str], describe: Describe) -> None:
         chosen = [ids[i] for i in np.linspace(0, len(ids) - 1, min(len(ids), TRAINING_KEYFRAMES)).astype(int)]

@@ -98,12 +98,11 @@ def _digest(folder: Path) -> bytes:
     entries = [entry for _, entry in lines if not isinstance(entry, BadLine)]
     read_map(folder)  # raises where lines are bad, or not what was saved
     for entry in entries:
-        for blob in (entry.image, entry.depth, entry.points):
-            if blob is not None:
-                blob.read()
+        for _, blob in entry.blobs():
+            blob.read()
     digest = hashlib.sha256(b"mast3r_ros map 1\n")
-    for name in ("map.yaml", "keyframes.jsonl"):
-        data = (folder / name).read_bytes()
+    for name, counts in (("map.yaml", None), ("keyframes.jsonl", header.keyframes_bytes)):
+        data = (folder / name).read_bytes()[:counts]
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.digest()
 

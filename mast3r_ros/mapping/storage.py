@@ -10,8 +10,8 @@
     features/           what matchers know of the keyframes; a cache that may be deleted
     retrieval/          appearance indexes; a cache too
 
-A map that grows is written anew only where something in it changed: what is new is appended, and counts from the moment
-on that map.yaml says so. What a killed save has appended beyond that is not there.
+A map is written anew only where something in it changed; what is new is appended (:mod:`mast3r_ros.mapping.growing`),
+and counts from the moment on that map.yaml says so. What a killed save has appended beyond that is not there.
 
 Format 1 had no points (they were drawn into depth/<id>.png); it is read, and saved as format 2.
 
@@ -27,6 +27,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from mast3r_ros.mapping import table
 from mast3r_ros.mapping.atomic import link_or_copy, recover, replacing, write_synced
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.records import Entry, camera_from_dict, camera_to_dict, from_line, map_error, to_line
+from mast3r_ros.plain_yaml import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,30 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a folder holds of a map, as it was read or written last.
+
+    Attributes:
+        header: its map.yaml.
+        digest: hashlib's object, told of the lines that count.
+        table: the table of the first keyframes, where there is one, and ``beyond`` those behind it.
+    """
+
+    header: Header
+    digest: Any
+    table: table.Table | None
+    beyond: tuple[Entry, ...]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the cameras by the ``id`` of the object."""
+        return {id(camera): name for name, camera in self.header.cameras.items()}
+
+    def __len__(self) -> int:
+        return len(self.beyond) + (len(self.table.ids) if self.table else 0)
+
+
+@dataclass(frozen=True)
 class BadLine:
     """A line of keyframes.jsonl that cannot be used."""
 
@@ -89,11 +115,11 @@ class BadLine:
 
 def read_map(folder: Path) -> tuple[Header, list[Entry]]:
     """Every keyframe of a map. Raises as :func:`open_map`."""
-    header, entries = open_map(folder)
-    return header, list(entries.values())
+    written, entries = open_map(folder)
+    return written.header, list(entries.values())
 
 
-def open_map(folder: Path) -> tuple[Header, table.Entries]:
+def open_map(folder: Path) -> tuple[Written, table.Entries]:
     """Read a map; images stay on disk until asked for, but must be there, and in small maps of the right size.
 
     Raises:
@@ -103,7 +129,7 @@ def open_map(folder: Path) -> tuple[Header, table.Entries]:
     path = folder / "keyframes.jsonl"
     digest = hashlib.sha256()
     columns = table.read(folder, header.cameras)
-    skipped = _skipped(path, columns, digest)
+    skipped = _skipped(path, columns, digest, header.keyframes_bytes)
     if columns is not None and not skipped:
         columns, digest = None, hashlib.sha256()
     entries = table.Entries(columns)
@@ -121,12 +147,13 @@ def open_map(folder: Path) -> tuple[Header, table.Entries]:
         _check_names(folder, columns)
     else:
         _check_files(folder, entries.values())
-    return header, entries
+    beyond = tuple(entries[id] for id in islice(entries, len(columns.ids) if columns else 0, None))
+    return Written(header, digest, columns, beyond), entries
 
 
-def _skipped(path: Path, columns: table.Table | None, digest: Any) -> int:
+def _skipped(path: Path, columns: table.Table | None, digest: Any, until: int | None) -> int:
     """Bytes of keyframes.jsonl that a table stands for, which the digest is told of; 0 where it stands for others."""
-    if columns is None:
+    if columns is None or (until is not None and columns.lines > until):  # a save may be going on
         return 0
     try:
         with path.open("rb") as file:
@@ -156,10 +183,10 @@ def read_header(folder: Path) -> Header:
             data = file.read(MAX_HEADER_BYTES + 1)
         if len(data) > MAX_HEADER_BYTES:
             raise ValueError(f"is larger than {MAX_HEADER_BYTES // 2**20} MiB")
-        return _header(yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path)
+        return _header(read_yaml(data), path)
     except OSError as error:
         raise MapError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise MapError(f"{path}: {' '.join(str(error).split())}; restore it from a copy") from error
 
 
@@ -200,7 +227,7 @@ def read_lines(
 
 def write_map(
     folder: Path, header: Header, entries: Sequence[Entry], write_caches: Callable[[Path], None] = lambda fresh: None
-) -> None:
+) -> Written:
     """Save a map in one step: the folder holds all of it afterwards, or what it held before.
 
     Args:
@@ -213,27 +240,24 @@ def write_map(
         raise MapError(f"{folder}: exists and is not a map: choose another place, or remove it first")
     try:
         with replacing(folder) as fresh:
-            _write_files(fresh, folder, header, entries)
+            written = _write_files(fresh, folder, header, entries)
             write_caches(fresh)
             _carry_over(folder, fresh)
+        return written
     except OSError as error:
         kept = "the map that was there is unchanged" if folder.exists() else "nothing was written"
         raise MapError(f"{folder}: the map could not be saved ({error.strerror or error}): {kept}") from error
 
 
-def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[Entry]) -> None:
+def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[Entry]) -> Written:
     names: dict[int, str] = {}
-    lines, of = [], []
+    lines = []
     (fresh / "images").mkdir()
     (fresh / "depth").mkdir()
     (fresh / "points").mkdir()
     for entry in entries:
-        names.setdefault(id(entry.keyframe.camera), f"camera_{len(names)}")
-        of.append(names[id(entry.keyframe.camera)])
-        lines.append(to_line(entry, of[-1]))
-        for kind, blob in (("images", entry.image), ("depth", entry.depth), ("points", entry.points)):
-            if blob is None:
-                continue
+        lines.append(to_line(entry, names.setdefault(id(entry.keyframe.camera), f"camera_{len(names)}")))
+        for kind, blob in entry.blobs():
             target = fresh / kind / f"{entry.keyframe.id}.{blob.suffix}"
             if blob.path is None:
                 target.write_bytes(blob.read())
@@ -243,12 +267,16 @@ def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[En
                 target.write_bytes(blob.read())
     data = b"".join(lines)
     write_synced(fresh / "keyframes.jsonl", data)
-    sha256 = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data)
+    sha256 = digest.hexdigest()
     if entries:
-        write_synced(fresh / table.NAME, table.pack(entries, of, len(data), sha256))
+        write_synced(fresh / table.NAME, table.pack(entries, names, len(data), sha256))
     cameras = {names[id(e.keyframe.camera)]: e.keyframe.camera for e in entries}
     whole = replace(header, cameras=cameras, keyframes_sha256=sha256, keyframes_bytes=len(data))
     write_synced(fresh / "map.yaml", header_bytes(whole, len(entries)))
+    columns = table.read(fresh, cameras) if entries else None
+    columns = columns and replace(columns, folder=folder)
+    return Written(whole, digest, columns, () if columns else tuple(entries))
 
 
 def header_bytes(header: Header, count: int) -> bytes:
@@ -338,9 +366,7 @@ def _missing(path: Path, folder: Path) -> str:
 def _check_files(folder: Path, entries: Any) -> None:
     """Every image is there with its size; its checksum is compared when it is first read."""
     for entry in entries:
-        for blob in (entry.image, entry.depth, entry.points):
-            if blob is None:
-                continue
+        for _, blob in entry.blobs():
             try:
                 size = blob.path.stat().st_size
             except OSError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,15 +83,19 @@ class Table:
         return Blob(suffix, int(self.sizes[row, which]), self.checksums[row, which].tobytes().hex(), path=path)
 
 
-def pack(entries: Sequence[Entry], names: Sequence[str], lines: int, sha256: str) -> bytes:
+def pack(
+    entries: Sequence[Entry], names: Mapping[int, str], lines: int, sha256: str, before: Table | None = None
+) -> bytes:
     """The bytes of a table.
 
     Args:
-        names: of each entry's camera in map.yaml.
+        entries: what is in it, behind the rows of ``before``.
+        names: of the cameras in map.yaml, by the ``id`` of the object.
         lines: bytes of keyframes.jsonl that say the same, and their checksum.
     """
-    known = list(dict.fromkeys(names))
-    number = {name: n for n, name in enumerate(known)}
+    earlier = before.cameras if before else []
+    known = list(dict.fromkeys(names[id(camera)] for camera in [*earlier, *(e.keyframe.camera for e in entries)]))
+    number = {key: known.index(name) for key, name in names.items() if name in known}
     surfaces = [entry.depth or entry.points for entry in entries]
     blobs = [(entry.image, surface) for entry, surface in zip(entries, surfaces, strict=True)]
     nothing = bytes(32).hex()
@@ -100,14 +104,18 @@ def pack(entries: Sequence[Entry], names: Sequence[str], lines: int, sha256: str
         "poses": np.array([rounded_pose(entry.keyframe.map_T_camera) for entry in entries]).reshape(-1, 4, 4),
         "depths": np.array([float(f"{entry.depth_median_m:.6g}") for entry in entries], np.float64),
         "stamps": np.array([entry.keyframe.stamp_ns for entry in entries], np.int64),
-        "camera": np.array([number[name] for name in names], np.int64),
+        "camera": np.array([number[id(entry.keyframe.camera)] for entry in entries], np.int64),
         "formats": np.array([IMAGE_FORMATS.index(entry.image.suffix) for entry in entries], np.uint8),
         "surfaces": np.array([SURFACES.index(s.suffix) if s else 0 for s in surfaces], np.uint8),
         "sizes": np.array([[b.size if b else 0 for b in pair] for pair in blobs], np.int64).reshape(-1, 2),
         "checksums": np.frombuffer(bytes.fromhex(digests), np.uint8).reshape(-1, 2, 32),
     }
-    ids = "\n".join(entry.keyframe.id for entry in entries)
-    return tensor_file.pack(columns, {"ids": ids, "cameras": json.dumps(known), "lines": str(lines), "sha256": sha256})
+    ids = [entry.keyframe.id for entry in entries]
+    if before is not None:
+        ids = before.ids + ids
+        columns = {name: np.concatenate([getattr(before, name), column]) for name, column in columns.items()}
+    about = {"ids": "\n".join(ids), "cameras": json.dumps(known), "lines": str(lines), "sha256": sha256}
+    return tensor_file.pack(columns, about)
 
 
 def read(folder: Path, cameras: dict[str, Camera]) -> Table | None:

@@ -13,6 +13,10 @@ from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.mapping.table import Entries
 
 
+#: Views further apart than this many depths overlap by less than the smallest number, see :func:`view_overlap`.
+REACH = 39.0
+
+
 @dataclass(frozen=True, eq=False)
 class KeyframeViews:
     """The views of N keyframes.
@@ -41,7 +45,10 @@ class KeyframeViews:
 
     def overlaps(self, map_T_camera: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N,) plausible overlap with the view of a camera at that pose, see :func:`overlap.view_overlap`."""
-        return view_overlap(np.asarray(map_T_camera, dtype=np.float64), self.poses, self.depths)
+        camera, overlaps = np.asarray(map_T_camera, dtype=np.float64), np.zeros(len(self.poses))
+        near = np.linalg.norm(self.poses[:, :3, 3] - camera[:3, 3], axis=1) < REACH * self.depths
+        overlaps[near] = view_overlap(camera, self.poses[near], self.depths[near])
+        return overlaps
 
 
 def _distinct(cameras: Iterable[Camera]) -> tuple[Camera, ...]:

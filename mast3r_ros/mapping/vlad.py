@@ -7,9 +7,11 @@ intra-normalisation after Arandjelovic and Zisserman, "All about VLAD" (CVPR 201
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_matrix
 
 Array = NDArray[np.float32]
 
@@ -49,15 +51,24 @@ class Vocabulary:
         """Length of a VLAD vector."""
         return int(self.words.size)
 
+    @cached_property
+    def _scores(self) -> tuple[Array, Array]:
+        """Directions (D, K) and offsets (K,): descriptors x directions - offsets is largest for the nearest word."""
+        directions = self.basis @ self.words.T
+        return np.ascontiguousarray(directions), (self.words**2).sum(axis=1) / 2 + self.mean @ directions
+
     def aggregate(self, descriptors: Array) -> Array:
         """(N, D) descriptors -> (size,) unit VLAD vector; all zero without descriptors."""
         if len(descriptors) == 0:
             return np.zeros(self.size, np.float32)
-        reduced = (descriptors.astype(np.float32, copy=False) - self.mean) @ self.basis
-        nearest = np.argmin((self.words**2).sum(axis=1) - 2 * (reduced @ self.words.T), axis=1)
-        member = np.zeros((len(self.words), len(reduced)), np.float32)
-        member[nearest, np.arange(len(reduced))] = 1
-        residuals = member @ reduced - member.sum(axis=1, keepdims=True) * self.words
+        descriptors = descriptors.astype(np.float32, copy=False)
+        directions, offsets = self._scores
+        nearest = np.argmax(descriptors @ directions - offsets, axis=1)
+        # Not each descriptor is reduced, but the sum of each word's descriptors.
+        count, rows = len(descriptors), np.arange(len(descriptors) + 1, dtype=np.int32)
+        member = csc_matrix((np.ones(count, np.float32), nearest, rows), shape=(len(self.words), count))
+        numbers = np.bincount(nearest, minlength=len(self.words)).astype(np.float32)[:, None]
+        residuals = (member @ descriptors - numbers * self.mean) @ self.basis - numbers * self.words
         residuals /= np.maximum(np.linalg.norm(residuals, axis=1, keepdims=True), 1e-9)
         vector = np.sign(residuals) * np.sqrt(np.abs(residuals))
         length = float(np.linalg.norm(vector))

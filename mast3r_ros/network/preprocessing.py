@@ -198,5 +198,6 @@ def _translation(x: float, y: float) -> NDArray[np.float64]:
 
 def moved_pixels(T: NDArray[Any], xy: NDArray[Any]) -> NDArray[np.float64]:
     """Apply an affine (3, 3) on corner-origin coordinates to pixels (N, 2) whose centres are integers."""
-    moved: NDArray[np.float64] = (np.asarray(xy, dtype=np.float64) + 0.5) @ T[:2, :2].T + T[:2, 2] - 0.5
+    centre = T[:2, :2].sum(axis=1) / 2 + T[:2, 2] - 0.5  # of the first pixel
+    moved: NDArray[np.float64] = np.asarray(xy, dtype=np.float64) @ T[:2, :2].T + centre
     return moved

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from mast3r_ros.errors import UserError
+from mast3r_ros.plain_yaml import read_yaml
 from mast3r_ros.ros import recorded_topics
 from mast3r_ros.ros.cameras import CAMERAS, CameraTopics
 
@@ -295,10 +296,10 @@ def _parameter_file(given: Mapping[str, str]) -> str:
     """The parameter file, which must be one: without it the node would run with its defaults or not at all."""
     path = os.path.expanduser(given["params_file"])
     try:
-        document = yaml.safe_load(Path(path).read_text())
+        document = read_yaml(Path(path).read_text())
     except OSError as error:
         raise UserError(f"params_file:={path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"params_file:={path} is no YAML: {error}") from None
     if not isinstance(document, dict):
         raise UserError(f"params_file:={path} has no parameters: expected NODE: ros__parameters: ... (docs/ros.md)")

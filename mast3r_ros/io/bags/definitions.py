@@ -14,6 +14,7 @@ from rosbags.typesys.store import Typestore
 DEFAULT_TYPES = Stores.ROS2_JAZZY
 
 
+@lru_cache(maxsize=64)
 def typestore(msgtype: str, definition: MessageDefinition) -> Typestore | None:
     """Types as the bag defines them (a message may have changed since), or the standard ones; None if nobody does.
 

@@ -21,12 +21,15 @@ from mast3r_ros.io.bags.plan import Plan, plan_frames
 from mast3r_ros.io.bags.recording import Finished, Recording, Unfinished
 from mast3r_ros.io.bags.salvage import NO_DEFINITION, ZSTD, decompressed, has_write_ahead_log, is_whole_mcap
 from mast3r_ros.io.bags.topics import COMPRESSED, IMAGE, INFO, READABLE, Topic, pixel_encoding, tf_topics, unreadable
+from mast3r_ros.plain_yaml import read_yaml
 from mast3r_ros.transforms import InvalidTransform, TransformBuffer
 
 log = logging.getLogger(__name__)
 
 #: More problems than this are counted but not remembered one by one.
 MOST_PROBLEMS = 100
+#: What rosbag2 says of the files in a folder.
+METADATA = "metadata.yaml"
 #: Endings of recordings; rosbag2 appends .zstd to files that it has compressed as a whole.
 SUFFIXES = (".bag", ".bag.active", ".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 
@@ -189,9 +192,10 @@ class BagReader:
     def _open(self, path: Path) -> list[Recording]:
         if path.is_file():
             return [self._open_file(path)]
-        if (path / "metadata.yaml").exists():
+        if (path / METADATA).exists():
             try:
-                return [Finished(path)]
+                if not _compressed_files(path):
+                    return [Finished(path)]
             except Exception as error:  # rosbags asserts, and damage can fail in any way
                 self.report(f"cannot be read as a whole ({_short(error)}): its files are read one by one")
         files = sorted((file for file in path.iterdir() if file.name.endswith(SUFFIXES[2:])), key=_natural)
@@ -292,8 +296,15 @@ def open_bag(path: Path | str, strict: bool = False) -> BagReader:
 def is_bag(path: Path) -> bool:
     """Whether a path looks like a recording, by its name and files."""
     if path.is_dir():
-        return (path / "metadata.yaml").exists() or any(file.name.endswith(SUFFIXES[2:]) for file in path.iterdir())
+        return (path / METADATA).exists() or any(file.name.endswith(SUFFIXES[2:]) for file in path.iterdir())
     return path.name.endswith(SUFFIXES)
+
+
+def _compressed_files(folder: Path) -> bool:
+    """Whether the files of a folder were compressed as a whole. Raises yaml.YAMLError where nobody can tell."""
+    document = read_yaml((folder / METADATA).read_bytes())
+    about = document.get("rosbag2_bagfile_information") if isinstance(document, dict) else None
+    return isinstance(about, dict) and str(about.get("compression_mode")).lower() == "file"
 
 
 def _natural(path: Path) -> tuple[int, str]:

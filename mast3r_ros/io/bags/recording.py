@@ -39,6 +39,8 @@ class Finished(Recording):
         super().__init__()
         self._reader: Reader1 | Reader2 = Reader1(path) if path.suffix == ".bag" else Reader2(path)
         self._reader.open()
+        if isinstance(self._reader, Reader2) and path.is_dir():  # messages that are compressed are unpacked below
+            self._reader.storage.metadata = self._reader.storage.metadata._replace(compression_mode=None)
         for connection in self._reader.connections:
             known = self.topics.get(connection.topic, Topic(connection.msgtype, 0))
             latched = known.latched or _is_latched(connection.ext) or connection.topic.endswith("tf_static")

@@ -9,16 +9,16 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import zstandard
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag1.reader import Header, ReaderError, RecordType, decompressors, normalize, read_bytes, read_uint32
 from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 from rosbags.typesys.msg import normalize_msgtype
+
+from mast3r_ros.io.bags.bounded import unpack_file, unpack_zstd
 
 NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 _FORMATS = {
@@ -45,14 +45,13 @@ def unpacked(data: bytes) -> bytes:
     """A message as it was before rosbag2 compressed it by itself with Zstandard; others as they are."""
     if bytes(data[:4]) != _ZSTD_MAGIC:
         return data
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return unpack_zstd(bytes(data))
 
 
 def decompressed(path: Path, folder: Path) -> Path:
     """The recording in a file that was compressed as a whole, written to a folder; of a damaged one what is there."""
     target = folder / path.name.removesuffix(ZSTD)
-    with path.open("rb") as packed, target.open("wb") as plain, suppress(zstandard.ZstdError):
-        zstandard.ZstdDecompressor().copy_stream(packed, plain)
+    unpack_file(path, target)
     return target
 
 

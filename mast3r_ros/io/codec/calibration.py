@@ -14,6 +14,8 @@ from mast3r_ros.frames import Camera
 SAME_ASPECT = 0.01
 #: Focal lengths of real lenses in image widths: 0.1 would see 157 degrees without bending a line, 20 less than 3.
 SHORTEST_FOCAL, LONGEST_FOCAL = 0.1, 20.0
+#: Corners may lie where a polynomial of distortion folds back, but no more of the image than this; pixels tried a side.
+MOST_WITHOUT_RAY, SAMPLED = 0.25, 8
 
 
 def camera_from_info(info: Any, rectified: bool = False, image_size: tuple[int, int] | None = None) -> Camera | None:
@@ -84,6 +86,14 @@ def doubt_about(camera: Camera) -> str:
             f"{camera.width}x{camera.height} image: is K scaled or cropped already, and binning, region of interest or "
             "image size counted twice?"
         )
+    if camera.model != "equidistant":  # a fisheye's picture may be round
+        across, down = np.linspace(0, camera.width - 1, SAMPLED), np.linspace(0, camera.height - 1, SAMPLED)
+        rays = camera.rays(np.stack(np.meshgrid(across, down), axis=-1))
+        without = 1 - float(np.isfinite(rays).all(axis=1).mean())
+        if without > MOST_WITHOUT_RAY:
+            return (
+                f"has a distortion by which {without:.0%} of the image shows nothing that a lens could: are D's right?"
+            )
     return ""
 
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import CodecError
-
-#: Larger images are refused: no robot camera makes them, and a small damaged file can claim to be one.
-MOST_PIXELS = 200_000_000
+from mast3r_ros.frames import MOST_PIXELS
 
 
 def as_bytes(data: Any) -> NDArray[np.uint8]:

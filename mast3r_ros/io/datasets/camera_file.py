@@ -6,6 +6,7 @@ ROS's camera_calibration (camera_calibration_parsers' YAML), a camera_info messa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from mast3r_ros.errors import CalibrationError, DatasetError
 from mast3r_ros.frames import Camera
 from mast3r_ros.io import codec
 from mast3r_ros.io.datasets.base import read_text
+from mast3r_ros.plain_yaml import read_documents
 
 EXPECTED = (
     "expected the file of ROS's camera_calibration, the output of ros2 topic echo --once .../camera_info, OpenCV's "
@@ -34,7 +36,10 @@ UNKNOWN = "is no ROS camera calibration, nor one of OpenCV or Kalibr"
 Fields = Mapping[str, Any]
 
 
-#: How what is no calibration fails: by infinite numbers, nests without end, and OpenCV's parser by SystemError.
+#: OpenCV's parser calls itself for every level, and tens of thousands end the process; its own files have a handful.
+#: Each level has one of these characters, or begins further to the right.
+LEVEL, MOST_LEVELS = re.compile(r"[\[{<]|- |\n +"), 10_000
+#: How what is no calibration fails: by infinite numbers, nests too deep, and OpenCV's parser by SystemError.
 UNREADABLE = (
     *(yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError),
     *(cv2.error, SystemError),
@@ -76,7 +81,7 @@ def read_camera(file: Path, topic: str = "") -> Camera:
 
 def _first_document(text: str) -> Fields:
     """``topic echo`` ends every message with ---."""
-    document = next((found for found in yaml.safe_load_all(text) if found is not None), None)
+    document = next((found for found in read_documents(text) if found is not None), None)
     if not isinstance(document, Mapping):
         raise _UnknownFile("it has no keys")
     return document
@@ -159,7 +164,15 @@ def _two_numbers(node: Any) -> list[int]:
     return [int(value) for value in values]
 
 
+def _check_levels(text: str) -> None:
+    marks = LEVEL.findall(text)
+    deepest = sum(mark[0] != "\n" for mark in marks) + max((len(mark) for mark in marks), default=0)
+    if deepest > MOST_LEVELS:
+        raise _UnknownFile(f"it may be nested {deepest} levels deep")
+
+
 def _opencv(text: str) -> Camera | None:
+    _check_levels(text)
     storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
     keys = storage.root().keys()
     nodes = {key.lower().replace("_", ""): storage.getNode(key) for key in keys}

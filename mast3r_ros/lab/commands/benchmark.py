@@ -32,6 +32,9 @@ app = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_h
 
 app.command("reconstruct")(time_reconstruct)
 
+#: Of more keyframes than these no map is made: a million would be three million files.
+LARGEST_REPEATED = 200_000
+
 MapOption = Annotated[Path | None, typer.Option(help="Map to ask; by default a room is generated.")]
 ImagesOption = Annotated[
     Path | None,
@@ -75,11 +78,22 @@ def time_large_map(
     map: MapOption = None,
     images: ImagesOption = None,
     frames: FramesOption = 40,
+    alone: Annotated[
+        bool,
+        typer.Option(
+            "--alone",
+            help="Retrieval alone, among vectors that nobody described, held against the exact search; always so of "
+            f"more than {LARGEST_REPEATED:,} keyframes.",
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Time loading and asking a large map, made by repeating a small one with moved poses."""
+    """Time loading, asking and saving a large map, made by repeating a small one with moved poses."""
     from mast3r_ros.lab.speed.benchmark import benchmark_large_map
 
+    if alone or size > LARGEST_REPEATED:
+        _time_retrieval(size, frames, json)
+        return
     chosen = matcher.make()
     with _workload(map, images, frames) as (keyframe_map, queries), stages() as show:
         figures = benchmark_large_map(keyframe_map, chosen, queries, size, keyframes=keyframes, progress=show)
@@ -90,11 +104,34 @@ def time_large_map(
         f"A map of {figures['map_keyframes']} keyframes, features {figures['features']}",
         {
             "building the index": f"{figures['build_index_s']:.1f} s, once",
+            "saving one keyframe more": _spread(figures["save_one_more_ms"]),
             "load": f"{figures['load_s']:.2f} s",
             "first query": f"{figures['first_query_s']:.2f} s",
             "memory": f"{figures['memory_mib']:.0f} MiB more after {figures['queries']} queries",
             "retrieval": _spread(figures["retrieval_ms"]),
             "query": _spread(figures["query_ms"]),
+            "machine": _machine(figures),
+        },
+    )
+
+
+def _time_retrieval(size: int, frames: int, json: bool) -> None:
+    from mast3r_ros.lab.speed.retrieval_benchmark import benchmark_retrieval
+
+    with stages() as show:
+        figures = benchmark_retrieval(size, frames, show)
+    if json:
+        print_json(figures)
+        return
+    print_facts(
+        f"Retrieval among {size} keyframes",
+        {
+            "sorting into lists": f"{figures['build_index_s']:.1f} s, once",
+            "load": f"{figures['load_s']:.2f} s",
+            "memory": f"{figures['memory_mib']:.0f} MiB, mapped files included",
+            "retrieval": _spread(figures["retrieval_ms"]),
+            "of the processor": _spread(figures["retrieval_processor_ms"]),
+            "found": f"{figures['recall']:.1%} of the 10 nearest, {figures['nearest_found']:.1%} of the nearest",
             "machine": _machine(figures),
         },
     )

@@ -46,9 +46,23 @@ class CampaignOptions:
 
 @app.command()
 @grouped
-def messages(*, trials: TrialsOption = 10_000, how: CampaignOptions) -> None:
+def messages(
+    *,
+    dds: Annotated[
+        bool, typer.Option("--dds", help="Over DDS to the real node, not straight into its intake.")
+    ] = False,
+    trials: TrialsOption = 10_000,
+    how: CampaignOptions,
+) -> None:
     """Broken images, calibrations, depth, TF, initial poses and parameters through intake and core."""
-    how.run("messages", trials)
+    if not dds:
+        how.run("messages", trials)
+        return
+    from mast3r_ros.lab.endure.life import make_messages
+    from mast3r_ros.lab.live.processes import own_environment
+
+    with own_environment():
+        how.run("messages --dds", trials, make_messages)
 
 
 @app.command()
@@ -73,6 +87,24 @@ def life(*, trials: TrialsOption = 500, how: CampaignOptions) -> None:
 
     with own_environment():
         how.run("life", trials)
+
+
+@app.command()
+@grouped
+def drive(
+    *,
+    trials: TrialsOption = 60,
+    hours: Annotated[float | None, typer.Option(min=0.01, help="Instead of trials: a trial is 15 simulated s.")] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=100, help="Simulated seconds in a real one.")] = 8.0,
+    how: CampaignOptions,
+) -> None:
+    """Two relocalizers on a long drive: clocks that jump, recordings that begin anew, publishers that come and go."""
+    from mast3r_ros.lab.endure.drive import STRETCH_S, at_speed
+    from mast3r_ros.lab.live.processes import own_environment
+
+    with own_environment():
+        stretches = trials if hours is None else max(1, round(hours * 3600 / STRETCH_S))
+        how.run(f"drive --speed {speed:g}", stretches, at_speed(speed))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros.cli.common import stages
-from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, WorkersOption, grouped
 from mast3r_ros.lab.commands.evaluate_scenes import QueryDepthOption
 from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
@@ -40,6 +40,7 @@ def photos(
             min=1e-6, help="Multiply all lengths of the sets: what comes out must not depend on it but by this factor."
         ),
     ] = 1.0,
+    workers: WorkersOption = "1",
     report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -50,10 +51,15 @@ def photos(
     """
     from mast3r_ros.lab.runs.photos import evaluate_photos, map_of_photos
     from mast3r_ros.lab.runs.splits import QuerySettings
+    from mast3r_ros.workers import workers as several
 
     chosen = matching.make()
     settings = QuerySettings(keyframes, query_depth and depth)
-    with stages() as show, map_of_photos(path, chosen, show, depth, scale) as keyframe_map:
+    with (
+        several(workers) as by,
+        stages() as show,
+        map_of_photos(path, chosen, show, depth, scale, by) as keyframe_map,
+    ):
         evaluation, pictures = evaluate_photos(
             path,
             keyframe_map,
@@ -63,5 +69,6 @@ def photos(
             negatives=negatives,
             scale=scale,
             about={"depth": depth},
+            by=by,
         )
         finish(evaluation, keyframe_map, pictures, report, json)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mast3r_ros.cli.common import load_map, note, stages
-from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, WorkersOption, grouped
 from mast3r_ros.lab.commands.options import KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
@@ -51,6 +51,7 @@ def queries(
     ] = 1.0,
     matching: MatcherOptions,
     keyframes: KeyframesCount = 20,
+    workers: WorkersOption = "1",
     report: ReportOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -60,14 +61,16 @@ def queries(
     """
     from mast3r_ros.lab.datasets.query_list import QueryList, write_poses
     from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split
+    from mast3r_ros.workers import workers as several
 
     asked = QueryList(queries, images, cameras, ground_truth, scale)
     chosen = matching.make()
     keyframe_map = load_map(map)
     about = {"data": str(queries), "ground_truth": None if ground_truth is None else str(ground_truth)}
-    with stages() as show:
+    name, settings = f"Queries of {asked.name}", QuerySettings(keyframes)
+    with several(workers) as by, stages() as show:
         evaluation, pictures = evaluate_split(
-            asked, keyframe_map, chosen, QuerySettings(keyframes), show, name=f"Queries of {asked.name}", about=about
+            asked, keyframe_map, chosen, settings, show, name=name, about=about, by=by
         )
     if output is not None:
         found = [r for r in evaluation.records if r.map_T_camera is not None and (r.accepted or rejected)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast3r_ros.cli.common import load_map, stages
-from mast3r_ros.cli.options import JsonOption, MatcherOptions, grouped
+from mast3r_ros.cli.options import JsonOption, MatcherOptions, WorkersOption, grouped
 from mast3r_ros.lab.commands.options import DEFAULT_KEYFRAMES, KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
 
@@ -32,6 +32,7 @@ class QueryOptions:
     tracking: Annotated[
         bool, typer.Option(help="Take the queries as one sequence: each pose is held against the last one.")
     ] = False
+    workers: WorkersOption = "1"
 
     def settings(self) -> QuerySettings:
         """The same for :func:`evaluate_split`."""
@@ -58,14 +59,16 @@ def scene(
 ) -> None:
     """Localize the test split of a 7-Scenes or 12-Scenes scene in a map of its train split."""
     from mast3r_ros.lab.runs.scenes import evaluate_scene, map_of_train_split
+    from mast3r_ros.workers import workers as several
 
     chosen = matching.make()
     settings = asking.settings()
     with (
+        several(asking.workers) as by,
         stages() as show,
-        nullcontext(load_map(map)) if map else map_of_train_split(path, chosen, show) as keyframe_map,
+        nullcontext(load_map(map)) if map else map_of_train_split(path, chosen, show, by) as keyframe_map,
     ):
-        evaluation, pictures = evaluate_scene(path, keyframe_map, chosen, settings, show)
+        evaluation, pictures = evaluate_scene(path, keyframe_map, chosen, settings, show, by)
         finish(evaluation, keyframe_map, pictures, report, json)
 
 
@@ -109,6 +112,7 @@ def tum(
     from mast3r_ros.lab.runs.splits import evaluate_split, temporary_map
     from mast3r_ros.lab.runs.tum import TumSplit
     from mast3r_ros.mapping.selection import SelectionSettings
+    from mast3r_ros.workers import workers as several
 
     options: dict[str, Any] = {"depth_scale": depth_scale, "max_delay_s": max_delay}
     if intrinsics is not None:
@@ -119,13 +123,14 @@ def tum(
     settings = asking.settings()
     about = {"data": str(mapping), "queries": str(queries or f"every second stretch of {hold_out:g} s"), "every": every}
     with (
+        several(asking.workers) as by,
         stages() as show,
         nullcontext(load_map(map))
         if map
-        else temporary_map(split.map_frames(), chosen, str(mapping), show, SelectionSettings()) as keyframe_map,
+        else temporary_map(split.map_frames(), chosen, str(mapping), show, SelectionSettings(), by) as keyframe_map,
     ):
         evaluation, pictures = evaluate_split(
-            looked_for, keyframe_map, chosen, settings, show, name=split.name, about=about
+            looked_for, keyframe_map, chosen, settings, show, name=split.name, about=about, by=by
         )
         finish(evaluation, keyframe_map, pictures, report, json)
 

@@ -30,6 +30,8 @@ from mast3r_ros.network.checkpoint import convert_checkpoint, inspect_checkpoint
 from mast3r_ros.network.config import NetworkConfig
 from mast3r_ros.settings import Settings
 
+#: Pixels of a camera whose rays are computed as well.
+ORDINARY_PIXELS = 2**24
 #: Side of the picture that claims to be huge: more than a gigabyte when it is decoded.
 BOMB_SIDE = 21_000
 
@@ -49,6 +51,8 @@ def artefacts(folder: Path) -> list[Artefact]:
     keyframes.prepare(create("fake"))
     keyframes.save(folder / "map")
     export_colmap(keyframes, folder / "colmap")
+    points = folder / "colmap" / "points3D.txt"
+    points.write_text("".join(points.read_text().splitlines(keepends=True)[:50]))
     binary_colmap(folder / "colmap", folder / "colmap_binary")
     for name in ("bag.mcap", "bag.db3", "bag"):
         _bag(folder / name)
@@ -123,7 +127,8 @@ def read_calibrations(path: Path) -> str:
         camera = read_camera(file)
         if not (np.isfinite(camera.K).all() and np.isfinite(camera.D).all()):
             raise AssertionError("a calibration that is not finite")
-        _ = camera.pixel_rays
+        if camera.width * camera.height <= ORDINARY_PIXELS:
+            _ = camera.pixel_rays
     return "calibration read"
 
 

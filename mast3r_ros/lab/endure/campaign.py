@@ -36,10 +36,10 @@ Progress = Callable[[int, int], None]
 
 #: A trial that takes longer hangs, seconds; the first one waits for the imports and the making of what is mutated.
 PATIENCE_S, START_S = 60.0, 600.0
-#: The state is saved, and the memory looked at, this often.
-SAVE_EVERY_S, LOOK_EVERY = 10.0, 500
-#: What the process may grow by between its trial number LOOK_EVERY and its last, MiB: a leak of 100 bytes a trial is
-#: seen in a million.
+#: The state is saved this often; the memory is looked at after so many trials or seconds, whichever comes first.
+SAVE_EVERY_S, LOOK_EVERY, LOOK_EVERY_S = 10.0, 500, 60.0
+#: What the process may grow by between the first look and the last, MiB: a leak of 100 bytes a trial is seen in a
+#: million.
 GROWTH_MIB = 96.0
 #: A process that ends this often is not started again.
 MOST_DEATHS = 1000
@@ -148,7 +148,8 @@ def _save(report: Path | None, name: str, state: State) -> None:
     if report is None:
         return
     report.mkdir(parents=True, exist_ok=True)
-    write_json(report / "state.json", vars(state))
+    write_json(report / "state.json.new", vars(state))
+    os.replace(report / "state.json.new", report / "state.json")  # a campaign that is killed goes on from one of them
     write_json(report / "summary.json", summary(name, state))
     lines = [f"# endure {name}", "", f"{state.trials} trials, seed {state.seed}, {state.seconds:.0f} s.", ""]
     lines += ["| outcome | trials |", "|---|---|", *(f"| {k} | {n} |" for k, n in state.outcomes.items()), ""]
@@ -162,6 +163,7 @@ class _Worker:
     """A process that does trials one after the other and tells of each."""
 
     def __init__(self, make: Make, seed: int, first: int, end: int) -> None:
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"))  # all is tiny in a trial
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe(duplex=False)
         self._folder = TemporaryDirectory(prefix="mast3r_ros_endure_")
@@ -203,20 +205,46 @@ def _work(make: Make, folder: Path, seed: int, first: int, end: int, told: Conne
     watch = Watch(folder)
     trial = make(folder)
     watch.begin()
-    base: float | None = None
+    measured = getattr(getattr(trial, "__self__", None), "facts", dict)
+    memory = Memory()
     for number in range(first, end):
         told.send(_one(trial, np.random.default_rng([seed, number]), watch))
-        if (number - first) % LOOK_EVERY == LOOK_EVERY - 1:
-            now = resident_mib()
-            base = now if base is None else base
-            if now - base > GROWTH_MIB:
-                told.send(("memory", "memory grows", f"from {base:.0f} to {now:.0f} MiB by trial {number}"))
-                base = now
-    if facts := getattr(getattr(trial, "__self__", None), "facts", None):
-        told.send(("facts", "", to_json(facts())))
+        if memory.due() or number == end - 1:
+            if grown := memory.look():
+                told.send(("memory", "memory grows", f"{grown} by trial {number}"))
+            told.send(("facts", "", to_json({"process_mib": memory.range_mib, **measured()})))
     told.send(None)
     told.close()
     os._exit(0)  # whatever threads a trial has left
+
+
+class Memory:
+    """Looks now and then at the memory of this process.
+
+    Attributes:
+        range_mib: at the first look, and at the last.
+    """
+
+    def __init__(self) -> None:
+        self.range_mib: list[float] = []
+        self._trials, self._at = 0, time.monotonic()
+        self._base: float | None = None
+
+    def due(self) -> bool:
+        """Whether it is time to look; called once for each trial."""
+        self._trials += 1
+        return self._trials >= LOOK_EVERY or time.monotonic() - self._at > LOOK_EVERY_S
+
+    def look(self) -> str:
+        """By how much it has grown, where that is too much since the first look or the last complaint."""
+        now = round(resident_mib(), 1)
+        self._trials, self._at = 0, time.monotonic()
+        self.range_mib = [*self.range_mib[:1], now]
+        self._base = now if self._base is None else self._base
+        if now - self._base <= GROWTH_MIB:
+            return ""
+        before, self._base = self._base, now
+        return f"from {before:.0f} to {now:.0f} MiB"
 
 
 def _one(trial: Trial, rng: Rng, watch: Watch) -> tuple[str, str, str]:

@@ -162,7 +162,8 @@ def yaml_bomb(rng: Rng) -> bytes:
     """References to references, which a careless reader writes out; a deep nest; a tag that makes an object."""
     bombs = (
         "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9 if n else ['x'] * 9)}]\n" for n in range(9)),
-        "deep: " + "[" * 5000 + "\n",
+        "deep: " + "[" * 200_000 + "\n",
+        "deep:\n  " + "- " * 100_000 + "\n",
         "run: !!python/object/apply:os.system ['touch was_run']\n",
     )
     return bombs[rng.integers(len(bombs))].encode()

@@ -7,6 +7,7 @@ beginning; its memory is looked at by the campaign. Poses that it publishes mean
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +17,62 @@ from numpy.typing import NDArray
 from mast3r_ros.geometry import se3
 from mast3r_ros.lab.endure.campaign import Rng, Trial, Wrong
 from mast3r_ros.lab.endure.mutations import any_number, any_text, mutate_message
-from mast3r_ros.lab.endure.scene import (
-    BASE_T_CAMERA,
-    CAMERA,
-    VIEWS,
-    WRONG_DEG,
-    WRONG_M,
-    map_T_camera,
-    small_map,
-    view,
-)
+from mast3r_ros.lab.endure.scene import BASE_T_CAMERA, CAMERA, VIEWS, map_T_camera, small_map, view, wrong
 from mast3r_ros.lab.live.disturbed import TRANSITIONS, Disturbed
+from mast3r_ros.lab.live.robot import World
 from mast3r_ros.matching import create
 from mast3r_ros.settings import Settings
 
 #: One in so many events is followed by a look whether the node still works; how long it has, and its threads.
 LOOK_EVERY, RECOVERY_S, MORE_THREADS = 25, 30.0, 4
+#: Between two broken messages, so that the node gets to see most of them, seconds.
+BETWEEN_S = 0.02
+
+
+def world(folder: Path, views: int) -> World:
+    """A place with a map of so many views, which is saved to a folder."""
+    keyframes = small_map(views)
+    keyframes.prepare(create("fake"))
+    keyframes.save(folder)
+    places = [map_T_camera(n) @ se3.inverse(BASE_T_CAMERA) for n in range(views)]
+    images, depths = zip(*(view(n) for n in range(views)), strict=True)
+    return World(images, depths, CAMERA, places, BASE_T_CAMERA)
+
+
+def lived(bench: Disturbed) -> dict[str, Any]:
+    """How long a life was, and the latency from image to pose as the robot sees it."""
+    late = 1e3 * np.array(bench.latencies or [np.nan])
+    return {
+        "poses": sum(bench.published),
+        "simulated_hours": bench.robot.simulated_s / 3600,
+        "image_to_pose_ms": {f"p{p:g}": float(np.percentile(late, p)) for p in (50, 99, 99.9)},
+    }
 
 
 class Life:
     """The events of a life."""
 
     def __init__(self, folder: Path) -> None:
-        keyframes = small_map()
-        keyframes.prepare(create("fake"))
-        keyframes.save(folder / "map")
-        places = [map_T_camera(n) @ se3.inverse(BASE_T_CAMERA) for n in range(VIEWS)]
-        images = [view(n)[0] for n in range(VIEWS)]
-        self._bench = Disturbed(folder / "map", images, CAMERA, places, BASE_T_CAMERA, self._judge)
-        self._places = places
+        self._bench = Disturbed(folder / "map", world(folder / "map", VIEWS), self._judge)
         self._defaults = Settings().values()
         self._events = 0
         self._threads: int | None = None
-        if not self._bench.recovers(RECOVERY_S):
-            raise Wrong("the node does not start", "no pose")
+        if why := self._bench.silent(RECOVERY_S):
+            raise Wrong("the node does not start", why)
 
     def trial(self, rng: Rng) -> str:
         """One event."""
         events = [self._transition] * 4 + [self._parameter] * 2 + [self._message] * 3
         events += [self._clock, self._camera, self._service, self._move]
-        outcome = events[rng.integers(len(events))](rng)
+        return self._looked_after(events[rng.integers(len(events))](rng))
+
+    def message(self, rng: Rng) -> str:
+        """One broken message over DDS, to a node that stays active."""
+        outcome = self._message(rng)
+        time.sleep(BETWEEN_S)
+        return self._looked_after(outcome)
+
+    def _looked_after(self, outcome: str) -> str:
         self._events += 1
         if self._events % LOOK_EVERY == 0:
             self._look()
@@ -66,19 +83,13 @@ class Life:
 
     def facts(self) -> dict[str, Any]:
         """Latency from image to pose as the robot sees it, and how long the life was."""
-        late = 1e3 * np.array(self._bench.latencies or [np.nan])
-        return {
-            "poses": self._bench.published,
-            "simulated_hours": self._bench.simulated_s / 3600,
-            "image_to_pose_ms": {f"p{p:g}": float(np.percentile(late, p)) for p in (50, 99, 99.9)},
-            "threads": threading.active_count(),
-        }
+        return {**lived(self._bench), "threads": threading.active_count()}
 
     def _look(self) -> None:
         for name in ("max_rate", "max_frame_age"):
             self._bench.set_parameter(name, self._defaults[name])
-        if not self._bench.recovers(RECOVERY_S):
-            raise Wrong("the node publishes no pose any more", self._bench.node._complaints.last)
+        if why := self._bench.silent(RECOVERY_S):
+            raise Wrong("the node publishes no pose any more", why)
         threads = threading.active_count()
         self._threads = threads if self._threads is None else self._threads
         if threads > self._threads + MORE_THREADS:
@@ -86,10 +97,8 @@ class Life:
             raise Wrong("threads grow", f"from {self._threads} to {threads}: {names}")
 
     def _judge(self, place: int, map_T_base: NDArray[np.float64]) -> None:
-        off = se3.inverse(self._places[place]) @ map_T_base
-        metres, degrees = float(np.linalg.norm(off[:3, 3])), float(np.degrees(np.linalg.norm(se3.log(off)[3:])))
-        if metres > WRONG_M or degrees > WRONG_DEG:
-            raise Wrong("wrong pose", f"{metres:.2f} m, {degrees:.1f} deg off place {place}")
+        if off := wrong(self._bench.robot.world.map_T_base[place], map_T_base):
+            raise Wrong("wrong pose", f"{off} at place {place}")
 
     def _transition(self, rng: Rng) -> str:
         name = list(TRANSITIONS)[rng.integers(len(TRANSITIONS))]
@@ -108,22 +117,22 @@ class Life:
         return f"parameter {'accepted' if accepted else 'refused'}"
 
     def _message(self, rng: Rng) -> str:
-        chosen = ("image", "info", "initialpose")[rng.integers(3)]
+        chosen = ("image", "info", "initialpose", "depth", "tf")[rng.integers(5)]
 
         def spoil(name: str, message: Any) -> None:
             if name == chosen:
                 mutate_message(rng, message)
 
-        self._bench.send(spoil)
+        self._bench.robot.send(spoil)
         return f"message {chosen} broken"
 
     def _clock(self, rng: Rng) -> str:
         seconds = float(rng.choice([-3600.0, -5.0, -0.5, 0.5, 30.0, 3600.0]))
-        self._bench.jump(seconds)
+        self._bench.robot.jump(seconds)
         return f"clock {'back' if seconds < 0 else 'ahead'}"
 
     def _camera(self, rng: Rng) -> str:
-        self._bench.renew_camera()
+        self._bench.robot.renew_camera()
         return "camera began anew"
 
     def _service(self, rng: Rng) -> str:
@@ -132,10 +141,15 @@ class Life:
         return f"service {name}"
 
     def _move(self, rng: Rng) -> str:
-        self._bench.place = int(rng.integers(VIEWS))
+        self._bench.robot.place = int(rng.integers(VIEWS))
         return "robot elsewhere"
 
 
 def make(folder: Path) -> Trial:
     """The campaign's trials."""
     return Life(folder).trial
+
+
+def make_messages(folder: Path) -> Trial:
+    """The trials of campaign *messages* over DDS."""
+    return Life(folder).message

@@ -50,8 +50,13 @@ def check_pose(estimate: PoseEstimate, number: int, what: str) -> str:
     if not estimate.localized:
         return f"rejected: {estimate.reason.value}"
     assert estimate.map_T_camera is not None
-    off = se3.inverse(map_T_camera(number)) @ estimate.map_T_camera
-    metres, degrees = float(np.linalg.norm(off[:3, 3])), float(np.degrees(np.linalg.norm(se3.log(off)[3:])))
-    if not (metres <= WRONG_M and degrees <= WRONG_DEG):
-        raise Wrong(f"wrong pose after {what.split(':')[0]}", f"off by {metres:.2f} m, {degrees:.1f} deg: {what}")
+    if off := wrong(map_T_camera(number), estimate.map_T_camera):
+        raise Wrong(f"wrong pose after {what.split(':')[0]}", f"{off}: {what}")
     return "localized"
+
+
+def wrong(truth: Array, pose: Array) -> str:
+    """By how much a pose (4, 4) is wrong; empty where it is not."""
+    off = se3.inverse(truth) @ pose
+    metres, degrees = float(np.linalg.norm(off[:3, 3])), float(np.degrees(np.linalg.norm(se3.log(off)[3:])))
+    return "" if metres <= WRONG_M and degrees <= WRONG_DEG else f"off by {metres:.2f} m, {degrees:.1f} deg"

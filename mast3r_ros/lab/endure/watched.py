@@ -26,7 +26,7 @@ class Watch:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._allowed = (f"{folder.resolve()}/", "/dev/", "/proc/")
+        self._allowed = (f"{folder.resolve()}/", "/dev/null", "/dev/tty", "/dev/pts/", "/proc/")
         self._canary = folder.resolve() / CANARY
         self._seen: list[str] = []
         self._on = False

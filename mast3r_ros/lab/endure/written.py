@@ -15,6 +15,10 @@ from mast3r_ros.io.bags import BagWriter, open_bag
 from mast3r_ros.lab.endure.scene import CAMERA, STAMP_NS, map_T_camera, small_map, view
 from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.state import Averaged, load_state, save_state
+from mast3r_ros.localization import prune
+from mast3r_ros.localization.map_noise import save_ready
+from mast3r_ros.localization.merge import write_merged
+from mast3r_ros.localization.placement import place
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.repair import repair
 from mast3r_ros.mapping.rescale import rescale
@@ -107,6 +111,45 @@ def _scale_state(folder: Path) -> str:
     return _old_or_new(round(float(_read_map(folder)["k1"].map_T_camera[0, 3]) / known), 1, 2)
 
 
+def _begin_two(folder: Path) -> None:
+    small_map(NEW).save(folder / "map")
+    small_map(NEW + 1).save(folder / "second")
+
+
+def _merge(folder: Path) -> None:
+    """As `map merge` does, into the first map's own place."""
+    matcher, first = create("fake"), KeyframeMap.load(folder / "map")
+    if len(first) == NEW:
+        second = KeyframeMap.load(folder / "second")
+        write_merged(first, second, place(first, second, matcher), folder / "map")
+    save_ready(KeyframeMap.load(folder / "map"), matcher, folder / "map")
+
+
+def _merged_state(folder: Path) -> str:
+    if len(KeyframeMap.load(folder / "second")) != NEW + 1:
+        raise AssertionError("the second map was changed")
+    return _old_or_new(len(_read_map(folder)), NEW, 2 * NEW + 1)
+
+
+def _begin_long(folder: Path) -> None:
+    small_map(NEW).save(folder / "map")
+
+
+def _prune(folder: Path) -> None:
+    """As `map prune --drop` does, in place."""
+    keyframes, matcher = KeyframeMap.load(folder / "map"), create("fake")
+    if len(keyframes) == NEW:
+        prune.write_pruned(keyframes, prune.drop(keyframes, ["k1"]), folder / "map")
+    save_ready(KeyframeMap.load(folder / "map"), matcher, folder / "map")
+
+
+def _pruned_state(folder: Path) -> str:
+    keyframes = _read_map(folder)
+    if "k0" not in [keyframe.id for keyframe in keyframes.keyframes]:
+        raise AssertionError("another keyframe is gone")
+    return _old_or_new(len(keyframes), NEW, NEW - 1)
+
+
 def _begin_bare(folder: Path) -> None:
     small_map(OLD).save(folder / "map")
 
@@ -176,6 +219,8 @@ JOBS = (
     Job("map save", _begin_map, _grow_map, _map_state),
     Job("map repair", _begin_edited, _repair, _edited_state),
     Job("map scale", _begin_map, _scale_once, _scale_state),
+    Job("map merge", _begin_two, _merge, _merged_state),
+    Job("map prune", _begin_long, _prune, _pruned_state),
     Job("features", _begin_bare, _describe, _described_state),
     Job(
         "training",

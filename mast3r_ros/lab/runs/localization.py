@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, tee
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,10 @@ from mast3r_ros.lab.runs.processor_time import with_processor_time
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.runs.summary import figures_of
 from mast3r_ros.lab.runs.viewpoint import Viewpoints
-from mast3r_ros.localization import PoseEstimate
+from mast3r_ros.localization import Localizer, PoseEstimate
+from mast3r_ros.localization.portable import PortableLocalizer, Query
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.workers import Here, Workers
 
 Array = NDArray[np.float64]
 
@@ -101,6 +103,7 @@ def evaluate_localization(
     watch: Watch | None = None,
     negatives: Iterable[Frame] = (),
     unit_m: float = 1.0,
+    by: Workers = Here(),
 ) -> Evaluation:
     """Localize every query and compare with its pose.
 
@@ -111,13 +114,19 @@ def evaluate_localization(
         watch: is shown every result, for progress and pictures.
         negatives: frames that show nothing of the map, asked after the queries.
         unit_m: metres of the map for each metre that limits are stated in.
+        by: who localizes; a Tracker's queries follow each other, and are localized here.
+
+    Raises:
+        UserError: if the workers die again and again.
     """
     viewpoints = Viewpoints(localizer.map)
     evaluation = Evaluation(name, settings=dict(settings or {}), map_fingerprint=viewpoints.fingerprint)
-    asked = chain(((query, False) for query in queries), ((frame, True) for frame in negatives))
-    for number, (query, negative) in enumerate(asked):
+    every = chain(((query, False) for query in queries), ((frame, True) for frame in negatives))
+    asked, ahead = tee(every)
+    frames = (query.frame if isinstance(query, PosedFrame) else query for query, _ in ahead)
+    estimates = _estimates(localizer, frames, by)
+    for number, ((query, negative), estimate) in enumerate(zip(asked, estimates, strict=True)):
         frame, truth = (query.frame, query.map_T_camera) if isinstance(query, PosedFrame) else (query, None)
-        estimate = with_processor_time(partial(localizer.localize, frame))
         record = Record.of(
             frame.name or f"{number:06d}",
             frame.stamp_ns,
@@ -132,6 +141,17 @@ def evaluate_localization(
         if watch is not None:
             watch(record, frame, estimate)
     return evaluation
+
+
+def _estimates(localizer: LocalizesFrames, frames: Iterable[Frame], by: Workers) -> Iterator[PoseEstimate]:
+    """An estimate of each frame, with the processor's time that it took."""
+    if isinstance(localizer, Localizer):
+        return by.run(partial(_alone, PortableLocalizer(localizer)), frames)
+    return (with_processor_time(partial(localizer.localize, frame)) for frame in frames)
+
+
+def _alone(localizer: PortableLocalizer, frame: Frame) -> PoseEstimate:
+    return with_processor_time(partial(localizer, Query(frame)))
 
 
 def _digest(value: object) -> str:

@@ -27,6 +27,7 @@ from mast3r_ros.lab.runs.localization import Evaluation, Record
 from mast3r_ros.lab.runs.splits import Progress, QuerySettings, evaluate_split, temporary_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.workers import Here, Workers
 
 ROLES = ("map", "query")
 
@@ -100,13 +101,14 @@ def map_of_photos(
     progress: Progress = lambda stage, done, total: None,
     use_depth: bool = True,
     scale: float = 1.0,
+    by: Workers = Here(),
 ) -> AbstractContextManager[KeyframeMap]:
     """A map of the set's map images on disk, removed again afterwards.
 
     Raises:
         DatasetError: if the set cannot be read.
     """
-    return temporary_map(Photos(path, "map", use_depth, scale), matcher, f"{path} (map)", progress)
+    return temporary_map(Photos(path, "map", use_depth, scale), matcher, f"{path} (map)", progress, by=by)
 
 
 def evaluate_photos(
@@ -119,6 +121,7 @@ def evaluate_photos(
     negatives: Path | None = None,
     scale: float = 1.0,
     about: dict[str, Any] | None = None,
+    by: Workers = Here(),
 ) -> tuple[Evaluation, list[Picture]]:
     """Localize the set's query images in a map, each on its own.
 
@@ -144,6 +147,7 @@ def evaluate_photos(
         | (about or {}),
         negatives=others,
         unit_m=scale,
+        by=by,
     )
     evaluation.figures |= figures(evaluation.records, keyframe_map)
     return evaluation, pictures

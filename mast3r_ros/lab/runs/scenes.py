@@ -16,6 +16,7 @@ from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.splits import Progress, QuerySettings, evaluate_split, temporary_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.workers import Here, Workers
 
 
 def open_scene(path: Path, split: str, use_depth: bool = True) -> FrameList:
@@ -34,6 +35,7 @@ def evaluate_scene(
     matcher: Matcher,
     settings: QuerySettings = QuerySettings(),
     progress: Progress = lambda stage, done, total: None,
+    by: Workers = Here(),
 ) -> tuple[Evaluation, list[Picture]]:
     """Localize the test split in a map.
 
@@ -43,15 +45,16 @@ def evaluate_scene(
     queries = open_scene(path, "test", settings.query_depth)
     kind = "12-Scenes" if isinstance(queries, TwelveScenes) else "7-Scenes"
     name = f"{kind} {path.resolve().name}"
-    return evaluate_split(queries, keyframe_map, matcher, settings, progress, name=name, about={"data": str(path)})
+    about = {"data": str(path)}
+    return evaluate_split(queries, keyframe_map, matcher, settings, progress, name=name, about=about, by=by)
 
 
 def map_of_train_split(
-    path: Path, matcher: Matcher, progress: Progress = lambda stage, done, total: None
+    path: Path, matcher: Matcher, progress: Progress = lambda stage, done, total: None, by: Workers = Here()
 ) -> AbstractContextManager[KeyframeMap]:
     """A map of the train split on disk, removed again afterwards.
 
     Raises:
         DatasetError: if the folder has no train split.
     """
-    return temporary_map(open_scene(path, "train"), matcher, f"{path} (train)", progress)
+    return temporary_map(open_scene(path, "train"), matcher, f"{path} (train)", progress, by=by)

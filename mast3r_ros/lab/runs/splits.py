@@ -21,6 +21,7 @@ from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL, SelectionSettings
 from mast3r_ros.matching.base import Matcher
+from mast3r_ros.workers import Here, Workers
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def evaluate_split(
     about: dict[str, Any] | None = None,
     negatives: Queries | None = None,
     unit_m: float = 1.0,
+    by: Workers = Here(),
 ) -> tuple[Evaluation, list[Picture]]:
     """Localize queries in a map.
 
@@ -73,6 +75,7 @@ def evaluate_split(
         about: goes into the evaluation's settings.
         negatives: frames that show nothing of the map, asked after the queries.
         unit_m: metres of the map for each metre that limits are stated in.
+        by: who localizes queries that do not follow each other; the map must be where they can read it.
 
     Raises:
         DatasetError: for a query that cannot be read.
@@ -103,6 +106,7 @@ def evaluate_split(
         watch=watch,
         negatives=(frame_of(query) for query in negatives or ()),
         unit_m=unit_m,
+        by=by,
     )
     return evaluation, gallery.pictures()
 
@@ -119,11 +123,13 @@ def temporary_map(
     source_name: str,
     progress: Progress = lambda stage, done, total: None,
     selection: SelectionSettings | None = None,
+    by: Workers = Here(),
 ) -> Iterator[KeyframeMap]:
     """A map of frames on disk, its pose noise measured; removed again afterwards.
 
     Args:
         selection: which frames become keyframes; None keeps all of up to MOST_KEPT.
+        by: who describes them and measures the noise; of another machine they must see this one's temporary folder.
 
     Raises:
         DatasetError: for a frame that cannot be read.
@@ -139,6 +145,6 @@ def temporary_map(
         progress=lambda seen, kept: progress("building the map", seen, len(frames)),
     )
     with TemporaryDirectory(prefix="mast3r_ros_") as folder:
-        for doubt in save_ready(keyframe_map, matcher, Path(folder) / "map", progress):
+        for doubt in save_ready(keyframe_map, matcher, Path(folder) / "map", progress, by):
             log.warning("%s", doubt)
         yield keyframe_map

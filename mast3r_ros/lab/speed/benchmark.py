@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from mast3r_ros.errors import UserError
-from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.lab import metrics
-from mast3r_ros.lab.runs.environment import machine, peak_memory_mib, versions
+from mast3r_ros.lab.runs.environment import machine, peak_memory_mib, resident_mib, versions
 from mast3r_ros.lab.speed.baseline import Baseline
 from mast3r_ros.lab.speed.tile import tile_map
 from mast3r_ros.localization import Localizer, LocalizerSettings
@@ -27,6 +27,8 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.matching.sift import SiftMatcher
 
+#: Keyframes that are added to a large map, each saved on its own.
+SAVES = 5
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
 
@@ -102,10 +104,13 @@ def benchmark_large_map(
     assert keyframe_map.path is not None
     keyframe_map.prepare(matcher, lambda done, total: progress("describing keyframes", done, total))
     with TemporaryDirectory(prefix="mast3r_ros_") as folder:
+        progress("repeating the map", 0, count)
         tiled = tile_map(keyframe_map.path, Path(folder) / "map", count)
-        started = time.perf_counter()
-        tiled.prepare(matcher, lambda done, total: progress("building the index", done, total))
-        index_s = time.perf_counter() - started
+        started, computed = time.perf_counter(), time.process_time()
+        progress("building the index", 0, count)
+        tiled.prepare(matcher)
+        index_s, index_processor_s = time.perf_counter() - started, time.process_time() - computed
+        saves = _saves_of_one_more(tiled, frames[0])
         progress("loading and asking", 0, len(frames))
         # In a process of its own: this one has memory left over from building.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
@@ -118,15 +123,30 @@ def benchmark_large_map(
         "map_keyframes": count,
         "queries": len(frames),
         "build_index_s": index_s,
+        "build_index_processor_s": index_processor_s,
+        "save_one_more_ms": saves,
         **asked,
         "machine": machine(),
         "versions": versions(),
     }
 
 
+def _saves_of_one_more(keyframe_map: KeyframeMap, frame: Frame) -> dict[str, float]:
+    """Milliseconds of adding one keyframe to a map and saving it."""
+    assert keyframe_map.path is not None
+    camera = frame.camera or keyframe_map.keyframes[-1].camera
+    taken = []
+    for _ in range(SAVES):
+        started = time.perf_counter()
+        keyframe_map.add(PosedFrame(replace(frame, camera=camera, depth=None), np.eye(4)))
+        keyframe_map.save(keyframe_map.path)
+        taken.append(1e3 * (time.perf_counter() - started))
+    return metrics.percentiles(taken, (50, 95))
+
+
 def _load_and_ask(folder: Path, matcher: Matcher, frames: Sequence[Frame], keyframes: int) -> dict[str, Any]:
     """Load a prepared map and localize frames in it; what a robot's process goes through."""
-    memory, started = _resident_mib(), time.perf_counter()
+    memory, started = resident_mib(), time.perf_counter()
     keyframe_map = KeyframeMap.load(folder)
     load_s = time.perf_counter() - started
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(keyframes=keyframes))
@@ -139,7 +159,7 @@ def _load_and_ask(folder: Path, matcher: Matcher, frames: Sequence[Frame], keyfr
         "first_query_s": first_s,
         "retrieval_ms": metrics.percentiles([timing.get("retrieve", np.nan) for timing in timings], (50, 95)),
         "query_ms": metrics.percentiles([timing["total"] for timing in timings], (50, 95)),
-        "memory_mib": _resident_mib() - memory,
+        "memory_mib": resident_mib() - memory,
         "peak_memory_mib": peak_memory_mib(),
     }
 
@@ -188,8 +208,3 @@ def _speed_up(figures: dict[str, dict[str, Any]]) -> dict[str, float]:
         return {}
     ours, plain = figures["mast3r_ros"]["stages_ms"], figures["baseline"]["stages_ms"]
     return {stage: plain[stage] / ours[stage] for stage in ("match", "solve", "total") if ours.get(stage)}
-
-
-def _resident_mib() -> float:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -50,5 +50,9 @@ def tile_map(path: str | Path, target: str | Path, count: int, spacing_m: float 
                     link_or_copy(file, fresh / "features" / signature.name / f"{id}.safetensors")
 
     header.provenance["source"] = f"{source}, repeated"
-    write_map(folder, header, entries, link_features)
+    write_map(folder, header, [])
+    for entry in entries:
+        for kind, blob in entry.blobs():  # else every picture would be written as often as it is repeated
+            link_or_copy(blob.path or Path(), folder / kind / f"{entry.keyframe.id}.{blob.suffix}")
+    write_map(folder, header, [entry.stored(folder) for entry in entries], link_features)
     return KeyframeMap.load(folder)

@@ -16,6 +16,7 @@ from mast3r_ros.lab.training.pairs import PairSettings
 from mast3r_ros.lab.training.rooms import RoomsConfig
 from mast3r_ros.network.checkpoint import read_config
 from mast3r_ros.network.config import NetworkConfig
+from mast3r_ros.plain_yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TrainConfig:
         first_rooms: rooms that the first pairs come from.
         pairs_per_room: after so many pairs one more room joins.
         seed: of weights and data.
-        amp: bfloat16 for what is robust to it.
+        amp: bfloat16 for what is robust to it, on hardware that multiplies it.
         train_only: parameters whose names begin with one of these learn, the others stay as they are; empty: all learn.
         compile: fuse operations first; takes a minute or two.
         validate_every: pairs between validations on ``validation_rooms`` with ``validation_pairs`` pairs.
@@ -137,8 +138,8 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a YAML file. Raises UserError naming the file and what is wrong in it."""
         try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+            values = read_yaml(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read as a training config: {error}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path} holds no settings: see config/train/small.yaml")
