@@ -1,7 +1,7 @@
 """Messages of broken drivers and hostile publishers, through intake and core: refused, or harmless.
 
 Each trial changes a field or two of one message of a good set. Whatever comes of it, a good set after it must be
-localized as if nothing had been. A trial takes milliseconds: pictures are small, few matches and rounds are enough for
+localized as if nothing had been. A trial takes milliseconds: pictures are small, few rounds of RANSAC are enough for
 copies of keyframes, and what makes no other frame than one that was judged is judged once.
 """
 
@@ -40,8 +40,9 @@ from mast3r_ros.transforms import TransformBuffer
 
 #: One in so many trials is followed by a look whether a good set is still localized.
 GOOD_EVERY = 50
-#: What makes an answer cheap, and no more easily right: the matches of a keyframe, and rounds of RANSAC.
-CHEAP = Settings().changed({"matches_per_keyframe": 60, "solver.iterations": 20})
+#: What makes an answer cheap, and no more easily right: few rounds of RANSAC are enough for copies of keyframes. Fewer
+#: matches would be cheaper still, but gates refuse more of what comes of them: wrong poses would go unseen.
+CHEAP = Settings().changed({"solver.iterations": 20})
 #: Frames whose answer is remembered.
 REMEMBERED = 1000
 #: Nobody publishes beside a trial: what is not here will not come.
