@@ -66,11 +66,8 @@ def queries(
     from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split
     from mast3r_ros.workers import workers as several
 
-    asked, chosen, keyframe_map = (
-        QueryList(queries, images, cameras, ground_truth, scale),
-        matching.make(),
-        load_map(map),
-    )
+    asked = QueryList(queries, images, cameras, ground_truth, scale)
+    chosen, keyframe_map = matching.make(), load_map(map)
     about = {"data": str(queries), "ground_truth": ground_truth and str(ground_truth)}
     name, settings = f"Queries of {asked.name}", QuerySettings(keyframes)
     with several(workers) as by, stages() as show:
@@ -78,14 +75,13 @@ def queries(
             asked, keyframe_map, chosen, settings, show, name=name, about=about, by=by
         )
     if output is not None:
-        records = [record for record in evaluation.records if record.accepted or rejected]
-        _write_poses(output, records, base_names, scale, len(asked))
+        _write_poses(output, [r for r in evaluation.records if r.accepted or rejected], base_names, scale)
     finish(evaluation, keyframe_map, pictures, report, json)
 
 
-def _write_poses(output: Path, records: list[Record], base_names: bool, scale: float, of: int) -> None:
+def _write_poses(output: Path, records: list[Record], base_names: bool, scale: float) -> None:
     from mast3r_ros.lab.datasets.query_list import write_poses
 
     poses = [(record.name, record.map_T_camera) for record in records if record.map_T_camera is not None]
     write_poses(output, poses, base_names, scale)
-    note(f"poses: {output} ({len(poses)} of {of} queries)")
+    note(f"poses: {output} ({len(poses)} queries)")
