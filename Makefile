@@ -1,6 +1,6 @@
 # make help lists the targets. Each sets up what it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo colcon clean
+.PHONY: help setup test coverage audit lint format demo colcon clean
 
 # DISTRO=jazzy and DISTRO=humble take environments of their own, see scripts/setup.sh.
 export DISTRO ?= kilted
@@ -18,8 +18,18 @@ setup: ## Make .venv with everything (DISTRO=jazzy or humble: another one); does
 demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=my_map [MATCHER=mast3r]
 	@$(WITH_ROS) $(PYTHON_BIN)/mast3r_ros demo $(if $(BAG),--bag "$(BAG)") $(if $(MAP),--map "$(MAP)") $(if $(MATCHER),--matcher "$(MATCHER)")
 
-test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=3 processes at once
-	@$(WITH_ROS) $(PYTHON_BIN)/python -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
+test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=3 processes at once; COVERAGE=1 notes what ran
+	@$(WITH_ROS) $(PYTHON_BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
+
+# The processes that the tests start are counted too. The floors may only grow: pyproject.toml has that of the whole package.
+coverage: setup ## Lines and branches that `make test COVERAGE=1` ran; fails below the floors
+	@$(PYTHON_BIN)/python -m coverage combine --quiet
+	@$(PYTHON_BIN)/python -m coverage report --include='mast3r_ros/ros/*' --skip-covered --fail-under=90
+	@$(PYTHON_BIN)/python -m coverage report --skip-covered --sort=miss
+
+audit: override DISTRO := kilted
+audit: setup ## Known vulnerabilities of the pinned libraries; says so where there is no data
+	@$(PYTHON_BIN)/python scripts/audit.py
 
 lint: override DISTRO := kilted
 lint: setup ## ruff check, ruff format --check, mypy

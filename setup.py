@@ -68,7 +68,7 @@ setup(
         # would bring OpenCV with windows over the one here: requirements/features.txt, without dependencies.
         "features": ["kornia>=0.9,<0.10; python_version >= '3.11'"],
         # `map build --workers ray://...`: a cluster that exists, or a Ray of this machine.
-        "ray": ["ray>=2.9"],
+        "ray": ["ray>=2.54"],
         # `map sign` and `map verify`.
         "sign": ["cryptography>=3.4.8"],
         # Recordings for the Rerun viewer (`replay --rerun`, the demo). Needs numpy 2, which is not a robot's.
@@ -84,7 +84,7 @@ setup(
             "open3d>=0.18; platform_machine != 'x86_64'",
         ],
         # `checkpoint export-onnx` runs what it writes.
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.17"],
+        "onnx": ["onnx>=1.21", "onnxruntime>=1.17"],
     },
     entry_points={"console_scripts": [] if BUILT_BY_COLCON else COMMANDS},
 )

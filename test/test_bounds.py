@@ -11,20 +11,23 @@ import pytest
 from test_localization import FRAME, everywhere, support
 from test_summary import answer
 
+from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.absolute_pose import refine_pose
 from mast3r_ros.lab.pages.report import write_report
 from mast3r_ros.lab.pages.stanford import stanford
 from mast3r_ros.lab.runs.difficulty import calibration_by_quartile
 from mast3r_ros.lab.runs.localization import Evaluation
 from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.stress.starts import Start, summarise_starts
+from mast3r_ros.localization.cells import grouped, recounted
 from mast3r_ros.localization.estimate import Reason
 from mast3r_ros.localization.map_noise import fit_noise, noise_of
 from mast3r_ros.localization.protection import TAIL, AlertLimit, protection_level, tail_of
-from mast3r_ros.localization.support import seen_from_behind, viewpoint_gap
+from mast3r_ros.localization.support import Support, seen_from_behind, viewpoint_gap
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, match_covariance, pose_covariance, usual_noise
-from mast3r_ros.localization.verification import verify
+from mast3r_ros.localization.verification import balanced, verify
 from mast3r_ros.mapping.keyframe import PoseNoise
-from mast3r_ros.settings import Gates
+from mast3r_ros.settings import Gates, SolverSettings
 
 
 class TestDifficulty:
@@ -46,12 +49,36 @@ class TestDifficulty:
         before, near, far = (np.trace(pose_covariance(s, noise)[0]) for s in (right, little, aside))
         assert 4 * before < far < 91 * before and before < near < 1.5 * before
 
+    @pytest.mark.parametrize(("keypoints", "keyframes"), [(150, 1), (75, 2), (30, 5)])
+    def test_keyframes_that_show_one_keypoint_share_its_error(self, keypoints: int, keyframes: int) -> None:
+        """The same number of matches, of many keypoints or of few: covariances hold for either."""
+        rng = np.random.default_rng(3)
+        seen = [of_keypoints(rng, keypoints, keyframes) for _ in range(40)]
+        noise = PoseNoise(0.0, 0.0, 1.3, found=20)
+        errors = [(se3.difference(s.pose.map_T_camera, np.eye(4)), pose_covariance(s, noise)[0]) for s in seen]
+        assert 4 < np.mean([error @ np.linalg.solve(covariance, error) for error, covariance in errors]) < 9
+
     def test_residuals_are_believed_where_the_map_was_held_against_itself(self) -> None:
         exact, blurred = (support(*everywhere(), noise_px=noise) for noise in (0.2, 2.0))
         assert np.trace(match_covariance(blurred)) > 2 * np.trace(match_covariance(exact))
         measured, assumed = PoseNoise(0.0, 0.0, found=20), PoseNoise(0.0, 0.0)
         known, unknown = (np.trace(pose_covariance(exact, noise)[0]) for noise in (measured, assumed))
         assert unknown > 1.5 * known, "nobody knows what small residuals are worth there"
+
+
+def of_keypoints(rng: np.random.Generator, keypoints: int, keyframes: int, noise_px: float = 1.0) -> Support:
+    """A camera at the origin that sees keypoints in exact keyframes, all of which show them all."""
+    xy, depth = everywhere(keypoints, seed=int(rng.integers(2**31)))
+    camera = FRAME.camera
+    points = np.tile(camera.points(xy, depth), (keyframes, 1))
+    xy = np.tile(xy + rng.normal(0, noise_px, xy.shape), (keyframes, 1))
+    keyframe = np.repeat(np.arange(keyframes), keypoints)
+    everyone = np.ones(len(xy), bool)
+    weights = balanced(np.ones(len(xy)), everyone, keyframe, xy, FRAME.width, FRAME.height)
+    settings = SolverSettings(point_sigma_m=0.0)
+    pose = refine_pose(np.eye(4), camera.rays(xy), points, weights, camera.focal, settings)
+    counted = recounted(grouped(keyframe, xy, FRAME.width, FRAME.height), xy)
+    return Support(pose, xy, points, keyframe, np.zeros((keyframes, 3)), 2.5, recounted=counted)
 
 
 class TestSeenFromBehind:

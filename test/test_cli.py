@@ -179,6 +179,16 @@ def test_a_map_is_built_from_a_bag_with_a_pose_topic(run, files, tmp_path):
     assert result.json["keyframes"] == 4
 
 
+def test_a_scene_is_written_as_a_recording(run, files, tmp_path):
+    result = run("bag", "write", files / "scene", "-o", tmp_path / "scene.mcap", "--rate", "10", "--raw", "--json")
+    assert result.code == 0, result.err
+    with open_bag(tmp_path / "scene.mcap") as bag:
+        frames = list(bag.frames())
+    assert result.json["frames"] == len(frames) > 3
+    assert np.allclose(np.diff([frame.stamp_ns for frame in frames]), 1e8, atol=2)
+    assert "--overwrite" in run("bag", "write", files / "scene", "-o", tmp_path / "scene.mcap").err
+
+
 def test_map_export_and_repair(run, map_folder, tmp_path):
     for form, name in (("ply", "m.ply"), ("png", "m.png"), ("colmap", "model")):
         result = run("map", "export", map_folder, "-f", form, "-o", tmp_path / name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import separate_runner
 from oracle import TINY
 from typer.testing import CliRunner
 
@@ -132,6 +133,19 @@ def test_demo_over_dds(world_folder: Path, tmp_path: Path) -> None:
         assert bag.topics["/relocalizer/status"].count == summary["frames_taken"]
     records = [json.loads(line) for line in (output / "records.jsonl").read_text().splitlines()]
     assert all(record["reason"] for record in records if record["status"] == "rejected")
+
+
+def test_faults_of_a_robot_on_a_recording(world_folder: Path) -> None:
+    from mast3r_ros.cli.main import app
+
+    recording_and_map = [str(world_folder / "query.mcap"), "--map", str(world_folder / "map")]
+    result = separate_runner().invoke(app, ["endure", "faults", *recording_and_map, "--trials", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert (figures["trials"], figures["found"]) == (3, 0)
+    assert all(outcome.split(": ")[1].split()[0] in ("detected", "harmless") for outcome in figures["outcomes"])
+    alone = separate_runner().invoke(app, ["endure", "faults", recording_and_map[0]])
+    assert alone.exit_code == 1 and "give both" in str(alone.exception)
 
 
 def test_demo_says_what_is_missing(world_folder: Path, tmp_path: Path) -> None:

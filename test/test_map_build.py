@@ -59,6 +59,14 @@ def test_only_new_views_are_kept(wall: NDArray[np.uint8]) -> None:
     assert len(turning) == 3
 
 
+@pytest.mark.parametrize(("distance", "kept"), [(0.05, 3), (0.15, 2), (0.25, 1)])
+def test_distance_is_a_share_of_what_is_seen(distance: float, kept: int, wall: NDArray[np.uint8]) -> None:
+    """Views 0.3 m apart of a wall 3 m away: each is a tenth further."""
+    selector = KeyframeSelector(SelectionSettings(distance=distance, angle_deg=90, sharpness=0.0))
+    verdicts = [selector.judge(view(wall, sideways(0.3 * n))) for n in range(3)]
+    assert sum(verdict is None for verdict in verdicts) == kept
+
+
 def test_a_smeared_frame_is_skipped_and_a_plain_wall_is_not(wall: NDArray[np.uint8]) -> None:
     selector = KeyframeSelector(SelectionSettings(distance_m=0.04, angle_deg=90))
     sharp = [view(wall, sideways(0.01 * i)) for i in range(8)]
@@ -69,6 +77,8 @@ def test_a_smeared_frame_is_skipped_and_a_plain_wall_is_not(wall: NDArray[np.uin
     assert sharpness(smeared.frame.image) < sharpness(after.frame.image)
     assert selector.judge(smeared) is Skip.BLURRED
     assert selector.judge(after) is None
+    lenient = KeyframeSelector(SelectionSettings(distance_m=0.04, angle_deg=90, sharpness=0.0))
+    assert lenient.judge(sharp[0]) is None and lenient.judge(smeared) is None
     plain = replace(after, frame=replace(after.frame, image=np.full_like(after.frame.image, 200)))
     assert selector.judge(replace(plain, map_T_camera=sideways(5.0))) is None, "there is nothing to compare it with"
 

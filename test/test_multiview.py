@@ -11,8 +11,9 @@ import pytest
 import torch
 from golden_cases import SHARED, case, needs_shared
 from packaging.version import Version
+from torch.backends import cpu
 
-from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.geometry.similarity import fit_similarity
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
@@ -122,21 +123,23 @@ def test_golden_alignment(name: str) -> None:
     assert off < max(0.015, unsure) * np.abs(golden["init_grad_pw_poses"]).max()
 
     views = alignment.views(alignment.optimise())
-    # Adam's first steps are the signs of gradients, of which some are rounding: PyTorch 2.6 goes 2.3 % another way at
-    # first, and ends where the others end.
-    steps = 0.01 if Version(torch.__version__) >= Version("2.7") else 0.03
+    # Adam's first steps are the signs of gradients, of which some are rounding (residuals of the tree's pairs are zero
+    # at first): PyTorch 2.6, and CPUs of another vector width than the reference's, go 2.3 % another way at first and
+    # end at the same loss, with focal lengths up to 0.7 % and rotations up to 0.7 degrees off.
+    as_reference = Version(torch.__version__) >= Version("2.7") and cpu.get_cpu_capability() == "AVX512"
+    steps, near = (0.01, 1e-3) if as_reference else (0.03, 0.01)
     np.testing.assert_allclose(views.losses[:10], golden["losses"][:10], rtol=max(steps, 2 * unsure))
-    assert views.losses[-1] == pytest.approx(float(golden["losses"][-1]), rel=0.01)
+    assert views.losses[-1] == pytest.approx(float(golden["losses"][-1]), rel=0.01 if as_reference else 1e-3)
     jitter = meta["jitter1e-6"]
-    np.testing.assert_allclose(views.focals, golden["final_focals"], rtol=max(1e-3, jitter["focal_rel"]))
-    s, R, _ = fit_similarity(views.world_T_camera[:, :3, 3], golden["final_im_poses"][:, :3, 3])
-    assert s == pytest.approx(1, abs=max(2e-3, jitter["pose"]))
+    np.testing.assert_allclose(views.focals, golden["final_focals"], rtol=max(near, jitter["focal_rel"]))
+    fit = fit_similarity(views.world_T_camera[:, :3, 3], golden["final_im_poses"][:, :3, 3])
+    assert fit.scale == pytest.approx(1, abs=max(2 * near, jitter["pose"]))
     np.testing.assert_allclose(
-        R @ views.world_T_camera[:, :3, :3], golden["final_im_poses"][:, :3, :3], atol=max(2e-3, jitter["pose"])
+        fit.R @ views.world_T_camera[:, :3, :3], golden["final_im_poses"][:, :3, :3], atol=max(2 * near, jitter["pose"])
     )
     for number, depth in enumerate(views.depths):
         off = np.abs(depth / golden[f"final_depth{number}"] - 1)
-        assert np.median(off) < max(1e-3, jitter["depth_rel"])
+        assert np.median(off) < max(near, jitter["depth_rel"])
         if f"clean_conf{number}" in golden:
             cleaned = clean_confidences(views)[number]
             assert np.mean(np.isclose(cleaned, golden[f"clean_conf{number}"], rtol=1e-4)) > 0.98

@@ -131,6 +131,16 @@ def test_benchmark_gpu_rehearsed_on_a_cpu(run, tmp_path) -> None:
         assert f"graphs K=1: {name} " in out
 
 
+def test_benchmark_node_sends_images_to_the_real_node(run, tmp_path) -> None:
+    pytest.importorskip("rclpy")
+    options = ("--config", "small", "-k", "1", "--rate", "5", "--seconds", "1", "--network-size", "64")
+    file = tmp_path / "rates.json"
+    code, out, err = run("benchmark", "node", *options, "--device", "cpu", "--dtype", "float32", "-o", str(file))
+    assert code == 0, err
+    rows = {row["row"]: row for row in json.loads(file.read_text())["rows"]}
+    assert list(rows) == ["node set-up", "node start", "node 5 Hz"] and "node start: " in out
+
+
 def test_benchmark_match_prints_a_table(run) -> None:
     code, out, _ = run("benchmark", "match", "--size", "64")
     assert code == 0 and "exactly repetitive" in out and "regions found" in out

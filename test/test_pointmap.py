@@ -18,7 +18,8 @@ from mast3r_ros.geometry.pointmap import (
     pose_and_focal_from_pointmap,
     pose_from_pointmap,
 )
-from mast3r_ros.geometry.scale import fit_similarity, metric_scale_from_depth
+from mast3r_ros.geometry.scale import metric_scale_from_depth
+from mast3r_ros.geometry.similarity import fit_similarity
 
 FOLDERS = [COMPACT / "geometry", pytest.param(SHARED / "geometry", marks=needs_shared)]
 
@@ -98,10 +99,10 @@ def test_golden_helpers(folder: Path) -> None:
     in_camera = points_from_depth(golden["depth"][0], (K[0, 0], K[1, 1]), K[:2, 2])
     in_world = se3.apply(golden["trf"][0].astype(np.float64), in_camera)
     np.testing.assert_allclose(in_world, golden["dm_abs"], rtol=1e-4, atol=1e-5)
-    s, R, t = fit_similarity(golden["rigid_src"], golden["rigid_dst"], golden["rigid_conf"])
-    assert s == pytest.approx(golden["rigid_s"][0], rel=1e-4)
-    np.testing.assert_allclose(R, golden["rigid_R"], atol=1e-4)
-    np.testing.assert_allclose(t, golden["rigid_T"], rtol=1e-4)
+    fit = fit_similarity(golden["rigid_src"], golden["rigid_dst"], golden["rigid_conf"])
+    assert fit.scale == pytest.approx(golden["rigid_s"][0], rel=1e-4)
+    np.testing.assert_allclose(fit.R, golden["rigid_R"], atol=1e-4)
+    np.testing.assert_allclose(fit.t, golden["rigid_T"], rtol=1e-4)
 
 
 def seen_from(focal: float, world_T_camera: np.ndarray, height: int = 48, width: int = 64) -> np.ndarray:
@@ -143,13 +144,13 @@ def test_lower_median() -> None:
 def test_similarity_is_no_mirror_image() -> None:
     rng = np.random.default_rng(0)
     source = rng.normal(size=(50, 3))
-    s, R, t = fit_similarity(source, source * [1, 1, -1])
-    assert np.linalg.det(R) == pytest.approx(1)
+    fit = fit_similarity(source, source * [1, 1, -1])
+    assert np.linalg.det(fit.R) == pytest.approx(1)
     truth = Rotation.from_rotvec([1, 2, 0.5]).as_matrix()
-    s, R, t = fit_similarity(source, 2.5 * source @ truth.T + [1, 2, 3])
-    assert s == pytest.approx(2.5)
-    np.testing.assert_allclose(R, truth, atol=1e-12)
-    np.testing.assert_allclose(t, [1, 2, 3])
+    fit = fit_similarity(source, 2.5 * source @ truth.T + [1, 2, 3])
+    assert fit.scale == pytest.approx(2.5)
+    np.testing.assert_allclose(fit.R, truth, atol=1e-12)
+    np.testing.assert_allclose(fit.t, [1, 2, 3])
 
 
 def test_scale_from_measured_depth() -> None:

@@ -19,6 +19,7 @@ from mast3r_ros.cli.main import app
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.lab.synthetic.pointmap_oracle import Hall, PointmapOracle
@@ -197,9 +198,10 @@ def test_a_graph_of_similarities_finds_the_frames_although_an_edge_is_wrong() ->
     for a, b in [(n, (n + k) % 8) for n in range(8) for k in (1, 2, 3)]:
         R = T[b][:3, :3].T @ T[a][:3, :3]
         t = T[b][:3, :3].T @ (T[a][:3, 3] - T[b][:3, 3]) / s[b]
-        edges.append(SimilarityEdge(a, b, s[a] / s[b], R, t, 2.0))
-    wrong = edges[5]
-    edges[5] = replace(wrong, s=2 * wrong.s, R=wrong.R @ se3.exp([0, 0, 0, 0.5, 0.3, 0])[:3, :3], t=wrong.t + 1)
+        edges.append(SimilarityEdge(a, b, Similarity(s[a] / s[b], R, t), 2.0))
+    wrong = edges[5].b_T_a
+    turned = wrong.R @ se3.exp([0, 0, 0, 0.5, 0.3, 0])[:3, :3]
+    edges[5] = replace(edges[5], b_T_a=Similarity(2 * wrong.scale, turned, wrong.t + 1))
     frames = join_frames(8, edges)
     found = align_trajectory(
         np.array([se3.make(*both) for both in zip(frames.R, frames.t, strict=True)]), np.array(T), "sim3"

@@ -23,6 +23,7 @@ from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.io.datasets.colmap import Colmap
 from mast3r_ros.lab.datasets.ply import read_ply
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
+from mast3r_ros.lab.speed.reconstruct_benchmark import ReconstructBenchmark, reconstruct_hall
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
 from mast3r_ros.matching.sift import SiftMatcher
@@ -117,6 +118,30 @@ def test_known_poses_give_scale_and_frame(photos: Any) -> None:
     assert metres.max() < 0.03 and degrees.max() < 0.3
     low, high = facts["scale_interval"]
     assert facts["scale"] == 1.0 and low <= 1.0 <= high and high - low < 0.1
+
+
+def test_photos_whose_poses_are_known_are_reconstructed_without_them(photos: Any, tmp_path: Path) -> None:
+    shutil.copytree(photos[0] / "images", tmp_path / "images")
+    photo_worlds.write_poses(tmp_path / "poses.txt", photos[1])
+    (tmp_path / "intrinsics.txt").write_text(photo_worlds.INTRINSICS)
+    words = ["evaluate", "reconstruct", str(tmp_path), "--features", "1500", "--no-colmap", "--json"]
+    result = separate_runner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["mast3r_ros"]
+    assert found["registered"] == 6 and found["median_position_m"] < 0.02
+
+
+def test_the_benchmark_of_reconstructions_prints_its_rows() -> None:
+    words = ["benchmark", "reconstruct", "-n", "6", "--width", "32", "--neighbours", "5", "--wrong", "0", "--json"]
+    result = separate_runner().invoke(app, words, catch_exceptions=False)
+    (row,) = json.loads(result.stdout)
+    assert row["images"] == row["registered"] == 6 and row["cpu_seconds"] > 0
+    assert row["median_m"] < 0.05 * row["hall_m"]
+
+
+def test_of_too_few_images_that_were_placed_no_error_is_known() -> None:
+    row = reconstruct_hall(3, ReconstructBenchmark(width=32, neighbours=2))
+    assert row["images"] == 3 and np.isfinite(row["median_m"]) == (row["registered"] > 2)
 
 
 def test_without_calibration_the_focal_length_is_found(photos: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.ros import conversions
 from mast3r_ros.ros.complaints import Complaints
 from mast3r_ros.ros.depth_registration import DepthRegistration
-from mast3r_ros.ros.intake import Arrival, Intake
+from mast3r_ros.ros.intake import Arrival, FrameRefused, Intake
 from mast3r_ros.settings import CommonSettings
 from mast3r_ros.transforms import TransformBuffer
 
@@ -61,6 +61,25 @@ def test_camera_info_of_another_frame_is_told_and_not_used(intake: Intake, log: 
     for name in (CAMERA_FRAME, f"/{CAMERA_FRAME}", ""):
         intake.take_info(conversions.to_camera_info(CAMERA, name, STAMP))
         assert frame(intake).camera.same_as(CAMERA)
+
+
+def test_depth_and_calibration_are_joined_as_the_settings_say(intake: Intake) -> None:
+    image, depth = view(0)
+    arrival = Arrival(conversions.to_image(image, CAMERA_FRAME, STAMP), 0)
+    bent = Camera(160, 120, CAMERA.K, "plumb_bob", np.array([-0.2, 0.05, 0.0, 0.0, 0.0]))
+    intake.take_info(conversions.to_camera_info(bent, CAMERA_FRAME, STAMP))
+    intake.take_depth(conversions.to_depth_image(depth, CAMERA_FRAME, STAMP + 30_000_000))
+    for slop, joined in ((0.02, False), (0.04, True)):
+        found = intake.frame(arrival, CommonSettings(depth_slop=slop, depth_wait=0.0), 0)
+        assert (found.depth is not None) is joined and found.camera is not None and found.camera.is_distorted
+    assert not intake.frame(arrival, CommonSettings(rectified=True, depth_wait=0.0), 0).camera.is_distorted
+
+
+def test_a_first_camera_info_is_waited_for_as_long_as_is_said(intake: Intake) -> None:
+    arrival = Arrival(conversions.to_image(view(0)[0], CAMERA_FRAME, STAMP), 0)
+    with pytest.raises(FrameRefused, match="waiting for a first camera_info"):
+        intake.frame(arrival, CommonSettings(depth_wait=0.0), 60.0)  # the node gives its camera_info_wait
+    assert intake.frame(arrival, CommonSettings(depth_wait=0.0), 0.0).camera is None
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,11 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_world import values, wait_until  # noqa: E402
 
+from mast3r_ros.geometry import se3  # noqa: E402
 from mast3r_ros.localization.protection import limit_of  # noqa: E402
+from mast3r_ros.node_settings import InitialPose  # noqa: E402
 from mast3r_ros.ros import complaints as complaints_module  # noqa: E402
+from mast3r_ros.ros import priors  # noqa: E402
 from mast3r_ros.ros.attempts import Attempts, Outcome  # noqa: E402
 from mast3r_ros.ros.complaints import Complaints  # noqa: E402
 from mast3r_ros.ros.diagnostics import Statistics, error_status, memory_mb  # noqa: E402
@@ -49,6 +52,11 @@ def node() -> Iterator[Node]:
     node = Node("parts")
     yield node
     node.destroy_node()
+
+
+def test_the_settings_say_where_the_robot_starts() -> None:
+    start = priors.from_settings(InitialPose(x=1.0, y=2.0, z=3.0, yaw=0.5)).map_T_base
+    assert np.allclose(start, se3.make(np.eye(3), [1, 2, 3]) @ se3.exp([0, 0, 0, 0, 0, 0.5]))
 
 
 @pytest.mark.parametrize("variance", [0.0, 1e-13])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Timer
 
 import numpy as np
@@ -17,8 +18,13 @@ from ros_world import ros, spinning, wait_until  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from mast3r_ros.geometry import se3  # noqa: E402
-from mast3r_ros.ros import qos  # noqa: E402
+from mast3r_ros.ros import conversions, qos  # noqa: E402
+from mast3r_ros.ros.camera_transforms import CameraTransforms  # noqa: E402
+from mast3r_ros.ros.complaints import Complaints  # noqa: E402
+from mast3r_ros.ros.diagnostics import Statistics  # noqa: E402
+from mast3r_ros.ros.intake import Arrival  # noqa: E402
 from mast3r_ros.ros.tf import TransformBroadcaster, TransformListener  # noqa: E402
+from mast3r_ros.settings import NodeSettings  # noqa: E402
 from mast3r_ros.transforms import FutureExtrapolation, TransformUnavailable, UnknownFrame  # noqa: E402
 
 SECOND = 10**9
@@ -70,6 +76,29 @@ def test_a_transform_on_its_way_is_waited_for_and_no_longer(nodes: tuple[Node, N
     with pytest.raises(UnknownFrame):
         heard.lookup("odom", "moon", 101 * SECOND, timeout_s=60)
     assert time.monotonic() - started < 30  # waiting does not bring a missing frame
+    heard.destroy()
+
+
+def test_the_camera_is_looked_up_by_the_frames_and_with_the_patience_of_the_settings(nodes: tuple[Node, Node]) -> None:
+    sender, listener = nodes
+    heard = TransformListener(listener, lambda why: None)
+    static, moving = TransformBroadcaster(sender, static=True), TransformBroadcaster(sender)
+    wait_until(lambda: moving._publisher.get_subscription_count() > 0)
+    static.send("robot", "lens", step(1), 0)
+    moving.send("wheels", "robot", step(5), 300 * SECOND)
+    wait_until(lambda: heard.buffer.can_transform("wheels", "lens"))
+    camera = CameraTransforms(Statistics(), Complaints(listener.get_logger()))
+    camera.listener = heard
+    settings = NodeSettings(camera_frame_id="lens", base_frame_id="robot", odom_frame_id="wheels", tf_timeout=0.0)
+    now = Arrival(conversions.to_image(np.zeros((2, 2, 3), np.uint8), "a driver's own", 300 * SECOND), 0)
+    found = camera.at(now, settings)
+    assert found.frame_id == "lens"
+    np.testing.assert_allclose(found.base_T_camera, step(1), atol=1e-9)
+    np.testing.assert_allclose(found.odom_T_camera, step(6), atol=1e-9)
+    later = Arrival(conversions.to_image(np.zeros((2, 2, 3), np.uint8), "", 301 * SECOND), 0)
+    assert camera.at(later, settings).odom_T_camera is None
+    Timer(0.2, lambda: moving.send("wheels", "robot", step(7), 302 * SECOND)).start()
+    np.testing.assert_allclose(camera.at(later, replace(settings, tf_timeout=5.0)).odom_T_camera, step(7), atol=1e-9)
     heard.destroy()
 
 

@@ -25,7 +25,7 @@ from mast3r_ros.lab.training.config import OptimiserSettings, TrainConfig, fine_
 from mast3r_ros.lab.training.criterion import LossSettings, every
 from mast3r_ros.lab.training.data import TrainingData
 from mast3r_ros.lab.training.initialise import random_network
-from mast3r_ros.lab.training.loop import train
+from mast3r_ros.lab.training.loop import half_precision, train
 from mast3r_ros.lab.training.metrics import read_metrics
 from mast3r_ros.lab.training.pairs import PairSettings
 from mast3r_ros.lab.training.rooms import RoomsConfig, render_room
@@ -130,6 +130,15 @@ def test_goes_on_after_a_kill(config, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(UserError, match="other settings"):
         train(replace(config, seed=1), whole)
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_half_precision_is_not_emulated(hardware, config, monkeypatch):
+    """A CPU without units for bfloat16 took minutes for the first row of a training that needs seconds."""
+    monkeypatch.setattr("mast3r_ros.matching.hardware.multiplies_bfloat16", lambda: hardware)
+    cpu = torch.device("cpu")
+    assert half_precision(config, cpu) == (torch.bfloat16 if hardware else None)
+    assert half_precision(replace(config, amp=False), cpu) is None
 
 
 def test_two_processes_train_as_one(config, tmp_path):

@@ -1,4 +1,4 @@
-"""Scale and similarity between two sets of corresponding points, and the metric scale of a network's points."""
+"""The metric scale of a network's points by measured depth."""
 
 from __future__ import annotations
 
@@ -8,31 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-
-def fit_similarity(
-    source: NDArray[np.floating], target: NDArray[np.floating], weights: NDArray[np.floating] | None = None
-) -> tuple[float, Array, Array]:
-    """Weighted least-squares similarity (Umeyama, PAMI 1991).
-
-    Args:
-        source, target: (..., 3) corresponding points.
-        weights: (...) of each pair.
-
-    Returns:
-        s, R (3, 3), t (3,) with ``target ~ s * R @ source + t``.
-    """
-    x = np.asarray(source, dtype=np.float64).reshape(-1, 3)
-    y = np.asarray(target, dtype=np.float64).reshape(-1, 3)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
-    w = w / w.sum()
-    mean_x, mean_y = w @ x, w @ y
-    x, y = x - mean_x, y - mean_y
-    U, S, Vt = np.linalg.svd((y * w[:, None]).T @ x)
-    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
-    R = U @ np.diag(mirror) @ Vt
-    s = float((S * mirror).sum() / (w @ (x * x).sum(axis=1)))
-    return s, R, np.asarray(mean_y - s * R @ mean_x)
 
 
 @dataclass(frozen=True)

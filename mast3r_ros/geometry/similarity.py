@@ -45,7 +45,7 @@ class Similarity:
 
     def points(self, points: NDArray[np.floating]) -> Array:
         """(..., 3) in b -> a."""
-        return self.scale * np.asarray(points) @ self.R.T + self.t
+        return self.scale * np.asarray(points, dtype=np.float64) @ self.R.T + self.t
 
     def pose(self, b_T_camera: Array) -> Array:
         """(4, 4) camera -> b becomes camera -> a."""
@@ -58,6 +58,31 @@ class Similarity:
     def scaled(self, factor: float) -> Similarity:
         """The same in a world a whose every length is multiplied."""
         return Similarity(factor * self.scale, self.R, factor * self.t)
+
+
+def fit_similarity(
+    source: NDArray[np.floating], target: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+) -> Similarity:
+    """Weighted least-squares similarity (Umeyama, PAMI 1991).
+
+    Args:
+        source, target: (..., 3) corresponding points.
+        weights: (...) of each pair.
+
+    Returns:
+        What carries the source's points onto the target's.
+    """
+    x = np.asarray(source, dtype=np.float64).reshape(-1, 3)
+    y = np.asarray(target, dtype=np.float64).reshape(-1, 3)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
+    w = w / w.sum()
+    mean_x, mean_y = w @ x, w @ y
+    x, y = x - mean_x, y - mean_y
+    U, S, Vt = np.linalg.svd((y * w[:, None]).T @ x)
+    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(mirror) @ Vt
+    s = float((S * mirror).sum() / (w @ (x * x).sum(axis=1)))
+    return Similarity(s, R, np.asarray(mean_y - s * R @ mean_x))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,13 @@ from mast3r_ros.geometry.absolute_pose import MINIMUM, AbsolutePose, ransac_pose
 from mast3r_ros.geometry.lens import LensProblem
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
 from mast3r_ros.localization.calibration import CalibrationCheck
+from mast3r_ros.localization.cells import grouped, recounted
 from mast3r_ros.localization.correspondences import Correspondences, QueryMatches
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.focal_memory import FocalMemory
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.protection import AlertLimit, limit_of
+from mast3r_ros.localization.rival import unrivalled, with_less
 from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck, stretched
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
@@ -26,7 +29,7 @@ from mast3r_ros.localization.verification import Verdict, balanced, verify
 from mast3r_ros.localization.visibility import MapLandmarks
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, Matcher, keyframes_on_track, prefetches
-from mast3r_ros.settings import LocalizerSettings, SolverSettings
+from mast3r_ros.settings import Gates, LocalizerSettings, SolverSettings
 
 Array = NDArray[np.float64]
 
@@ -173,19 +176,32 @@ class Localizer:
             return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
             pose, found, told = solved
-            support = self._support(pose, found, depth)
+            support = self._support(pose, found, depth, (frame.width, frame.height))
             support = replace(
                 support, landmarks=self.landmarks_around(found, support), believed=self.agrees(support, query.prior)
             )
             limit = self.alert_limit if np.isfinite(self.map.scene_depth_m) else limit_of(self.settings, depth)
-            verdict = verify(
-                support, frame, self.settings.gates, self.map.pose_noise, limit, self.scale_sigma(found, support)
-            )
+            judged = partial(self._judged, frame, found, support, limit)
+            verdict = judged(self.settings.gates)
+            if verdict.reason is Reason.EXPECTED_NOT_SEEN and self._unrivalled(frame, found, support, verdict):
+                verdict = judged(with_less(self.settings.gates))
             if verdict.reason is Reason.NONE:
                 verdict = self._with_calibration(frame, found, support, verdict, limit)
         if verdict.reason is Reason.NONE and frame.camera is None and not told:
             self._focals.remember(_camera_of(frame), support.pose.focal_px)
         return _estimate(found, support, verdict, limit)
+
+    def _judged(
+        self, frame: Frame, found: Correspondences, support: Support, limit: AlertLimit, gates: Gates
+    ) -> Verdict:
+        return verify(support, frame, gates, self.map.pose_noise, limit, self.scale_sigma(found, support))
+
+    def _unrivalled(self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict) -> bool:
+        """Whether a calibrated picture that shows too little of what the map expects supports no other pose."""
+        if frame.camera is None:
+            return False
+        ideal, settings = frame.camera.rays(found.xy), self.solver(frame, support.scene_depth_m)
+        return unrivalled(support, verdict.evidence, ideal, self.settings.gates, settings)
 
     def _with_calibration(
         self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict, limit: AlertLimit
@@ -250,9 +266,13 @@ class Localizer:
         depth = self.map.typical_depth(found.ids)
         return depth if depth > 0 else float(np.median(np.concatenate([m.points[:, 2] for m in found.matches])))
 
-    def _support(self, pose: AbsolutePose, found: Correspondences, scene_depth_m: float) -> Support:
+    def _support(
+        self, pose: AbsolutePose, found: Correspondences, scene_depth_m: float, size: tuple[int, int]
+    ) -> Support:
         centres = np.array([self.map[id].map_T_camera[:3, 3] for id in found.ids])
-        return Support(pose, found.xy, found.points, found.keyframe, centres, scene_depth_m)
+        xy = found.xy[pose.inlier]
+        counted = recounted(grouped(found.keyframe[pose.inlier], xy, *size), xy)
+        return Support(pose, found.xy, found.points, found.keyframe, centres, scene_depth_m, recounted=counted)
 
     def solver(self, frame: Frame, scene_depth_m: float) -> SolverSettings:
         """The solver's settings, with the thresholds of this image and this scene."""

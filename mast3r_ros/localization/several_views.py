@@ -19,7 +19,7 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.rig_pose import RIGID_M, RIGID_RAD, RigPose, RigView, ransac_rig_pose, refine_rig_pose
 from mast3r_ros.localization import verification
 from mast3r_ros.localization.belief import Belief
-from mast3r_ros.localization.cells import CELLS, COLUMNS, ROWS
+from mast3r_ros.localization.cells import CELLS, COLUMNS, ROWS, grouped, recounted
 from mast3r_ros.localization.correspondences import Correspondences
 from mast3r_ros.localization.estimate import Evidence, KeyframeMatches, PoseEstimate, Reason, Status
 from mast3r_ros.localization.localizer import Localizer
@@ -168,6 +168,7 @@ def _judged(
         keyframe,
         np.array([localizer.map[id].map_T_camera[:3, 3] for id in ids]),
         depth,
+        recounted=_recounted(parts, rig.pose.inlier),
     )
     support = replace(
         support, landmarks=localizer.landmarks_around(together, support), believed=localizer.agrees(support, prior)
@@ -266,6 +267,16 @@ def _spread(parts: list[_Part], rig: RigPose, inlier: NDArray[np.bool_]) -> floa
         elevation = np.arctan2(seen[:, 1], np.hypot(seen[:, 0], seen[:, 2]))
         cells.update(zip((azimuth // across[0]).astype(int), (elevation // across[1]).astype(int), strict=True))
     return len(cells) / CELLS
+
+
+def _recounted(parts: list[_Part], inlier: NDArray[np.bool_]) -> float:
+    """As :func:`cells.recounted`, over all frames."""
+    groups, pixels = [], []
+    for number, (part, own) in enumerate(zip(parts, _split(inlier, parts), strict=True)):
+        xy, of_frame = part.found.xy[own], np.full(int(own.sum()), number)
+        groups.append(np.column_stack([of_frame, grouped(part.found.keyframe[own], xy, *part.size)]))
+        pixels.append(np.column_stack([of_frame, xy]))
+    return recounted(np.concatenate(groups), np.concatenate(pixels))
 
 
 def _split(values: NDArray[np.bool_], parts: list[_Part]) -> list[NDArray[np.bool_]]:

@@ -32,6 +32,8 @@ class Support:
         scene_depth_m: how far away things typically are here: what lengths are held against.
         landmarks: (M, 3) what the matcher knows of the map around here, metres; none where it cannot tell.
         believed: whether somebody or odometry knew that the camera is about there.
+        recounted: observations that the pose's weights make of each pixel of the query, in the mean: several keyframes
+            may show the same one, and several pixels may count as one, see :func:`.cells.recounted`.
     """
 
     pose: AbsolutePose
@@ -42,6 +44,7 @@ class Support:
     scene_depth_m: float
     landmarks: Array = field(default_factory=lambda: np.zeros((0, 3)))
     believed: bool = False
+    recounted: float = 1.0
 
     @property
     def offered(self) -> int:

@@ -19,6 +19,10 @@ RESIDUALS = 0.75
 #: square of 1 - cos of the gap: errors of their depth do no harm from where it was measured. Both were set on the
 #: stress worlds of seeds 0 to 999, where the scale of each map came from its own left-out keyframes.
 SIDEWAYS = 90.0
+#: A keypoint of the query is found a little beside where it is, and all keyframes that show it share that error: what
+#: counts is how many keypoints there are. They count as no more than this many in place of each of the weights' own
+#: observations (1 / OF_KEYFRAME), because what lies together shares the error of one piece of a keyframe as well.
+OF_KEYFRAME = 0.25
 #: A pose at a wrong place has small residuals too. Whether there is enough evidence for a place is judged by what as
 #: many matches leave open with the usual residuals: this share of that variance at least.
 LEAST_SCALE = 0.2
@@ -32,12 +36,13 @@ def usual_noise(scene_depth_m: float) -> PoseNoise:
 def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
     """Covariance (6, 6) of map_T_camera that the matches leave, in ROS order and fixed map axes (metres, radians).
 
-    The inverse Hessian of the balanced problem, scaled by how large the residuals really are, plus how much the
-    keyframes pull in different directions (cluster-robust variance, Liang and Zeger, Biometrika 1986, with keyframes
-    as clusters).
+    The inverse Hessian of the balanced problem, scaled by how large the residuals really are and by how many pixels of
+    the query they are of, plus how much the keyframes pull in different directions (cluster-robust variance, Liang and
+    Zeger, Biometrika 1986, with keyframes as clusters).
 
     Args:
-        least_variance: of the residuals, as a share of what is assumed; smaller ones are not believed.
+        least_variance: of the residuals, as a share of what is assumed; smaller ones are not believed, and the weights'
+            own count of observations is.
     """
     pose = support.pose
     # A direction the matches say nothing about must come out uncertain, not zero.
@@ -50,7 +55,10 @@ def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
     if len(pulling) > 1:
         correction = len(pulling) / (len(pulling) - 1)
         clustered = correction * bread @ (pulls[pulling].T @ pulls[pulling]) @ bread
-    covariance = bread * max(least_variance, _variance(pose.variance_factor, int(counts.sum()))) + clustered
+    variance = _variance(pose.variance_factor, int(counts.sum()))
+    if not least_variance:
+        variance *= max(OF_KEYFRAME, support.recounted)
+    covariance = bread * max(least_variance, variance) + clustered
     symmetric: Array = (covariance + covariance.T) / 2
     return symmetric
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.geometry import se3
-from mast3r_ros.localization.cells import CELLS, cells_of, spread
+from mast3r_ros.localization.cells import grouped, spread
 from mast3r_ros.localization.estimate import Evidence, Reason
 from mast3r_ros.localization.protection import AlertLimit, ProtectionLevel, alert_limit, protection_level, tail_of
 from mast3r_ros.localization.support import (
@@ -220,7 +220,7 @@ def balanced(
     Args:
         xy: (N, 2) pixels of the matches in the query.
     """
-    group = keyframe * CELLS + cells_of(xy, width, height)
+    group = grouped(keyframe, xy, width, height)
     count = np.bincount(group[inlier], minlength=int(group.max()) + 1)
     shared: Array = weights / np.maximum(count[group], 1)
     return shared

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MapError
 from mast3r_ros.frames import valid_depth
-from mast3r_ros.geometry.scale import fit_similarity
-from mast3r_ros.geometry.similarity import Similarity
+from mast3r_ros.geometry.similarity import Similarity, fit_similarity
 from mast3r_ros.io.datasets.base import numbers, read_table
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.rescale import is_metric
@@ -150,30 +149,29 @@ def fit_points(points: ReferencePoints, keyframe_map: KeyframeMap) -> PointFit:
         MapError: where the places cannot tell it, do not fit, or have other metres than the map.
     """
     extent = _refuse_line(points)
-    s, R, t, weights = _weighted_fit(points)
-    residuals = np.linalg.norm(points.there - (s * points.here @ R.T + t), axis=1)
+    fit, weights = _weighted_fit(points)
+    residuals = np.linalg.norm(points.there - fit.points(points.here), axis=1)
     mean = float(np.average(residuals, weights=weights))
-    if s <= 0 or mean > FITS * extent:
+    if fit.scale <= 0 or mean > FITS * extent:
         raise MapError(
             f"the places do not fit the map: they are off by {mean:.2f} m in the mean, over {extent:.2f} m. "
             "Check their order (x y z), their names, and that no axis is mirrored"
         )
     spread = float(np.sqrt((weights[:, None] * (points.here - points.here.mean(axis=0)) ** 2).sum()))
     freedom = max(3 * len(residuals) - 7, 1)
-    sigma = float(np.sqrt((weights * residuals**2).sum() / freedom)) / (s * spread)
+    sigma = float(np.sqrt((weights * residuals**2).sum() / freedom)) / (fit.scale * spread)
     if not is_metric(keyframe_map):
         if 2 * sigma > SCALE_TOLD:
             raise MapError(f"the places tell the map's scale to {2 * sigma:.0%} only: give more of them, further apart")
-        return PointFit(Similarity(s, R, t), residuals, sigma)
-    if abs(np.log(s)) > max(SCALE_OFF, 3 * sigma):
+        return PointFit(fit, residuals, sigma)
+    if abs(np.log(fit.scale)) > max(SCALE_OFF, 3 * sigma):
         raise MapError(
-            f"the map's metres and those of the places disagree: a metre of the map is {s:.3f} m there. Correct the "
-            f"map's scale first (mast3r_ros map scale MAP --factor {s:.4g}), or the file"
+            f"the map's metres and those of the places disagree: a metre of the map is {fit.scale:.3f} m there. "
+            f"Correct the map's scale first (mast3r_ros map scale MAP --factor {fit.scale:.4g}), or the file"
         )
     centre = np.average(points.here, axis=0, weights=weights)
-    t = np.average(points.there, axis=0, weights=weights) - R @ centre
-    residuals = np.linalg.norm(points.there - (points.here @ R.T + t), axis=1)
-    return PointFit(Similarity(1.0, R, t), residuals, sigma)
+    moved = Similarity(1.0, fit.R, np.average(points.there, axis=0, weights=weights) - fit.R @ centre)
+    return PointFit(moved, np.linalg.norm(points.there - moved.points(points.here), axis=1), sigma)
 
 
 def _refuse_line(points: ReferencePoints) -> float:
@@ -188,11 +186,12 @@ def _refuse_line(points: ReferencePoints) -> float:
     return float(np.sqrt(((points.there - points.there.mean(axis=0)) ** 2).sum() / len(points.there)))
 
 
-def _weighted_fit(points: ReferencePoints) -> tuple[float, Array, Array, Array]:
+def _weighted_fit(points: ReferencePoints) -> tuple[Similarity, Array]:
+    """The similarity, and the weights (N,) that it came of."""
     weights = np.ones(len(points.here))
     for _ in range(ROUNDS if len(weights) > TOO_FEW_TO_DOUBT else 1):
-        s, R, t = fit_similarity(points.here, points.there, weights)
-        off = np.linalg.norm(points.there - (s * points.here @ R.T + t), axis=1)
+        fit = fit_similarity(points.here, points.there, weights)
+        off = np.linalg.norm(points.there - fit.points(points.here), axis=1)
         if len(weights) > TOO_FEW_TO_DOUBT:
             weights = 1 / (1 + (off / max(2 * float(np.median(off)), 1e-9)) ** 2)
-    return s, R, t, weights
+    return fit, weights

@@ -12,13 +12,11 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.pointmap import estimate_focal, pose_and_focal_from_pointmap, pose_from_pointmap
-from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.geometry.similarity import Similarity, fit_similarity
 from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
 from mast3r_ros.multiview.pointmap_pair import PointmapPair, image_confidences, image_shapes
 
 Array = NDArray[np.float64]
-#: scale, rotation (3, 3), translation (3,).
-Similarity = tuple[float, Array, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +55,15 @@ def start_from_tree(
     points = tree.points
     if known.poses:
         numbers = sorted(known.poses)
-        s, R, t = similarity_of_poses(poses[numbers], np.array([known.poses[n] for n in numbers]))
-        poses = np.array([se3.make(R @ pose[:3, :3], s * R @ pose[:3, 3] + t) for pose in poses])
-        points = [s * cloud @ R.T + t for cloud in points]
-    of_pairs: list[Similarity] = [fit_similarity(pair.points_i, points[pair.i], pair.confidence_i) for pair in pairs]
+        moved = similarity_of_poses(poses[numbers], np.array([known.poses[n] for n in numbers]))
+        poses = np.array([moved.pose(pose) for pose in poses])
+        points = [moved.points(cloud) for cloud in points]
+    of_pairs = [fit_similarity(pair.points_i, points[pair.i], pair.confidence_i) for pair in pairs]
     # Pairs are bound to a mean scale, so that the whole does not shrink to a point.
-    factor = 1.0 if known.fixes_scale else scale_factor([s for s, _, _ in of_pairs])
+    factor = 1.0 if known.fixes_scale else scale_factor([of_pair.scale for of_pair in of_pairs])
     poses[:, :3, 3] *= factor
     depths = [se3.apply(se3.inverse(pose), cloud * factor)[..., 2] for pose, cloud in zip(poses, points, strict=True)]
-    of_pairs = [(s * factor, R, np.asarray(t * factor)) for s, R, t in of_pairs]
+    of_pairs = [of_pair.scaled(factor) for of_pair in of_pairs]
     for number, pose in known.poses.items():
         poses[number] = pose
     return AlignmentStart(tree.order, poses, focals, depths, of_pairs)
@@ -90,7 +88,7 @@ def start_from_poses(pairs: Sequence[PointmapPair], settings: AlignmentSettings,
         of_pairs.append(similarity_of_poses(seen, np.array([known.poses[pair.i], known.poses[pair.j]])))
         belief = float(np.mean(pair.confidence_i))
         if belief > best.get(pair.i, (0.0,))[0]:
-            best[pair.i] = belief, np.asarray(pair.points_i[..., 2] * of_pairs[-1][0], dtype=np.float64)
+            best[pair.i] = belief, np.asarray(pair.points_i[..., 2] * of_pairs[-1].scale, dtype=np.float64)
     numbers = range(len(shapes))
     depths = [best[n][1] if n in best else np.ones(shapes[n]) for n in numbers]
     poses = np.array([known.poses[n] for n in numbers])
@@ -157,12 +155,12 @@ class _Tree:
 
     def _place(self, pair: PointmapPair) -> None:
         if pair.i in self._placed:
-            s, R, t = fit_similarity(pair.points_i, self._placed[pair.i], pair.confidence_i)
-            self._placed[pair.j] = s * np.asarray(pair.points_j, float) @ R.T + t
+            of_pair = fit_similarity(pair.points_i, self._placed[pair.i], pair.confidence_i)
+            self._placed[pair.j] = of_pair.points(pair.points_j)
         else:
-            s, R, t = fit_similarity(pair.points_j, self._placed[pair.j], pair.confidence_j)
-            self._placed[pair.i] = s * np.asarray(pair.points_i, float) @ R.T + t
-        self._poses.setdefault(pair.i, se3.make(R, t))
+            of_pair = fit_similarity(pair.points_j, self._placed[pair.j], pair.confidence_j)
+            self._placed[pair.i] = of_pair.points(pair.points_i)
+        self._poses.setdefault(pair.i, se3.make(of_pair.R, of_pair.t))
 
     def _spanning_tree(self) -> list[tuple[int, int]]:
         """Pairs of the tree, the most believed last."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
 from mast3r_ros.multiview.alignment_start import AlignmentStart, start_from_poses, start_from_tree
 from mast3r_ros.multiview.pointmap_pair import TRANSFORMS, PointmapPair, image_confidences, image_shapes
@@ -50,7 +51,7 @@ class GlobalAlignment:
         self._sides = _sides(pairs, settings.weight, self._device)
         self._shapes = image_shapes(pairs)
         self.confidences = image_confidences(pairs)
-        self.pair_poses = self._tensor([_packed_pair(*similarity) for similarity in start.pairs]).requires_grad_()
+        self.pair_poses = self._tensor([_packed_pair(similarity) for similarity in start.pairs]).requires_grad_()
         self.poses = [self._tensor(_packed_pose(pose)) for pose in start.world_T_camera]
         self.focals = [self._tensor([FOCAL_BRAKE * math.log(focal)]) for focal in start.focals]
         self.centres = [self._tensor([0.0, 0.0]) for _ in self._shapes]
@@ -238,8 +239,9 @@ def _packed_pose(pose: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([Rotation.from_matrix(pose[:3, :3]).as_quat(), _packed(pose[:3, 3])])
 
 
-def _packed_pair(s: float, R: NDArray[np.float64], t: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([Rotation.from_matrix(R).as_quat(), _packed(t / s), [math.log(s)]])
+def _packed_pair(of_pair: Similarity) -> NDArray[np.float64]:
+    quaternion, s = Rotation.from_matrix(of_pair.R).as_quat(), of_pair.scale
+    return np.concatenate([quaternion, _packed(of_pair.t / s), [math.log(s)]])
 
 
 def _log_depth(depth: NDArray[np.floating]) -> NDArray[np.float64]:

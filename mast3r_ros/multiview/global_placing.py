@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.geometry.similarity import fit_similarity
 from mast3r_ros.multiview.alignment_settings import AlignmentSettings, KnownViews
 from mast3r_ros.multiview.dense_view import pixels_of_rays
 from mast3r_ros.multiview.global_alignment import align
@@ -132,12 +132,12 @@ class GlobalPlacing:
             frames = join_frames(len(group), [edge.between(place) for edge in edges if edge.a in place])
             whole = _Chunk({}, {}, {})
             for n, row in place.items():
-                s, R, t = frames.s[row], frames.R[row], frames.t[row]
+                world_T_part = frames.world_T(row)
                 for image, pose in parts[n].poses.items():
                     if image not in whole.poses:
-                        whole.poses[image] = se3.make(R @ pose[:3, :3], s * R @ pose[:3, 3] + t)
+                        whole.poses[image] = world_T_part.pose(pose)
                         whole.focals[image] = parts[n].focals[image]
-                        whole.depths[image] = s * parts[n].depths[image]
+                        whole.depths[image] = world_T_part.scale * parts[n].depths[image]
             joined.append(whole)
         return joined
 
@@ -152,12 +152,11 @@ class GlobalPlacing:
         x, y = np.concatenate(here), np.concatenate(there)
         weights = np.ones(len(x))
         for _ in range(10):
-            s, R, t = fit_similarity(x, y, weights)
-            off = np.linalg.norm(s * x @ R.T + t - y, axis=1)
+            b_T_a = fit_similarity(x, y, weights)
+            off = np.linalg.norm(b_T_a.points(x) - y, axis=1)
             weights = 1 / (1 + (off / max(float(np.median(off)), 1e-12)) ** 2)
-        return SimilarityEdge(
-            a, b, s, R, t, float(np.median(np.linalg.norm(y - y.mean(axis=0), axis=1))), float(len(here))
-        )
+        depth = float(np.median(np.linalg.norm(y - y.mean(axis=0), axis=1)))
+        return SimilarityEdge(a, b, b_T_a, depth, float(len(here)))
 
     def _points(self, part: _Chunk, n: int) -> Array:
         step, depth = self._step(n), part.depths[n]

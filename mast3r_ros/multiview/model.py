@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Camera
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.multiview.dense_view import DenseView
 
 Array = NDArray[np.float64]
@@ -53,11 +54,12 @@ class Model:
         """Numbers of the registered images."""
         return sorted(self.world_T_camera)
 
-    def moved(self, s: float, R: Array, t: Array) -> Model:
-        """The model after a similarity ``x -> s R x + t``."""
-        poses = {n: se3.make(R @ T[:3, :3], s * R @ T[:3, 3] + t) for n, T in self.world_T_camera.items()}
+    def moved(self, similarity: Similarity) -> Model:
+        """The model in the coordinates that a similarity carries it to."""
+        s = similarity.scale
+        poses = {n: similarity.pose(pose) for n, pose in self.world_T_camera.items()}
         metres = None if self.metres is None else (self.metres[0] / s, self.metres[1])
-        points = s * self.points @ R.T + t
+        points = similarity.points(self.points)
         return replace(self, world_T_camera=poses, points=points, unit=s * self.unit, metres=metres)
 
     def depth_of(self, image: int) -> DenseView:

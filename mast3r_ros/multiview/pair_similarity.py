@@ -10,6 +10,7 @@ import poselib
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.multiview.sim3_graph import SimilarityEdge
 
 Array = NDArray[np.float64]
@@ -79,7 +80,8 @@ def similarity(
         return None
     s = float(np.exp(s))
     depth = float(np.median(seen.depth_j[follows]))
-    return SimilarityEdge(i, j, s, pose[:3, :3], s * pose[:3, 3], depth, float(follows.sum()), share)
+    j_T_i = Similarity(s, pose[:3, :3], s * pose[:3, 3])
+    return SimilarityEdge(i, j, j_T_i, depth, float(follows.sum()), share)
 
 
 def _best(poses: Sequence[Array | None], seen: MatchedSurface) -> Array | None:

@@ -141,7 +141,7 @@ def _similarities(pairs: Mapping[int, MatchedPair], surfaces: Surfaces) -> dict[
 
 def _contradicted(edges: Mapping[int, SimilarityEdge]) -> set[int]:
     """Numbers of the pairs that cycles contradict, or do not confirm where their matches leave doubts."""
-    rotations = {(edge.a, edge.b): edge.R for edge in edges.values()}
+    rotations = {(edge.a, edge.b): edge.b_T_a.R for edge in edges.values()}
     broken, sure = contradicted(rotations), confirmed(rotations)
     broken |= {(edge.a, edge.b) for edge in edges.values() if edge.share < ALONE_SHARE} - sure
     return {number for number, edge in edges.items() if (edge.a, edge.b) in broken}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mast3r_ros.errors import MatcherError, UserError
 from mast3r_ros.frames import Frame
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.matching.base import Matcher, capabilities, matches_pixels
 from mast3r_ros.matching.pair_maps import PointmapMatcher, predicts_pointmaps
 from mast3r_ros.matching.sift import SiftMatcher
@@ -208,7 +209,7 @@ def normalised(model: Model) -> Model:
     depths = np.concatenate([model.seen(n)[1] for n in model.images])
     s = 1 / float(np.median(depths)) if len(depths) else 1.0
     R = model.world_T_camera[first][:3, :3].T
-    return model.moved(s, R, -s * R @ model.world_T_camera[first][:3, 3])
+    return model.moved(Similarity(s, R, -s * R @ model.world_T_camera[first][:3, 3]))
 
 
 def _too_few(source: ImageSource, photos: list[Photo]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mast3r_ros.errors import DatasetError
+from mast3r_ros.geometry.similarity import Similarity
 from mast3r_ros.io.datasets.base import named_values, numbers, pose_of, read_table
 from mast3r_ros.mapping.rescale import UNKNOWN_SCALE
 from mast3r_ros.multiview.model import Model
@@ -34,20 +35,27 @@ MEASURED = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """How a model becomes metric: ``x -> factor R x + t``.
+    """How a model becomes metric.
 
     Attributes:
-        factor: metres for each unit of the model.
+        metres_T_model: to the frame of the known poses; a factor alone where only a length is known.
         interval: smallest and largest factor that fits.
-        R, t: (3, 3), (3,) to the frame of the known poses; identity and zero where only a length is known.
         origin: where it comes from, for people.
     """
 
-    factor: float
+    metres_T_model: Similarity
     interval: tuple[float, float]
-    R: Array
-    t: Array
     origin: str
+
+    @classmethod
+    def by_factor(cls, factor: float, interval: tuple[float, float], origin: str) -> Scale:
+        """Lengths are known, places are not."""
+        return cls(Similarity(factor, np.eye(3), np.zeros(3)), interval, origin)
+
+    @property
+    def factor(self) -> float:
+        """Metres for each unit of the model."""
+        return self.metres_T_model.scale
 
     @property
     def relative_interval(self) -> tuple[float, float]:
@@ -56,7 +64,7 @@ class Scale:
 
     def applied(self, model: Model) -> Model:
         """The model in metres."""
-        return model.moved(self.factor, self.R, self.t)
+        return model.moved(self.metres_T_model)
 
 
 def provenance(scale: Scale | None) -> dict[str, str]:
@@ -97,7 +105,7 @@ def from_length(model: Model, names: Sequence[str], first: str, second: str, met
         return None
     factor, unsure = metres / units, MEASURED * 1.5
     interval = factor * (1 - unsure), factor * (1 + unsure)
-    return Scale(factor, interval, np.eye(3), np.zeros(3), f"distance of {first} and {second}, {metres:g} m")
+    return Scale.by_factor(factor, interval, f"distance of {first} and {second}, {metres:g} m")
 
 
 def from_poses(model: Model, known: Mapping[int, Array], origin: str) -> Scale | None:
@@ -122,7 +130,7 @@ def from_poses(model: Model, known: Mapping[int, Array], origin: str) -> Scale |
             return None
     if not s > 0:
         return None
-    return Scale(s, _resampled(here[kept] @ R.T, there[kept], s), R, t, origin)
+    return Scale(Similarity(s, R, t), _resampled(here[kept] @ R.T, there[kept], s), origin)
 
 
 def from_odometry(model: Model, odometry: Mapping[int, Array], origin: str) -> Scale | None:
@@ -153,7 +161,7 @@ def from_odometry(model: Model, odometry: Mapping[int, Array], origin: str) -> S
     spread = np.percentile(np.log(np.array(found) / s), [2.5, 97.5])
     low, high = np.exp(-np.hypot(spread[0], 2 * ODOMETRY)), np.exp(np.hypot(spread[1], 2 * ODOMETRY))
     t = there.mean(axis=0) - s * R @ here.mean(axis=0)
-    return Scale(s, (float(s * low), float(s * high)), R, np.asarray(t), origin)
+    return Scale(Similarity(s, R, np.asarray(t)), (float(s * low), float(s * high)), origin)
 
 
 def from_network(model: Model, origin: str) -> Scale | None:
@@ -165,7 +173,7 @@ def from_network(model: Model, origin: str) -> Scale | None:
         return None
     factor, spread = model.metres
     reach = np.exp(2 * np.hypot(NETWORK, spread))
-    return Scale(factor, (float(factor / reach), float(factor * reach)), np.eye(3), np.zeros(3), origin)
+    return Scale.by_factor(factor, (float(factor / reach), float(factor * reach)), origin)
 
 
 def _baselines(here: Array, there: Array) -> tuple[NDArray[np.int64], Array, Array]:

@@ -16,6 +16,8 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 
+from mast3r_ros.geometry.similarity import Similarity
+
 Array = NDArray[np.float64]
 
 #: Rounds of reweighting.
@@ -26,9 +28,10 @@ TURN, SCALE, PLACE = 0.02, 0.05, 0.05
 
 @dataclass(frozen=True, eq=False)
 class SimilarityEdge:
-    """``x_b = s R x_a + t`` for points of frames a and b.
+    """What carries points of frame a to frame b.
 
     Attributes:
+        b_T_a: the similarity.
         depth: typical depth of what both see, in b's unit.
         weight: how much it is believed.
         share: of what was seen that agrees with it.
@@ -36,9 +39,7 @@ class SimilarityEdge:
 
     a: int
     b: int
-    s: float
-    R: Array
-    t: Array
+    b_T_a: Similarity
     depth: float
     weight: float = 1.0
     share: float = 1.0
@@ -66,6 +67,10 @@ class JoinedFrames:
     scale: Array
     place: Array
 
+    def world_T(self, n: int) -> Similarity:
+        """From frame n to the world."""
+        return Similarity(float(self.s[n]), self.R[n], self.t[n])
+
 
 def join_frames(count: int, edges: Sequence[SimilarityEdge]) -> JoinedFrames:
     """Frames 0 to ``count`` - 1, which the edges connect.
@@ -78,7 +83,7 @@ def join_frames(count: int, edges: Sequence[SimilarityEdge]) -> JoinedFrames:
         return JoinedFrames(one, np.eye(3)[None], np.zeros((1, 3)), *np.zeros((3, 0)))
     a, b = (np.array([getattr(edge, side) for edge in edges], dtype=np.int64) for side in "ab")
     weight = np.array([edge.weight for edge in edges])
-    R_ab, log_s = np.array([edge.R for edge in edges]), np.log([edge.s for edge in edges])
+    R_ab, log_s = np.array([edge.b_T_a.R for edge in edges]), np.log([edge.b_T_a.scale for edge in edges])
     R = _along_tree(count, a, b, weight, R_ab)
     turn = np.zeros(len(edges))
     for n in range(ROUNDS):
@@ -89,7 +94,7 @@ def join_frames(count: int, edges: Sequence[SimilarityEdge]) -> JoinedFrames:
         R = Rotation.from_rotvec(step).as_matrix() @ R
     scales, scale = _reweighted(count, a, b, weight * _cauchy(turn / TURN), -log_s[:, None], np.ones(len(a)), SCALE)
     s = np.exp(scales[:, 0] - scales[:, 0].mean())
-    t_ab, depth = np.array([edge.t for edge in edges]), np.array([edge.depth for edge in edges])
+    t_ab, depth = np.array([edge.b_T_a.t for edge in edges]), np.array([edge.depth for edge in edges])
     believed = weight * _cauchy(turn / TURN) * _cauchy(scale / SCALE)
     difference = -s[b][:, None] * np.einsum("eij,ej->ei", R[b], t_ab)
     t, place = _reweighted(count, a, b, believed, difference, s[b] * depth, PLACE)

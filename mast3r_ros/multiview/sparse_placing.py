@@ -144,8 +144,8 @@ def _started(
     if len(rows) < 2:
         return frames.s, frames.R, frames.t, fixed
     here = np.array([se3.make(frames.R[row], frames.t[row]) for row in rows])
-    s, R, t = similarity_of_poses(here, np.array([known[images[row]] for row in rows]))
-    scales, turns, places = s * frames.s, R @ frames.R, s * frames.t @ R.T + t
+    moved = similarity_of_poses(here, np.array([known[images[row]] for row in rows]))
+    scales, turns, places = moved.scale * frames.s, moved.R @ frames.R, moved.points(frames.t)
     for row in rows:
         turns[row], places[row] = known[images[row]][:3, :3], known[images[row]][:3, 3]
     fixed[rows] = True

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -263,13 +264,19 @@ def _opened(settings: BagPlayerParameters) -> tuple[BagReader, int]:
 
 
 def message_class(msgtype: str) -> type | None:
-    """Message class of a type such as "sensor_msgs/msg/Image", or None where it is not installed."""
+    """Message class of a type such as "sensor_msgs/msg/Image", or None where it is not installed.
+
+    The name comes from a recording: a package without messages, however it is called, is not imported to look.
+    """
     package, _, name = msgtype.partition("/msg/")
+    spec = find_spec(package) if package.isidentifier() else None
+    if not any((Path(folder) / "msg").is_dir() for folder in (spec and spec.submodule_search_locations) or ()):
+        return None
     try:
-        kind: type | None = getattr(import_module(f"{package}.msg"), name, None)
+        kind = getattr(import_module(f"{package}.msg"), name, None)
     except ImportError:
         return None
-    return kind
+    return kind if isinstance(kind, type) else None
 
 
 def main(args: Sequence[str] | None = None) -> int:

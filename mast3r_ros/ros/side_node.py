@@ -17,6 +17,9 @@ from rclpy.qos import QoSProfile
 
 from mast3r_ros.ros import qos
 
+#: Parameter of every node from Jazzy on: a service that a side node would offer under a name that no policy grants.
+_TYPE_DESCRIPTIONS = "start_type_description_service"
+
 
 class SideNode:
     """Subscribes to topics for ``beside``, whose context, namespace and remappings it shares.
@@ -35,7 +38,7 @@ class SideNode:
             context=beside.context,
             namespace=beside.get_namespace(),
             use_global_arguments=False,
-            parameter_overrides=[Parameter("use_sim_time", value=False)],
+            parameter_overrides=[Parameter(name, value=False) for name in ("use_sim_time", _TYPE_DESCRIPTIONS)],
             start_parameter_services=False,
             enable_rosout=False,
         )

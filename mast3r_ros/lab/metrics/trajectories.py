@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.geometry.similarity import Similarity, fit_similarity
 from mast3r_ros.lab.metrics.relative_pose import rotation_angle
 
 Array = NDArray[np.float64]
@@ -43,12 +43,12 @@ def align_trajectory(estimate: Array, truth: Array, alignment: str = "none") -> 
     source, target = estimate[known, :3, 3], truth[known, :3, 3]
     if len(np.unique(source, axis=0)) < 3 or len(np.unique(target, axis=0)) < 3:
         raise ValueError(f"alignment '{alignment}' needs three poses at different places")
-    s, R, t = fit_similarity(source, target)
+    moved = fit_similarity(source, target)
     if alignment == "se3":
-        s, t = 1.0, target.mean(axis=0) - R @ source.mean(axis=0)
+        moved = Similarity(1.0, moved.R, target.mean(axis=0) - moved.R @ source.mean(axis=0))
     aligned = estimate.copy()
-    aligned[:, :3, :3] = R @ estimate[:, :3, :3]
-    aligned[:, :3, 3] = s * estimate[:, :3, 3] @ R.T + t
+    aligned[:, :3, :3] = moved.R @ estimate[:, :3, :3]
+    aligned[:, :3, 3] = moved.points(estimate[:, :3, 3])
     return aligned
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mast3r_ros.frames import Camera
-from mast3r_ros.geometry.scale import fit_similarity
+from mast3r_ros.geometry.similarity import fit_similarity
 from mast3r_ros.lab.metrics.clouds import cloud_distances, cloud_figures
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.lab.runs.cloud import thinned
@@ -57,7 +57,7 @@ def benchmark_reconstruct(
 
 
 def reconstruct_hall(count: int, settings: ReconstructBenchmark) -> dict[str, Any]:
-    """Seconds, peak memory, and errors after a similarity of one hall."""
+    """Seconds, memory, and errors after a similarity of one hall; NaN where fewer than three images are placed."""
     width, height = settings.width, settings.width * 3 // 4
     camera = Camera.pinhole(width, height, 0.8 * width, 0.8 * width, (width - 1) / 2, (height - 1) / 2)
     hall = Hall.of(count, camera=camera)
@@ -76,7 +76,9 @@ def reconstruct_hall(count: int, settings: ReconstructBenchmark) -> dict[str, An
     model = result.models[0]
     true = hall.poses[[int(Path(result.photos[n].name).stem.split("_")[1]) for n in model.images]]
     found = np.array([model.world_T_camera[n] for n in model.images])
-    metres, degrees = absolute_errors(align_trajectory(found, true, "sim3"), true)
+    unknown = len(found) < 3  # a similarity would fit whatever was found
+    nowhere = np.full(len(found), np.nan)
+    metres, degrees = (nowhere, nowhere) if unknown else absolute_errors(align_trajectory(found, true, "sim3"), true)
     return {
         "images": count,
         "registered": sum(len(part) for part in result.models),
@@ -99,7 +101,7 @@ def _surface(result: Reconstruction, hall: Hall) -> dict[str, Any]:
     model = result.models[0]
     numbers = [int(Path(result.photos[n].name).stem.split("_")[1]) for n in model.images]
     here = np.array([model.world_T_camera[n][:3, 3] for n in model.images])
-    moved = model.moved(*fit_similarity(here, hall.poses[numbers][:, :3, 3]))
+    moved = model.moved(fit_similarity(here, hall.poses[numbers][:, :3, 3]))
     estimate = dense_cloud(moved, result.photos).points
     truth = thinned(np.concatenate([hall.surface(number).reshape(-1, 3) for number in numbers]), 0.02)
     figures = cloud_figures(cloud_distances(estimate, truth, max_distance=0.5), threshold=0.05)

@@ -55,7 +55,7 @@ class TrainConfig:
         first_rooms: rooms that the first pairs come from.
         pairs_per_room: after so many pairs one more room joins.
         seed: of weights and data.
-        amp: bfloat16 for what is robust to it.
+        amp: bfloat16 for what is robust to it, on hardware that multiplies it.
         train_only: parameters whose names begin with one of these learn, the others stay as they are; empty: all learn.
         compile: fuse operations first; takes a minute or two.
         validate_every: pairs between validations on ``validation_rooms`` with ``validation_pairs`` pairs.

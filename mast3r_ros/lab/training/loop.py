@@ -28,6 +28,7 @@ from mast3r_ros.lab.training.pairs import Batch
 from mast3r_ros.lab.training.state import Averaged, load_state, save_state
 from mast3r_ros.lab.training.validation import HeldOutPair, validate
 from mast3r_ros.mapping.atomic import write_replacing
+from mast3r_ros.matching.hardware import dtype_named
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.network.checkpoint import load_model
 
@@ -46,6 +47,11 @@ class Run:
     seconds: float = 0.0
     #: ``time.monotonic()`` after which it stops.
     deadline: float = math.inf
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.patch_embed.proj.weight.device
 
 
 def train(
@@ -243,13 +249,18 @@ def _single_threaded(worker: int) -> None:
     cv2.setNumThreads(1)
 
 
+def half_precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """bfloat16, where it is wanted and the hardware multiplies it: emulated it takes more than ten times as long."""
+    return torch.bfloat16 if config.amp and dtype_named("auto", device) == torch.bfloat16 else None
+
+
 def one_step(config: TrainConfig, run: Run, batch: Batch, count: int) -> dict[str, Tensor]:
     """One optimiser step; the parts of the loss and the length of the gradient."""
     for group in run.optimiser.param_groups:
         group["lr"] = config.learning_rate(run.step)
     run.optimiser.zero_grad(set_to_none=True)
-    with _attention(run.network):
-        total, parts = run.criterion(run.network, batch, torch.bfloat16 if config.amp else None)
+    with _attention(run.device):
+        total, parts = run.criterion(run.network, batch, half_precision(config, run.device))
         total.backward()
     if not math.isfinite(total.item()):
         raise UserError(f"the loss is {total.item()} at step {run.step}: lower optimiser.lr, or set amp: false")
@@ -261,9 +272,9 @@ def one_step(config: TrainConfig, run: Run, batch: Batch, count: int) -> dict[st
     return {"loss": total.detach(), **parts, "gradient": length.detach()}
 
 
-def _attention(network: PointmapNetwork) -> AbstractContextManager[None]:
+def _attention(device: torch.device) -> AbstractContextManager[None]:
     """A CPU's fused attention is several times slower backwards than plain products for a few hundred tokens."""
-    if network.patch_embed.proj.weight.device.type == "cpu":
+    if device.type == "cpu":
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
 
@@ -293,7 +304,7 @@ def _validated(config: TrainConfig, run: Run, held_out: list[HeldOutPair]) -> di
     current = {name: p.detach().clone() for name, p in run.network.named_parameters()}
     _load(run.network, run.average.values)
     with torch.compiler.set_stance("force_eager"):  # what was compiled for training is of no use here
-        amp, by_points = torch.bfloat16 if config.amp else None, not config.loss.matching
+        amp, by_points = half_precision(config, run.device), not config.loss.matching
         figures = validate(run.network.eval(), held_out, amp, by_points)
     _load(run.network.train(), current)
     return {f"val_{name}": value for name, value in figures.items()}
