@@ -180,13 +180,16 @@ def test_a_map_is_built_from_a_bag_with_a_pose_topic(run, files, tmp_path):
 
 
 def test_a_scene_is_written_as_a_recording(run, files, tmp_path):
-    result = run("bag", "write", files / "scene", "-o", tmp_path / "scene.mcap", "--rate", "10", "--raw", "--json")
+    words = ("bag", "write", files / "scene", "-o", tmp_path / "scene.mcap", "--rate", "10", "--raw", "--json")
+    result = run(*words)
     assert result.code == 0, result.err
     with open_bag(tmp_path / "scene.mcap") as bag:
         frames = list(bag.frames())
     assert result.json["frames"] == len(frames) > 3
     assert np.allclose(np.diff([frame.stamp_ns for frame in frames]), 1e8, atol=2)
-    assert "--overwrite" in run("bag", "write", files / "scene", "-o", tmp_path / "scene.mcap").err
+    refused = run(*words)
+    assert refused.code == 1 and "exists already" in refused.err
+    assert run(*words, "--overwrite").json == result.json
 
 
 def test_map_export_and_repair(run, map_folder, tmp_path):

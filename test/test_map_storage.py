@@ -593,7 +593,10 @@ def test_lines_that_the_map_does_not_count_are_told_and_taken_over_by_a_repair(
 
 def test_a_missing_image_of_a_large_map_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "SIZES_CHECKED", 0)
-    KeyframeMap.load(saved)
-    (saved / "images" / "000001.jpg").unlink()
-    with pytest.raises(MapError, match=r"000001\.jpg: is missing"):
-        KeyframeMap.load(saved)
+    keyframe_map = KeyframeMap.load(saved)
+    keyframe_map.add(posed(9))
+    keyframe_map.save(saved)  # behind the table
+    for name in ("000003", "000001"):
+        (saved / "images" / f"{name}.jpg").unlink()
+        with pytest.raises(MapError, match=rf"{name}\.jpg: is missing"):
+            KeyframeMap.load(saved)

@@ -352,7 +352,7 @@ def _gauss_newton(state: _Residuals, focal_px: float) -> Array:
     """
     numbers = _jacobian_numbers(state.x, state.y, state.inverse)
     moments = (numbers * state.robust) @ numbers.T
-    hessian: Array = focal_px**2 * sum(rows @ moments @ rows.T for rows in JACOBIAN)
+    hessian: Array = focal_px**2 * (JACOBIAN @ moments @ JACOBIAN.transpose(0, 2, 1)).sum(axis=0)
     return hessian
 
 
@@ -375,7 +375,7 @@ def projection_jacobian(projected: Array, inverse: Array) -> Array:
 def _pose(map_T_camera: Array, problem: _Problem) -> AbsolutePose:
     state = _residuals(map_T_camera, problem)
     # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
-    variance = float(state.robust @ state.squared / max(2 * state.robust @ state.variance, 1e-12))
+    variance = float(state.robust @ state.squared / max(2 * float(state.robust @ state.variance), 1e-12))
     axes = np.kron(np.eye(2), map_T_camera[:3, :3])
     return AbsolutePose(
         camera_T_map=se3.inverse(map_T_camera),

@@ -105,7 +105,8 @@ def seen_from_behind(support: Support) -> float:
 
 def _unit(vectors: Array) -> Array:
     """Vectors (M, 3) at unit length."""
-    return vectors / np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), 1e-12)[:, None]
+    unit: Array = vectors / np.maximum(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), 1e-12)[:, None]
+    return unit
 
 
 def _normals(points: Array, landmarks: Array, reach_m: float) -> Array:

@@ -143,11 +143,12 @@ def open_map(folder: Path) -> tuple[Written, table.Entries]:
         raise MapError(
             f"{path}: changed since it was saved; if you edited it by hand, run `mast3r_ros map repair {folder}`"
         )
+    beyond = tuple(entries[id] for id in islice(entries, len(columns.ids) if columns else 0, None))
     if columns is not None and len(entries) > SIZES_CHECKED:
         _check_names(folder, columns)
+        _check_files(folder, beyond)
     else:
         _check_files(folder, entries.values())
-    beyond = tuple(entries[id] for id in islice(entries, len(columns.ids) if columns else 0, None))
     return Written(header, digest, columns, beyond), entries
 
 
@@ -276,7 +277,7 @@ def _write_files(fresh: Path, folder: Path, header: Header, entries: Sequence[En
     write_synced(fresh / "map.yaml", header_bytes(whole, len(entries)))
     columns = table.read(fresh, cameras) if entries else None
     columns = columns and replace(columns, folder=folder)
-    return Written(whole, digest, columns, () if columns else tuple(entries))
+    return Written(whole, digest, columns, () if columns else tuple(entry.stored(folder) for entry in entries))
 
 
 def header_bytes(header: Header, count: int) -> bytes:

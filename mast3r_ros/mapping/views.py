@@ -12,7 +12,6 @@ from mast3r_ros.frames import Camera
 from mast3r_ros.mapping.overlap import assumed_depth, view_overlap
 from mast3r_ros.mapping.table import Entries
 
-
 #: Views further apart than this many depths overlap by less than the smallest number, see :func:`view_overlap`.
 REACH = 39.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from mast3r_ros.cli.common import load_map, note, stages
 from mast3r_ros.cli.options import JsonOption, MatcherOptions, WorkersOption, grouped
 from mast3r_ros.lab.commands.options import KeyframesCount
 from mast3r_ros.lab.commands.summary import ReportOption, finish
+
+if TYPE_CHECKING:
+    from mast3r_ros.lab.runs.record import Record
 
 
 @grouped
@@ -59,21 +62,26 @@ def queries(
 
     Recall is given at (0.25 m, 2 deg), (0.5 m, 5 deg) and (5 m, 10 deg) among others, as Aachen's server does.
     """
-    from mast3r_ros.lab.datasets.query_list import QueryList, write_poses
+    from mast3r_ros.lab.datasets.query_list import QueryList
     from mast3r_ros.lab.runs.splits import QuerySettings, evaluate_split
     from mast3r_ros.workers import workers as several
 
     asked = QueryList(queries, images, cameras, ground_truth, scale)
-    chosen = matching.make()
-    keyframe_map = load_map(map)
-    about = {"data": str(queries), "ground_truth": None if ground_truth is None else str(ground_truth)}
+    chosen, keyframe_map = matching.make(), load_map(map)
+    about = {"data": str(queries), "ground_truth": ground_truth and str(ground_truth)}
     name, settings = f"Queries of {asked.name}", QuerySettings(keyframes)
     with several(workers) as by, stages() as show:
         evaluation, pictures = evaluate_split(
             asked, keyframe_map, chosen, settings, show, name=name, about=about, by=by
         )
     if output is not None:
-        found = [r for r in evaluation.records if r.map_T_camera is not None and (r.accepted or rejected)]
-        write_poses(output, [(r.name, r.map_T_camera) for r in found if r.map_T_camera is not None], base_names, scale)
-        note(f"poses: {output} ({len(found)} of {len(asked)} queries)")
+        _write_poses(output, [r for r in evaluation.records if r.accepted or rejected], base_names, scale)
     finish(evaluation, keyframe_map, pictures, report, json)
+
+
+def _write_poses(output: Path, records: list[Record], base_names: bool, scale: float) -> None:
+    from mast3r_ros.lab.datasets.query_list import write_poses
+
+    poses = [(record.name, record.map_T_camera) for record in records if record.map_T_camera is not None]
+    write_poses(output, poses, base_names, scale)
+    note(f"poses: {output} ({len(poses)} queries)")
