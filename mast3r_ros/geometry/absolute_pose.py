@@ -368,7 +368,7 @@ def projection_jacobian(projected: Array, inverse: Array) -> Array:
         projected: (2, N) at z = 1.
         inverse: (N,) one over the depth, 1/m.
     """
-    jacobian: Array = (JACOBIAN @ _jacobian_numbers(*projected, inverse)).transpose(1, 0, 2)
+    jacobian: Array = (JACOBIAN @ _jacobian_numbers(projected[0], projected[1], inverse)).transpose(1, 0, 2)
     return jacobian
 
 

@@ -217,17 +217,18 @@ class Localizer:
         if frame.camera is None:
             return verdict
         settings = self.solver(frame, support.scene_depth_m)
-        stretch = self._stretch.found(
-            frame.camera, found.xy, found.points, found.weights, verdict.evidence.inliers, settings
-        )
-        if stretch is not None:
-            return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=stretched(stretch))
         pose = support.pose
         weights = balanced(found.weights, pose.inlier, found.keyframe, found.xy, frame.width, frame.height)
         problem = LensProblem(
             frame.camera.rays(found.xy), found.points, weights, found.keyframe, pose.focal_px, settings
         )
+        # The lens first: it tells focal lengths and stretches apart, of which a stretch may explain a part.
         doubt = self._calibration.judge(frame.camera, problem, pose.map_T_camera, limit)
+        if not doubt:
+            stretch = self._stretch.found(
+                frame.camera, found.xy, found.points, found.weights, verdict.evidence.inliers, settings
+            )
+            doubt = stretched(stretch) if stretch is not None else ""
         return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=doubt) if doubt else verdict
 
     def doubt_of(self, camera: Camera) -> str:
