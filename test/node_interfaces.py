@@ -51,13 +51,18 @@ def _short(full: str, own: str) -> str:
     return f"~/{full.removeprefix(own)}" if full.startswith(own) else full.removeprefix("/")
 
 
+def _named(name: str) -> list[str]:
+    """Of nodes with one name ROS tells about one, and those that have ended are known for a while."""
+    return ["--ros-args", "-r", f"__node:={name}"]
+
+
 def of_relocalizer(folder: Path) -> Interface:
     """The relocalizer's, alone, beside AMCL and on simulated time; ``folder`` is for its map."""
     found = Interface()
-    for more in ({}, {"feed": "amcl"}, {"use_sim_time": True}):
+    for name, more in (("alone", {}), ("beside", {"feed": "amcl"}), ("simulated", {"use_sim_time": True})):
         parameters = {"map": str(build_map(folder / "map")), "matcher": "fake", "autostart": False, **more}
-        with ros():  # each in a context of its own: of two nodes with one name ROS tells one
-            node = RelocalizerNode(parameter_overrides=values(**parameters))
+        with ros():
+            node = RelocalizerNode(parameter_overrides=values(**parameters), cli_args=_named(name))
             node.trigger_configure()
             node.trigger_activate()
             assert node.lifecycle.state == "active"
@@ -69,10 +74,10 @@ def of_relocalizer(folder: Path) -> Interface:
 def of_mapper(folder: Path) -> Interface:
     """The mapper's, in real and in simulated time; ``folder`` is for its map."""
     found = Interface()
-    for simulated in (False, True):
+    for name, simulated in (("recording", False), ("replaying", True)):
         parameters = {"map": str(folder / "new"), "matcher": "fake", "use_sim_time": simulated}
         with ros():
-            node = Mapper(parameter_overrides=values(**parameters))
+            node = Mapper(parameter_overrides=values(**parameters), cli_args=_named(name))
             found.add(node)
             node.destroy_node()
     return found
