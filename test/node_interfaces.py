@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rclpy.node import Node
-from ros_world import build_map, values
+from ros_world import build_map, ros, values
 
 from mast3r_ros.io.bags import BagWriter
 from mast3r_ros.ros.bag_player import BagPlayer
@@ -51,38 +51,47 @@ def _short(full: str, own: str) -> str:
     return f"~/{full.removeprefix(own)}" if full.startswith(own) else full.removeprefix("/")
 
 
+def _named(name: str) -> list[str]:
+    """Of nodes with one name ROS tells about one, and those that have ended are known for a while."""
+    return ["--ros-args", "-r", f"__node:={name}"]
+
+
 def of_relocalizer(folder: Path) -> Interface:
-    """The relocalizer's, alone, beside AMCL and on simulated time; ``folder`` is for its map. Needs rclpy running."""
+    """The relocalizer's, alone, beside AMCL and on simulated time; ``folder`` is for its map."""
     found = Interface()
-    for more in ({}, {"feed": "amcl"}, {"use_sim_time": True}):
+    for name, more in (("alone", {}), ("beside", {"feed": "amcl"}), ("simulated", {"use_sim_time": True})):
         parameters = {"map": str(build_map(folder / "map")), "matcher": "fake", "autostart": False, **more}
-        node = RelocalizerNode(parameter_overrides=values(**parameters))
-        node.trigger_configure()
-        node.trigger_activate()
-        assert node.lifecycle.state == "active"
-        found.add(node)
-        node.destroy_node()
+        with ros():
+            node = RelocalizerNode(parameter_overrides=values(**parameters), cli_args=_named(name))
+            node.trigger_configure()
+            node.trigger_activate()
+            assert node.lifecycle.state == "active"
+            found.add(node)
+            node.destroy_node()
     return found
 
 
 def of_mapper(folder: Path) -> Interface:
-    """The mapper's, in real and in simulated time; ``folder`` is for its map. Needs rclpy running."""
+    """The mapper's, in real and in simulated time; ``folder`` is for its map."""
     found = Interface()
-    for simulated in (False, True):
-        node = Mapper(parameter_overrides=values(map=str(folder / "new"), matcher="fake", use_sim_time=simulated))
-        found.add(node)
-        node.destroy_node()
+    for name, simulated in (("recording", False), ("replaying", True)):
+        parameters = {"map": str(folder / "new"), "matcher": "fake", "use_sim_time": simulated}
+        with ros():
+            node = Mapper(parameter_overrides=values(**parameters), cli_args=_named(name))
+            found.add(node)
+            node.destroy_node()
     return found
 
 
 def of_bag_player(folder: Path) -> Interface:
-    """The bag player's, without what it plays; ``folder`` is for its recording. Needs rclpy running."""
+    """The bag player's, without what it plays; ``folder`` is for its recording."""
     with BagWriter(folder / "played") as bag:
         bag.transform("odom", "base_link", np.eye(4), 1)
     found = Interface()
-    node = BagPlayer(parameter_overrides=values(bag=str(folder / "played")))
-    found.add(node)
-    node.close()
-    node.destroy_node()
+    with ros():
+        node = BagPlayer(parameter_overrides=values(bag=str(folder / "played")))
+        found.add(node)
+        node.close()
+        node.destroy_node()
     found.said -= {"tf"}
     return found

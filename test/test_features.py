@@ -65,14 +65,12 @@ def test_every_topic_service_and_parameter_has_a_row(rows, repository: Path, tmp
     """The policy has what relocalizer and mapper really use: test_security.py."""
     pytest.importorskip("rclpy", reason="needs ROS 2")
     from node_interfaces import OF_EVERY_NODE, of_bag_player
-    from ros_world import ros
 
     from mast3r_ros.ros.bag_player import BagPlayerParameters
     from mast3r_ros.ros.mapper_parameters import MapperParameters
     from mast3r_ros.settings import Settings
 
-    with ros():
-        player = of_bag_player(tmp_path)
+    player = of_bag_player(tmp_path)
     played = player.said | player.offered
     tables = (Settings, MapperParameters, BagPlayerParameters)
     assert features(rows, "Parameters") == sorted({entry.name for table in tables for entry in settings_of(table)})

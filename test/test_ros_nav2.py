@@ -179,6 +179,8 @@ class TestAmclsInterface:
         with live(map=str(map_folder), max_rate=0.001) as (node, robot):
             poses = robot.listen(PoseWithCovarianceStamped, "/relocalizer/pose")
             show_until(robot, 1, lambda: node._statistics.counts().get("skipped", 0) > 3)
+            counts = node._statistics.counts
+            wait_until(lambda: (count := counts()) and not threading.Event().wait(0.3) and counts() == count)
             before = len(poses)
             for _ in range(3):  # one look answers them all
                 robot.call(Empty, "/request_nomotion_update")
