@@ -21,10 +21,10 @@ demo: setup ## The whole story on generated data, or: make demo BAG=my_bag MAP=m
 test: setup ## Run the tests (ARGS="test/test_x.py -k name" for some of them; DISTRO=jazzy or humble), WORKERS=3 processes at once; COVERAGE=1 notes what ran
 	@$(WITH_ROS) $(PYTHON_BIN)/python $(if $(COVERAGE),-m coverage run) -m pytest $(or $(ARGS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
-# The processes that the tests start are counted too. The floors may only grow: pyproject.toml has that of the whole package.
-coverage: setup ## Lines and branches that `make test COVERAGE=1` ran; fails below the floors
+# The processes that the tests start are counted too. The floor may only grow; 94.2 % were measured.
+coverage: setup ## Lines and branches that `make test COVERAGE=1` ran; fails below the floor of the nodes
 	@$(PYTHON_BIN)/python -m coverage combine --quiet
-	@$(PYTHON_BIN)/python -m coverage report --include='mast3r_ros/ros/*' --skip-covered --fail-under=90
+	@$(PYTHON_BIN)/python -m coverage report --include='mast3r_ros/ros/*' --skip-covered --fail-under=93
 	@$(PYTHON_BIN)/python -m coverage report --skip-covered --sort=miss
 
 audit: override DISTRO := kilted
