@@ -21,7 +21,7 @@ from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.stress.starts import Start, summarise_starts
 from mast3r_ros.localization.cells import grouped, recounted
 from mast3r_ros.localization.estimate import Reason
-from mast3r_ros.localization.map_noise import fit_noise, noise_of
+from mast3r_ros.localization.map_noise import fit_noise, found_elsewhere, noise_of
 from mast3r_ros.localization.protection import TAIL, AlertLimit, protection_level, tail_of
 from mast3r_ros.localization.support import Support, seen_from_behind, viewpoint_gap
 from mast3r_ros.localization.uncertainty import USUAL_POSITION, match_covariance, pose_covariance, usual_noise
@@ -190,6 +190,14 @@ def test_a_map_whose_few_found_keyframes_are_found_elsewhere_cannot_tell_its_pla
     assert only_elsewhere is not None and only_elsewhere.found_elsewhere == 1.0 and only_elsewhere.found == 0
     assert only_elsewhere.found_elsewhere > Gates().max_found_elsewhere
     assert noise_of(*right, 1, 5.0) is None and noise_of(*none, 0, 5.0) is None  # which of the two is the odd one?
+
+
+def test_errors_beyond_the_limit_are_a_bad_maps_own_and_a_good_maps_other_places() -> None:
+    """Of a courtyard in which a small network errs by two metres, the half below 1.6 m alone made the noise."""
+    bad, good = np.array([0.3, 0.6, 0.8, 0.9, 1.5, 3.0, 4.5]), np.array([0.02, 0.03, 0.05, 0.05, 1.5, 12.0])
+    assert found_elsewhere(bad).tolist() == [False] * 7
+    assert found_elsewhere(good).tolist() == [False] * 4 + [True] * 2
+    assert found_elsewhere(np.array([1.2, 5.0])).all() and not len(found_elsewhere(np.zeros(0)))
 
 
 def test_noise_of_an_earlier_version_is_read_as_resting_on_nothing() -> None:

@@ -39,6 +39,8 @@ LEFT_OUT = 0.1
 #: Degrees of freedom of the distribution that the parts of the covariance are fitted with: few, so that a keyframe
 #: that is found elsewhere does not decide.
 TAIL = 5.0
+#: Errors this many times as large as the typical one (of those within the alert limit) are those of another place.
+FAR = 8.0
 #: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
 #: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were.
 PRIOR = 2.0
@@ -80,7 +82,7 @@ def _measured(
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(second_look=0))
     reach = max(1, round(LEFT_OUT * len(ids)))
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(samples, len(ids))).round().astype(int))
-    errors, of_matches, elsewhere = [], [], 0
+    errors, of_matches, shares = [], [], list[float]()
     queries = (Query(ids[index], ids[max(0, index - reach) : index + reach + 1]) for index in chosen)
     estimates = by.run(PortableLocalizer(localizer), queries)
     for done, (index, estimate) in enumerate(zip(chosen, estimates, strict=True), start=1):
@@ -88,13 +90,32 @@ def _measured(
         if not estimate.localized or estimate.map_T_camera is None or estimate.covariance is None:
             continue
         error = se3.difference(estimate.map_T_camera, keyframe_map[ids[index]].map_T_camera)
-        limit = estimate.alert_limit
-        if limit and (np.linalg.norm(error[:3]) > limit.position_m or np.linalg.norm(error[3:]) > limit.rotation_rad):
-            elsewhere += 1
-            continue
         errors.append(error)
         of_matches.append(estimate.covariance)
-    return noise_of(np.array(errors), np.array(of_matches), elsewhere, keyframe_map.view_depth_m)
+        limit = estimate.alert_limit
+        off = np.linalg.norm(error[:3]), np.linalg.norm(error[3:])
+        shares.append(max(off[0] / limit.position_m, off[1] / limit.rotation_rad) if limit else 0.0)
+    there = ~found_elsewhere(np.array(shares))
+    elsewhere = len(errors) - int(there.sum())
+    return noise_of(
+        np.array(errors).reshape(-1, 6)[there],
+        np.array(of_matches).reshape(-1, 6, 6)[there],
+        elsewhere,
+        keyframe_map.view_depth_m,
+    )
+
+
+def found_elsewhere(shares: Array) -> NDArray[np.bool_]:
+    """Which left-out keyframes (N,) were found at another place, and not just badly.
+
+    What is beyond the alert limit, but not far beyond what is typical, is how this map errs: left out of its noise,
+    a map whose errors are as large as the limit would seem good, because its worst half was not counted.
+
+    Args:
+        shares: (N,) of each error in the alert limit.
+    """
+    within = shares[shares <= 1]
+    return shares > max(1.0, FAR * float(np.median(within)) if len(within) else 0.0)
 
 
 def noise_of(errors: Array, of_matches: Array, elsewhere: int, scene_depth_m: float) -> PoseNoise | None:
