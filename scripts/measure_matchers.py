@@ -120,10 +120,11 @@ def markdown() -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for row in sorted(read_table(), key=lambda row: (row.data, row.device, MATCHERS.index(row.matcher))):
         length = "" if row.task == "relative pose" else f"{100 * row.median_error_m:.1f} cm, "
+        error = f"{length}{row.median_error_deg:.2f}°" if row.answered else "none"
         yield (
             f"| {row.data} ({row.limit}) | `{row.matcher}` | {row.device} | {row.answered} of {row.queries} "
             f"| {_share(row.good, row.queries)} | {row.wrong}: {_share(row.wrong, row.queries)} "
-            f"| {length}{row.median_error_deg:.2f}° | {row.time_ms:.0f} |"
+            f"| {error} | {row.time_ms:.0f} |"
         )
 
 
