@@ -176,6 +176,8 @@ class TestPoses:
             )
             assert show(3, 1.5).track == "committed"
             wait_until(lambda: _from_map(sent))
+            # Carrying takes a while: where odometry was within the last second, pictures stamped late would show.
+            threading.Event().wait(1.2)
             carried = [show(0, 1.5) for _ in range(3)]
             assert carried[-1].track == "lost" and node._statistics.health("active")[0] == DiagnosticStatus.ERROR
             threading.Event().wait(0.2)

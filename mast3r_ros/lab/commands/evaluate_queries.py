@@ -75,13 +75,14 @@ def queries(
             asked, keyframe_map, chosen, settings, show, name=name, about=about, by=by
         )
     if output is not None:
-        _write_poses(output, [r for r in evaluation.records if r.accepted or rejected], base_names, scale)
+        written = [r for r in evaluation.records if r.accepted or rejected]
+        _write_poses(output, written, len(evaluation.records), base_names, scale)
     finish(evaluation, keyframe_map, pictures, report, json)
 
 
-def _write_poses(output: Path, records: list[Record], base_names: bool, scale: float) -> None:
+def _write_poses(output: Path, records: list[Record], asked: int, base_names: bool, scale: float) -> None:
     from mast3r_ros.lab.datasets.query_list import write_poses
 
     poses = [(record.name, record.map_T_camera) for record in records if record.map_T_camera is not None]
     write_poses(output, poses, base_names, scale)
-    note(f"poses: {output} ({len(poses)} queries)")
+    note(f"poses: {output} ({len(poses)} of {asked} queries)")
