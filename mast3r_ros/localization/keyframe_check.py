@@ -151,7 +151,8 @@ def _judge(report: MapCheck, localizer: Localizer, kind: str, found: dict[str, P
     known = {odd.id for odd in (*report.pose_disagrees, *report.found_elsewhere)}
     for id, (position, rotation) in errors.items():
         by = list(found[id].keyframes[:NAMED])
-        if id in known:
+        # Who is found by keyframes alone whose own poses are wrong is where they say: nothing is known of it.
+        if id in known or known.issuperset(found[id].keyframes):
             continue
         if not near[id]:
             also = _also_here(localizer, id, off, turn)

@@ -79,6 +79,7 @@ class Localizer:
         self._focals = FocalMemory()
         self._stretch = StretchCheck()
         self._calibration = CalibrationCheck()
+        self._left_out = False
         self._map_landmarks = MapLandmarks(keyframe_map, matcher)
         self._described: tuple[Frame, Features] | None = None
 
@@ -90,6 +91,8 @@ class Localizer:
             exclude: ids of keyframes that must not be used.
         """
         clock = StageClock()
+        # A keyframe that is left out has the map's own calibration: what contradicts it is the map's noise.
+        self._left_out = bool(exclude)
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
@@ -97,6 +100,7 @@ class Localizer:
         """The same, whatever was localized before: nothing that is remembered of cameras takes part."""
         fresh = copy(self)
         fresh._focals, fresh._stretch, fresh._described = FocalMemory(), StretchCheck(), None
+        fresh._calibration = CalibrationCheck()
         return fresh.localize(frame, exclude=exclude)
 
     def features(self, frame: Frame) -> Features:
@@ -217,19 +221,21 @@ class Localizer:
         if frame.camera is None:
             return verdict
         settings = self.solver(frame, support.scene_depth_m)
-        pose = support.pose
-        weights = balanced(found.weights, pose.inlier, found.keyframe, found.xy, frame.width, frame.height)
-        problem = LensProblem(
-            frame.camera.rays(found.xy), found.points, weights, found.keyframe, pose.focal_px, settings
-        )
         # The lens first: it tells focal lengths and stretches apart, of which a stretch may explain a part.
-        doubt = self._calibration.judge(frame.camera, problem, pose.map_T_camera, limit)
+        doubt = "" if self._left_out else self._doubt(frame, frame.camera, found, support, limit)
         if not doubt:
             stretch = self._stretch.found(
                 frame.camera, found.xy, found.points, found.weights, verdict.evidence.inliers, settings
             )
             doubt = stretched(stretch) if stretch is not None else ""
         return replace(verdict, reason=Reason.CALIBRATION_DISAGREES, detail=doubt) if doubt else verdict
+
+    def _doubt(self, frame: Frame, camera: Camera, found: Correspondences, support: Support, limit: AlertLimit) -> str:
+        """What contradicts a calibration, after this frame."""
+        pose, settings = support.pose, self.solver(frame, support.scene_depth_m)
+        weights = balanced(found.weights, pose.inlier, found.keyframe, found.xy, frame.width, frame.height)
+        problem = LensProblem(camera.rays(found.xy), found.points, weights, found.keyframe, pose.focal_px, settings)
+        return self._calibration.judge(camera, problem, pose.map_T_camera, limit)
 
     def doubt_of(self, camera: Camera) -> str:
         """What earlier frames found wrong with a calibration; empty where nothing is."""

@@ -93,7 +93,7 @@ def _measured(
         errors.append(error)
         of_matches.append(estimate.covariance)
         limit = estimate.alert_limit
-        off = np.linalg.norm(error[:3]), np.linalg.norm(error[3:])
+        off = float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
         shares.append(max(off[0] / limit.position_m, off[1] / limit.rotation_rad) if limit else 0.0)
     there = ~found_elsewhere(np.array(shares))
     elsewhere = len(errors) - int(there.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,14 +76,14 @@ def queries(
             asked, keyframe_map, chosen, settings, show, name=name, about=about, by=by
         )
     if output is not None:
-        written = [r for r in evaluation.records if r.accepted or rejected]
-        _write_poses(output, written, len(evaluation.records), base_names, scale)
+        _write_poses(output, evaluation.records, rejected, base_names, scale)
     finish(evaluation, keyframe_map, pictures, report, json)
 
 
-def _write_poses(output: Path, records: list[Record], asked: int, base_names: bool, scale: float) -> None:
+def _write_poses(output: Path, records: Sequence[Record], rejected: bool, base_names: bool, scale: float) -> None:
     from mast3r_ros.lab.datasets.query_list import write_poses
 
-    poses = [(record.name, record.map_T_camera) for record in records if record.map_T_camera is not None]
+    written = [record for record in records if record.accepted or rejected]
+    poses = [(record.name, record.map_T_camera) for record in written if record.map_T_camera is not None]
     write_poses(output, poses, base_names, scale)
-    note(f"poses: {output} ({len(poses)} of {asked} queries)")
+    note(f"poses: {output} ({len(poses)} of {len(records)} queries)")
