@@ -79,7 +79,6 @@ class Localizer:
         self._focals = FocalMemory()
         self._stretch = StretchCheck()
         self._calibration = CalibrationCheck()
-        self._left_out = False
         self._map_landmarks = MapLandmarks(keyframe_map, matcher)
         self._described: tuple[Frame, Features] | None = None
 
@@ -91,8 +90,6 @@ class Localizer:
             exclude: ids of keyframes that must not be used.
         """
         clock = StageClock()
-        # A keyframe that is left out has the map's own calibration: what contradicts it is the map's noise.
-        self._left_out = bool(exclude)
         estimate = self._attempt(frame, prior, frozenset(exclude), clock)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
@@ -197,7 +194,9 @@ class Localizer:
             if verdict.reason is Reason.EXPECTED_NOT_SEEN and self._unrivalled(frame, found, support, verdict):
                 verdict = judged(with_less(self.settings.gates))
             if verdict.reason is Reason.NONE:
-                verdict = self._with_calibration(frame, found, support, verdict, limit)
+                # A keyframe that is left out has the map's own calibration: what contradicts it is the map's noise.
+                lens = not query.exclude
+                verdict = self._with_calibration(frame, found, support, verdict, limit, lens=lens)
         if verdict.reason is Reason.NONE and frame.camera is None and not told:
             self._focals.remember(_camera_of(frame), support.pose.focal_px)
         return _estimate(found, support, verdict, limit)
@@ -215,14 +214,21 @@ class Localizer:
         return unrivalled(support, verdict.evidence, ideal, self.settings.gates, settings)
 
     def _with_calibration(
-        self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict, limit: AlertLimit
+        self,
+        frame: Frame,
+        found: Correspondences,
+        support: Support,
+        verdict: Verdict,
+        limit: AlertLimit,
+        *,
+        lens: bool,
     ) -> Verdict:
         """The verdict, unless the image says that its calibration is another camera's, or of another image."""
         if frame.camera is None:
             return verdict
         settings = self.solver(frame, support.scene_depth_m)
         # The lens first: it tells focal lengths and stretches apart, of which a stretch may explain a part.
-        doubt = "" if self._left_out else self._doubt(frame, frame.camera, found, support, limit)
+        doubt = self._doubt(frame, frame.camera, found, support, limit) if lens else ""
         if not doubt:
             stretch = self._stretch.found(
                 frame.camera, found.xy, found.points, found.weights, verdict.evidence.inliers, settings
