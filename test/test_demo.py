@@ -31,7 +31,7 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching import create
 from mast3r_ros.settings import Gates
 
-#: Not seed 1: its two windows show the same street, 6 of its 38 keyframes are found elsewhere, and its map is ambiguous.
+#: Not seed 1: its two windows show the same street, so 6 of 38 keyframes are found elsewhere: its map is ambiguous.
 SMALL = recording.RecordingSettings(
     family="office", seed=2, width=320, height=240, mapping_s=24.0, query_s=6.0, mapping_hz=2, query_hz=3
 )

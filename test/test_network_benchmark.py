@@ -146,6 +146,25 @@ def test_benchmark_match_prints_a_table(run) -> None:
     assert code == 0 and "exactly repetitive" in out and "regions found" in out
 
 
+def test_benchmark_pose_solves_what_poselib_solves(run) -> None:
+    """Both find the room's poses among wrong matches."""
+    options = ("--noise", "1", "--noise", "4", "-n", "2", "--rounds", "1", "--matches", "800", "--json")
+    code, out, err = run("benchmark", "pose", *options)
+    assert code == 0, err
+    figures = json.loads(out)
+    assert [row["noise_px"] for row in figures["rows"]] == [1.0, 4.0] and figures["keyframes"] == 4
+    for row in figures["rows"]:
+        for way in ("mast3r_ros", "poselib"):
+            assert row[way]["poses_found"] == 2 and row[way]["position_mm"] < 15 * row["noise_px"]
+
+
+def test_benchmark_pose_says_when_nothing_is_found(run) -> None:
+    code, out, err = run(
+        "benchmark", "pose", "--wrong", "0.95", "--matches", "10", "-k", "1", "-n", "1", "--noise", "30"
+    )
+    assert code == 1 and out == "" and "no pose at 30 px" in err
+
+
 def test_benchmark_refuses_what_it_cannot_measure(run, tmp_path) -> None:
     for options, words in (
         (("--config", "vitx"), "vitl, small"),

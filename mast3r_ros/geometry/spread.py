@@ -9,6 +9,8 @@ Array = NDArray[np.float64]
 
 #: Columns and rows that a picture is cut into.
 COLUMNS, ROWS = 8, 6
+#: What a weight is rounded to, a share of the largest, and more rows than any picture has pixels.
+TRUST_STEPS, MOST_ROWS = 2**20 - 1, 2**28
 
 
 def well_spread(ideal: Array, weights: Array, count: int) -> NDArray[np.int64]:
@@ -38,8 +40,11 @@ def best_of_each(part: NDArray[np.int64], weights: Array, count: int) -> NDArray
         part: (N,) number of the part that each belongs to, from 0.
         weights: (N,) relative trust, positive.
     """
-    trust = 0.99 * weights / max(float(weights.max(initial=0.0)), 1e-300)
-    order = np.argsort(part - trust, kind="stable")  # by part, then by trust
+    # One whole number says part, distrust and row, in this order of weight: no comparison of pairs, and no ties.
+    distrust = (TRUST_STEPS * (1 - weights / max(float(weights.max(initial=0.0)), 1e-300))).astype(np.int64)
+    order = (part.astype(np.int64) * (TRUST_STEPS + 1) + distrust) * MOST_ROWS + np.arange(len(part))
+    order.sort()
+    order %= MOST_ROWS
     sizes = np.bincount(part)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # Sixteen bits are sorted without any comparison.

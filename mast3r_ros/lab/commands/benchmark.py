@@ -205,6 +205,44 @@ def time_gpu(
         gpu_table(settings, _row_by_row(lines, output), show)
 
 
+@app.command("pose")
+def time_pose(
+    keyframes: KeyframesCount = 4,
+    noise: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=50.0, help="Pixels of noise; give it again for several.")
+    ] = None,
+    matches: Annotated[int, typer.Option(min=10, max=100_000, help="Matches with each keyframe.")] = 3000,
+    wrong: Annotated[float, typer.Option(min=0.0, max=0.95, help="Share of the matches that lie anywhere.")] = 0.3,
+    queries: Annotated[int, typer.Option("--queries", "-n", min=1, help="Queries, each from another place.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is solved, after one to warm up.")] = 9,
+    json: JsonOption = False,
+) -> None:
+    """Time the pose alone, in milliseconds of one core, beside PoseLib on all of the same matches."""
+    from mast3r_ros.lab.speed.pose_benchmark import PoseBenchmark, benchmark_pose
+
+    settings = PoseBenchmark(keyframes, tuple(noise or (1.0, 3.0, 6.0)), matches, wrong, queries, rounds)
+    with stages() as show:
+        figures = benchmark_pose(settings, show)
+    if json:
+        print_json(figures)
+        return
+    rows = [
+        (
+            f"{row['noise_px']:g} px",
+            *(f"{row[name]['processor_ms']:.1f} ({row[name]['slowest_ms']:.1f})" for name in ("mast3r_ros", "poselib")),
+            f"{row['speed_up']:.1f}x",
+            *(
+                f"{row[name]['position_mm']:.1f} mm {row[name]['rotation_deg']:.3f} deg"
+                for name in ("mast3r_ros", "poselib")
+            ),
+        )
+        for row in figures["rows"]
+    ]
+    columns = ("noise", "ms (slowest)", "PoseLib alone", "speed-up", "error", "its error")
+    print_table(f"Pose from {keyframes} x {matches} matches, {wrong:.0%} of them wrong", columns, rows)
+    note(_machine(figures))
+
+
 @app.command("node")
 def time_node(
     config: Annotated[str, typer.Option(help="Network, with random weights: vitl (as published), or small.")] = "vitl",
