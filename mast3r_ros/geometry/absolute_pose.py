@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 SAMPLED = 320
 #: Fewest rounds, and how many times as many as it takes to draw three right matches once with a probability of 99.99 %.
 FEWEST_ROUNDS, ROUNDS = 30, 1.5
-#: A round that lowers the cost by less than this moves the pose by less than a tenth of the standard deviation that the
-#: matches leave.
+#: A round that lowers the cost by less than this, where the noise is as assumed, moves the pose by less than a tenth of
+#: the standard deviation that the matches leave; where the noise is larger, so is what is left.
 SETTLED = 0.01
 #: A round that lowers the cost by more than this share of it came from so far away that the Hessian is made anew.
 FAR = 0.01
@@ -206,8 +206,10 @@ def refine_pose(
     """
     problem = _Problem.of(ideal, points, weights, focal_px, settings)
     state = _residuals(map_T_camera, problem)
-    variance, damping, hessian = state.variance, 0.0, _gauss_newton(state, focal_px)
-    gradient = focal_px * (state.pulls @ state.robust)
+    pulls = state.pulls
+    variance, damping, hessian = state.variance, 0.0, _curvature(state, pulls, focal_px)
+    gradient = focal_px * (pulls @ state.robust)
+    settled = SETTLED * max(1.0, state.variance_factor)
     for _ in range(iterations):
         if state.inlier.sum() < MINIMUM:
             return None
@@ -221,11 +223,12 @@ def refine_pose(
         if gained < 0:
             damping = max(4 * damping, 1.0)
         else:
-            changed = focal_px * (trial.pulls @ trial.robust)
+            pulls = trial.pulls
+            changed = focal_px * (pulls @ trial.robust)
             near = gained < FAR * state.cost
-            hessian = _updated(hessian, step, changed - gradient) if near else _gauss_newton(trial, focal_px)
+            hessian = _updated(hessian, step, changed - gradient) if near else _curvature(trial, pulls, focal_px)
             map_T_camera, state, gradient, damping = further, trial, changed, damping / 10
-        if abs(gained) < SETTLED:
+        if abs(gained) < settled:
             break
     return _pose(map_T_camera, problem) if state.inlier.sum() >= MINIMUM else None
 
@@ -320,6 +323,12 @@ class _Residuals:
         pulls[3], pulls[4], pulls[5] = v + y * along, -u - x * along, y * u - x * v
         return pulls
 
+    @property
+    def variance_factor(self) -> float:
+        """Weighted mean square of the whitened residuals, 1 where the noise is as assumed."""
+        # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
+        return float(self.robust @ self.squared / max(2 * float(self.robust @ self.variance), 1e-12))
+
 
 def _residuals(map_T_camera: Array, problem: _Problem, variance: Array | None = None) -> _Residuals:
     """Whitened reprojection residuals and Cauchy weights at a pose.
@@ -356,6 +365,25 @@ def _gauss_newton(state: _Residuals, focal_px: float) -> Array:
     return hessian
 
 
+def _curvature(state: _Residuals, pulls: Array, focal_px: float) -> Array:
+    """(6, 6) Hessian of half the robust cost: Gauss and Newton's without what Cauchy's weights fall by along a step.
+
+    Where little is left of theirs, :data:`LEAST_CURVATURE` of it is: a step stays a descent, and not too long.
+    """
+    newton = _gauss_newton(state, focal_px)
+    falls = focal_px**2 * (pulls * (2 * state.robust / (state.variance + state.squared))) @ pulls.T
+    try:
+        root = np.linalg.cholesky(newton)
+    except np.linalg.LinAlgError:
+        return newton
+    # In axes where Gauss and Newton's Hessian is the identity.
+    inside = np.linalg.inv(root)
+    shares, axes = np.linalg.eigh(np.eye(6) - inside @ falls @ inside.T)
+    root = root @ axes
+    curvature: Array = (root * np.maximum(shares, LEAST_CURVATURE)) @ root.T
+    return curvature
+
+
 def _jacobian_numbers(x: Array, y: Array, inverse: Array) -> Array:
     """(8, N) what the entries of :data:`JACOBIAN` multiply."""
     return np.stack((inverse, x * inverse, y * inverse, x * y, 1 + x * x, 1 + y * y, x, y))
@@ -374,8 +402,6 @@ def projection_jacobian(projected: Array, inverse: Array) -> Array:
 
 def _pose(map_T_camera: Array, problem: _Problem) -> AbsolutePose:
     state = _residuals(map_T_camera, problem)
-    # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
-    variance = float(state.robust @ state.squared / max(2 * float(state.robust @ state.variance), 1e-12))
     axes = np.kron(np.eye(2), map_T_camera[:3, :3])
     return AbsolutePose(
         camera_T_map=se3.inverse(map_T_camera),
@@ -383,7 +409,7 @@ def _pose(map_T_camera: Array, problem: _Problem) -> AbsolutePose:
         residual_px=np.where(state.front, np.sqrt(state.squared), np.inf),
         information=axes @ _gauss_newton(state, problem.focal_px) @ axes.T,
         pulls=(axes @ (state.pulls * (problem.focal_px * state.robust))).T,
-        variance_factor=variance,
+        variance_factor=state.variance_factor,
         cost=state.cost,
         focal_px=problem.focal_px,
     )
