@@ -17,6 +17,7 @@ ROOMS = (
         "errors",
         "moved",
         "waiting_threads",
+        "memory",
         "workers",
         "plain_yaml",
         "tables",

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -311,3 +312,12 @@ def test_the_environment_has_ros(repository: Path) -> None:
     """A fresh interpreter imports rclpy and the generated tf2_msgs with no library path set by hand."""
     check = "import rclpy; from tf2_msgs.msg import TFMessage; assert TFMessage().transforms == []"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=repository)
+
+
+def test_the_peak_of_memory_is_of_this_program_and_not_of_who_started_it() -> None:
+    """Linux hands ru_maxrss on to a child: benchmarks in fresh processes had their parent's peak."""
+    had = np.ones(50_000_000)
+    told = "from mast3r_ros.memory import peak_mib, resident_mib; print(peak_mib(), resident_mib())"
+    result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    peak, resident = map(float, result.stdout.split())
+    assert 1 < resident <= peak < 300 < had.nbytes / 2**20

@@ -301,7 +301,7 @@ class TestOutputs:
             told = {pair.key: pair.value for pair in status.values}
             assert status.name == "relocalizer: localization" and told["state"] == "active"
             assert int(told["accepted"]) > 3 and int(told["rejected"]) > 0
-            assert {"rate (Hz)", "device", "memory (MB)", "age of the last pose (s)"} <= told.keys()
+            assert {"rate (Hz)", "device", "memory (MiB)", "age of the last pose (s)"} <= told.keys()
             assert any(key.startswith("latency solve") for key in told) and any("rejected " in key for key in told)
 
 

@@ -22,7 +22,7 @@ from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from ros_world import Robot, build_map, ros, spinning, values, wait_until  # noqa: E402
 from std_srvs.srv import Empty, Trigger  # noqa: E402
 
-from mast3r_ros.ros.diagnostics import memory_mb  # noqa: E402
+from mast3r_ros.memory import resident_mib  # noqa: E402
 from mast3r_ros.ros.relocalizer_node import RelocalizerNode  # noqa: E402
 
 SECOND = 10**9
@@ -154,8 +154,8 @@ def test_transitions_and_parameter_changes_in_a_storm(map_folder: Path, tmp_path
             while (left := end - time.monotonic()) > 0:
                 dice.choice(actions)()
                 if settled is None and left < 0.7 * STORM_S:
-                    settled = memory_mb()
-            grown = memory_mb() - (settled or 0)
+                    settled = resident_mib()
+            grown = resident_mib() - (settled or 0)
             node.set_parameters(values(map=str(map_folder), gates__min_inliers=15, keyframes=5, max_rate=0.0))
             for transition in (4, 2, 1, 3):
                 move(transition)

@@ -126,9 +126,10 @@ def reconstruct(
     localization until `mast3r_ros map scale` gives it one.
     """
     from mast3r_ros.mapping.atomic import replacing
+    from mast3r_ros.memory import peak_mib
     from mast3r_ros.multiview.reconstruct import ReconstructSettings
     from mast3r_ros.multiview.reconstruct import reconstruct as run
-    from mast3r_ros.multiview.scene_folder import check_place, peak_memory_mib, write_facts, write_scene
+    from mast3r_ros.multiview.scene_folder import check_place, write_facts, write_scene
     from mast3r_ros.pictures.scene_pictures import draw_scene
 
     began = time.monotonic()
@@ -145,7 +146,7 @@ def reconstruct(
         save = _saver(matcher, checkpoint, device, show)
         facts = write_scene(fresh, result, lambda model: scale(model, result.photos), str(source), save, show)
         facts |= {"pictures": draw_scene(fresh, facts)}
-        facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_memory_mib(), "scene": str(scene)}
+        facts |= {"seconds": time.monotonic() - began, "peak_memory_mib": peak_mib(), "scene": str(scene)}
         write_facts(fresh, facts)
     shutil.rmtree(work, ignore_errors=True)
     if facts["scale"] is None and known != ScaleOptions():

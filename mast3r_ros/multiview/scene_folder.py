@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,8 +119,3 @@ def summary(result: Reconstruction, components: Sequence[dict[str, Any]], doubts
 def write_facts(scene: Path, facts: dict[str, Any]) -> None:
     """Keep the summary beside what it speaks of."""
     (scene / FACTS).write_text(to_json(facts) + "\n", encoding="utf-8")
-
-
-def peak_memory_mib() -> float:
-    """Most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

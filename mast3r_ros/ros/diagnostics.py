@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -159,15 +158,6 @@ def error_status(name: str, statistics: Statistics, forget_s: float) -> Diagnost
         level = DiagnosticStatus.ERROR
     message = f"the error of the last pose may be {100 * share:.0f} % of the alert limit"
     return status(name, "", level, message + (f"; refused since: {refusal}" if refusal else ""), values)
-
-
-def memory_mb() -> float:
-    """Memory of this process that is in RAM now, in megabytes."""
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize() / 1e6
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def status(name: str, hardware_id: str, level: bytes, message: str, values: Mapping[str, str]) -> DiagnosticStatus:

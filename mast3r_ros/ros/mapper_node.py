@@ -26,6 +26,7 @@ from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.mapping.keyframe import Keyframe
 from mast3r_ros.mapping.session import MappingSession
 from mast3r_ros.matching import from_settings
+from mast3r_ros.memory import resident_mib
 from mast3r_ros.multiview.refine_map import is_odometry, refine_map
 from mast3r_ros.ros import conversions, diagnostics, qos
 from mast3r_ros.ros.attempts import Attempts, Outcome
@@ -255,7 +256,7 @@ class Mapper(Node):
             **{name: str(number) for name, number in sorted(self._statistics.counts().items())},
             "replaced by a newer frame": str(self._mapping.replaced),
             "troubles": ", ".join(trouble) or "none",
-            "memory (MB)": f"{diagnostics.memory_mb():.0f}",
+            "memory (MiB)": f"{resident_mib():.0f}",
         }
         status = diagnostics.status(f"{self.get_name()}: map", self._settings.map, level, message, values)
         array = DiagnosticArray(status=[status])

@@ -27,6 +27,7 @@ from std_srvs.srv import Empty, Trigger
 
 from mast3r_ros.errors import UserError, as_run_here
 from mast3r_ros.matching import Matcher, from_settings
+from mast3r_ros.memory import resident_mib
 from mast3r_ros.pipeline import Relocalizer
 from mast3r_ros.ros import bond, conversions, diagnostics, priors, qos
 from mast3r_ros.ros.amcl_interface import AmclInterface
@@ -350,7 +351,7 @@ class RelocalizerNode(LifecycleNodeMixin, Node):
         values["device"] = str(getattr(matcher, "device", "cpu"))
         values["matcher"] = matcher.signature if matcher is not None else ""
         values["keyframes"] = str(len(processor.relocalizer.map)) if processor is not None else "0"
-        values["memory (MB)"] = f"{diagnostics.memory_mb():.0f}"
+        values["memory (MiB)"] = f"{resident_mib():.0f}"
         values["troubles"] = ", ".join(self._complaints.going_on)
         values["last trouble"] = self._complaints.last
         level, message = self._statistics.health(state)

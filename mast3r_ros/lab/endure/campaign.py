@@ -23,8 +23,9 @@ import numpy as np
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.io.documents import to_json, write_json
-from mast3r_ros.lab.endure.watched import Watch, resident_mib
+from mast3r_ros.lab.endure.watched import Watch
 from mast3r_ros.lab.runs.environment import machine, versions
+from mast3r_ros.memory import resident_mib
 
 Rng = np.random.Generator
 #: One trial: gives the name of its outcome, or raises: Wrong and unforeseen exceptions are findings, UserError is not.

@@ -18,9 +18,9 @@ from mast3r_ros.geometry import se3
 from mast3r_ros.lab.endure.campaign import Rng, Trial, Wrong
 from mast3r_ros.lab.endure.life import lived, world
 from mast3r_ros.lab.endure.scene import wrong
-from mast3r_ros.lab.endure.watched import resident_mib
 from mast3r_ros.lab.live.disturbed import NAMES, Disturbed
 from mast3r_ros.lab.live.robot import Pace
+from mast3r_ros.memory import resident_mib
 
 #: Simulated seconds of a stretch, and from one image to the next; keyframes of the map, half a metre apart.
 STRETCH_S, STEP_S, VIEWS = 15.0, 2.0, 40

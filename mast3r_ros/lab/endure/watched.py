@@ -72,11 +72,6 @@ class Watch:
                 self._seen.append(f"{event} {name}")
 
 
-def resident_mib() -> float:
-    """Memory this process has in use now."""
-    return _statm(1) / 2**20
-
-
 def _data_bytes() -> int:
     """What RLIMIT_DATA counts."""
     return _statm(5)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,18 +34,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # from apt, under another name
             continue
     return found
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def resident_mib() -> float:
-    """Memory this process has in use now, files that it has mapped included."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _processor() -> str:

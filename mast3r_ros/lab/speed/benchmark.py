@@ -18,7 +18,7 @@ import numpy as np
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import Camera, Frame, PosedFrame
 from mast3r_ros.lab import metrics
-from mast3r_ros.lab.runs.environment import machine, peak_memory_mib, resident_mib, versions
+from mast3r_ros.lab.runs.environment import machine, versions
 from mast3r_ros.lab.speed.baseline import Baseline
 from mast3r_ros.lab.speed.tile import tile_map
 from mast3r_ros.localization import Localizer, LocalizerSettings
@@ -26,6 +26,7 @@ from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.matching.sift import SiftMatcher
+from mast3r_ros.memory import peak_mib, resident_mib
 
 #: Keyframes that are added to a large map, each saved on its own.
 SAVES = 5
@@ -82,7 +83,7 @@ def benchmark_localization(
         "rounds": rounds,
         **figures,
         "speed_up": _speed_up(figures),
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak_mib(),
         "machine": machine(),
         "versions": versions(),
     }
@@ -160,7 +161,7 @@ def _load_and_ask(folder: Path, matcher: Matcher, frames: Sequence[Frame], keyfr
         "retrieval_ms": metrics.percentiles([timing.get("retrieve", np.nan) for timing in timings], (50, 95)),
         "query_ms": metrics.percentiles([timing["total"] for timing in timings], (50, 95)),
         "memory_mib": resident_mib() - memory,
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak_mib(),
     }
 
 

@@ -19,7 +19,7 @@ from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.absolute_pose import solve_pose
-from mast3r_ros.lab.runs.environment import machine, peak_memory_mib, versions
+from mast3r_ros.lab.runs.environment import machine, versions
 from mast3r_ros.lab.speed import known_truth
 from mast3r_ros.lab.speed.plain_path import PlainPair, plain_pair, plain_prediction
 from mast3r_ros.localization.correspondences import most_trusted
@@ -27,6 +27,7 @@ from mast3r_ros.matching.base import Features, Matches
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.matching.network_view import NetworkView
 from mast3r_ros.matching.stopwatch import Stopwatch
+from mast3r_ros.memory import peak_mib
 from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.settings import LocalizerSettings
@@ -334,8 +335,4 @@ def peak_mib_of(device: torch.device) -> float:
     """Largest memory since :func:`forget_peak`: of the GPU, or resident in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return peak_memory_mib()
-    return next((int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:")), peak_memory_mib())
+    return peak_mib()

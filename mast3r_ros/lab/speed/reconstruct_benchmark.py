@@ -19,8 +19,8 @@ from mast3r_ros.geometry.similarity import fit_similarity
 from mast3r_ros.lab.metrics.clouds import cloud_distances, cloud_figures
 from mast3r_ros.lab.metrics.trajectories import absolute_errors, align_trajectory
 from mast3r_ros.lab.runs.cloud import thinned
-from mast3r_ros.lab.runs.environment import peak_memory_mib
 from mast3r_ros.lab.synthetic.pointmap_oracle import Hall, PointmapOracle
+from mast3r_ros.memory import peak_mib
 from mast3r_ros.multiview.photos import open_photos
 from mast3r_ros.multiview.reconstruct import Reconstruction, ReconstructSettings, reconstruct
 from mast3r_ros.multiview.write_dense import dense_cloud
@@ -72,7 +72,7 @@ def reconstruct_hall(count: int, settings: ReconstructBenchmark) -> dict[str, An
         result = reconstruct(photos, oracle, how, tell, work=Path(folder) / "work")
         seconds, cpu = time.monotonic() - began, time.process_time() - worked
         tell("", 0, 0)
-        peak, surface = peak_memory_mib(), _surface(result, hall) if settings.dense else {}
+        peak, surface = peak_mib(), _surface(result, hall) if settings.dense else {}
     model = result.models[0]
     true = hall.poses[[int(Path(result.photos[n].name).stem.split("_")[1]) for n in model.images]]
     found = np.array([model.world_T_camera[n] for n in model.images])

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.lab import metrics
-from mast3r_ros.lab.runs.environment import machine, peak_memory_mib, resident_mib, versions
+from mast3r_ros.lab.runs.environment import machine, versions
 from mast3r_ros.mapping.retrieval import COMPRESSED, RetrievalIndex
 from mast3r_ros.mapping.vlad import Vocabulary
+from mast3r_ros.memory import peak_mib, resident_mib
 
 Array = NDArray[np.float32]
 
@@ -109,5 +110,5 @@ def _load_and_ask(path: Path, count: int, queries: int) -> dict[str, Any]:
         "recall": hits / (min(NEAREST, count) * queries),
         "nearest_found": best / queries,
         "memory_mib": resident_mib() - memory,
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": peak_mib(),
     }

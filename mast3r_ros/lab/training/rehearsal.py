@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from mast3r_ros.lab.training import loop, processes
 from mast3r_ros.lab.training.config import TrainConfig
 from mast3r_ros.lab.training.data import TrainingData
 from mast3r_ros.lab.training.rooms import RenderedRooms
+from mast3r_ros.memory import peak_mib
 
 #: Steps before and while time is taken.
 WARM_UP, TIMED = 1, 3
@@ -55,4 +55,4 @@ def _memory_mib(device: torch.device) -> float:
     """Most memory taken so far by this process, or on the GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_mib()

@@ -1,0 +1,28 @@
+"""Memory that this process has, and has had."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def resident_mib() -> float:
+    """Memory that is in RAM now, files that are mapped included; the most so far where the system has no /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return peak_mib()
+
+
+def peak_mib() -> float:
+    """Most memory that was in RAM so far, files that are mapped included."""
+    try:
+        # Not getrusage, where there is a choice: on Linux it counts what the parent had before it started this program.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return float(status.split("VmHWM:")[1].split()[0]) / 2**10
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
