@@ -5,7 +5,7 @@ import pytest
 
 from mast3r_ros.errors import CalibrationError
 from mast3r_ros.frames import Camera, Frame
-from mast3r_ros.geometry import absolute_pose, se3
+from mast3r_ros.geometry import absolute_pose, reprojection, se3
 from mast3r_ros.geometry.absolute_pose import SolverSettings, solve_pose
 from mast3r_ros.geometry.spread import well_spread
 from mast3r_ros.geometry.unknown_focal import solve_pose_and_focal
@@ -125,16 +125,16 @@ def test_the_same_matches_give_the_same_pose():
 
 def cost_after(state, problem, pose, twist):
     """Half the cost where a twist of the camera in its own axes leads."""
-    further = absolute_pose.moved(pose, absolute_pose._turned(pose, twist))
-    return absolute_pose._residuals(further, problem, state.variance).cost / 2
+    further = reprojection.moved(pose, reprojection.turned(pose, twist))
+    return reprojection.residuals_at(further, problem, state.variance).cost / 2
 
 
 def test_the_model_of_the_cost_matches_finite_differences():
     rng = np.random.default_rng(4)
     truth, points, ideal = scene(rng, 50)
     ideal += rng.normal(size=ideal.shape) / 500
-    problem = absolute_pose._Problem.of(ideal, points, rng.uniform(0.2, 1, 50), 500.0, SolverSettings())
-    state = absolute_pose._residuals(truth, problem)
+    problem = reprojection.MatchedPoints.of(ideal, points, rng.uniform(0.2, 1, 50), 500.0, SolverSettings())
+    state = reprojection.residuals_at(truth, problem)
     gradient = 500.0 * (state.pulls @ state.robust)
     rows, jacobian = [], []
     for axis in range(6):
@@ -142,13 +142,13 @@ def test_the_model_of_the_cost_matches_finite_differences():
         step[axis] = 1e-6
         rows.append((cost_after(state, problem, truth, step) - cost_after(state, problem, truth, -step)) / 2e-6)
         ahead, behind = (
-            absolute_pose._residuals(absolute_pose.moved(truth, absolute_pose._turned(truth, s)), problem)
+            reprojection.residuals_at(reprojection.moved(truth, reprojection.turned(truth, s)), problem)
             for s in (step, -step)
         )
         jacobian.append(np.stack([ahead.u - behind.u, ahead.v - behind.v]) / 2e-6)
     np.testing.assert_allclose(gradient, rows, rtol=1e-4, atol=1e-4)
     expected = np.einsum("icn,jcn,n->ij", jacobian, jacobian, state.robust)
-    hessian = absolute_pose._gauss_newton(state, 500.0)
+    hessian = reprojection.gauss_newton(state, 500.0)
     np.testing.assert_allclose(hessian, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
     in_map = np.kron(np.eye(2), truth[:3, :3]) @ gradient
     pose = absolute_pose.pose_at(truth, ideal, points, problem.weights, 500.0, SolverSettings())

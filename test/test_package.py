@@ -317,7 +317,7 @@ def test_the_environment_has_ros(repository: Path) -> None:
 def test_the_peak_of_memory_is_of_this_program_and_not_of_who_started_it() -> None:
     """Linux hands ru_maxrss on to a child: benchmarks in fresh processes had their parent's peak."""
     had = np.ones(50_000_000)
-    told = "from mast3r_ros.memory import peak_mib, resident_mib; print(peak_mib(), resident_mib())"
+    told = "from mast3r_ros.memory import peak_mib, resident_mib; print(resident_mib(), peak_mib())"
     result = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    peak, resident = map(float, result.stdout.split())
+    resident, peak = map(float, result.stdout.split())
     assert 1 < resident <= peak < 300 < had.nbytes / 2**20

@@ -13,6 +13,15 @@ import poselib
 from numpy.typing import NDArray
 
 from mast3r_ros.geometry import se3
+from mast3r_ros.geometry.reprojection import (
+    LEAST_CURVATURE,
+    MatchedPoints,
+    curvature,
+    gauss_newton,
+    moved,
+    residuals_at,
+    turned,
+)
 from mast3r_ros.geometry.spread import well_spread
 from mast3r_ros.settings import SolverSettings
 
@@ -28,14 +37,6 @@ FEWEST_ROUNDS, ROUNDS = 30, 1.5
 SETTLED = 0.01
 #: A round that lowers the cost by more than this share of it came from so far away that the Hessian is made anew.
 FAR = 0.01
-#: Of the curvature that is expected along a step, the share that the next one reckons with at least.
-LEAST_CURVATURE = 0.2
-#: Points nearer to the camera's plane, metres, have no image: their coordinates overflow.
-NEAREST = 1e-100
-#: Rows of a reprojection's Jacobian, x and y, by the eight numbers of :func:`_gauss_newton` (columns).
-JACOBIAN = np.zeros((2, 6, 8))
-JACOBIAN[0, [0, 2, 3, 4, 5], [0, 1, 3, 4, 7]] = -1, 1, 1, -1, 1
-JACOBIAN[1, [1, 2, 3, 4, 5], [0, 2, 5, 3, 6]] = -1, 1, 1, -1, -1
 #: Fewest matches a pose is attempted from: three decide it, a fourth tells the solutions apart.
 MINIMUM = 4
 
@@ -204,10 +205,10 @@ def refine_pose(
     Returns:
         None when fewer than four matches remain or they do not determine the pose.
     """
-    problem = _Problem.of(ideal, points, weights, focal_px, settings)
-    state = _residuals(map_T_camera, problem)
+    problem = MatchedPoints.of(ideal, points, weights, focal_px, settings)
+    state = residuals_at(map_T_camera, problem)
     pulls = state.pulls
-    variance, damping, hessian = state.variance, 0.0, _curvature(state, pulls, focal_px)
+    variance, damping, hessian = state.variance, 0.0, curvature(state, pulls, focal_px)
     gradient = focal_px * (pulls @ state.robust)
     settled = SETTLED * max(1.0, state.variance_factor)
     for _ in range(iterations):
@@ -217,8 +218,8 @@ def refine_pose(
             step = -np.asarray(np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient))
         except np.linalg.LinAlgError:
             return None
-        further = moved(map_T_camera, _turned(map_T_camera, step))
-        trial = _residuals(further, problem, variance)
+        further = moved(map_T_camera, turned(map_T_camera, step))
+        trial = residuals_at(further, problem, variance)
         gained = state.cost - trial.cost
         if gained < 0:
             damping = max(4 * damping, 1.0)
@@ -226,7 +227,7 @@ def refine_pose(
             pulls = trial.pulls
             changed = focal_px * (pulls @ trial.robust)
             near = gained < FAR * state.cost
-            hessian = _updated(hessian, step, changed - gradient) if near else _curvature(trial, pulls, focal_px)
+            hessian = _updated(hessian, step, changed - gradient) if near else curvature(trial, pulls, focal_px)
             map_T_camera, state, gradient, damping = further, trial, changed, damping / 10
         if abs(gained) < settled:
             break
@@ -253,169 +254,19 @@ def pose_at(
     map_T_camera: Array, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings
 ) -> AbsolutePose:
     """A pose (4, 4) as it is, with its residuals and information; args as :func:`refine_pose`."""
-    return _pose(map_T_camera, _Problem.of(ideal, points, weights, focal_px, settings))
+    return _pose(map_T_camera, MatchedPoints.of(ideal, points, weights, focal_px, settings))
 
 
-def moved(map_T_camera: Array, twist: Array) -> Array:
-    """A pose (4, 4) after a small motion in fixed map axes about the camera centre.
-
-    Args:
-        twist: (6,) translation in metres, then rotation in radians.
-    """
-    step = se3.exp(twist)
-    return se3.make(step[:3, :3] @ map_T_camera[:3, :3], map_T_camera[:3, 3] + step[:3, 3])
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """The matches of a refinement, one row a coordinate: every operation runs along all matches.
-
-    Attributes:
-        xy_px, points, weights: (2, N) ideal coordinates in pixels, (3, N) metres in the map, (N,) relative trust.
-    """
-
-    xy_px: Array
-    points: Array
-    weights: Array
-    focal_px: float
-    settings: SolverSettings
-
-    @classmethod
-    def of(cls, ideal: Array, points: Array, weights: Array, focal_px: float, settings: SolverSettings) -> _Problem:
-        """From matches in rows."""
-        return cls(focal_px * ideal.T, np.ascontiguousarray(points.T), weights, focal_px, settings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Residuals:
-    """Robust cost of a pose, and what it is made of.
-
-    Attributes:
-        front, inlier: (N,) which points are before the camera, and which of them it explains.
-        inverse, x, y: (N,) 1 / depth and image coordinates at z = 1; 0 behind the camera.
-        u, v, squared: (N,) residuals in pixels, and their squared length.
-        variance: (N,) that the residuals are held against, square pixels.
-        robust: (N,) weight of each match in the model; zero for outliers.
-    """
-
-    cost: float
-    front: NDArray[np.bool_]
-    inlier: NDArray[np.bool_]
-    inverse: Array
-    x: Array
-    y: Array
-    u: Array
-    v: Array
-    squared: Array
-    variance: Array
-    robust: Array
-
-    @property
-    def pulls(self) -> Array:
-        """(6, N) derivative of half the squared residual with respect to a twist of the camera in its own axes.
-
-        In units of the focal length. ``exp(dw)`` turns the camera, so a point turns by -dw about the centre.
-        """
-        u, v, x, y, inverse = self.u, self.v, self.x, self.y, self.inverse
-        along = x * u + y * v
-        pulls = np.empty((6, len(x)))
-        pulls[0], pulls[1], pulls[2] = -inverse * u, -inverse * v, inverse * along
-        pulls[3], pulls[4], pulls[5] = v + y * along, -u - x * along, y * u - x * v
-        return pulls
-
-    @property
-    def variance_factor(self) -> float:
-        """Weighted mean square of the whitened residuals, 1 where the noise is as assumed."""
-        # Two coordinates a match; the Cauchy weight keeps the tail from deciding the variance.
-        return float(self.robust @ self.squared / max(2 * float(self.robust @ self.variance), 1e-12))
-
-
-def _residuals(map_T_camera: Array, problem: _Problem, variance: Array | None = None) -> _Residuals:
-    """Whitened reprojection residuals and Cauchy weights at a pose.
-
-    Args:
-        variance: (N,) to hold residuals against, square pixels; by default what is right at this pose.
-    """
-    R, settings, focal_px = map_T_camera[:3, :3], problem.settings, problem.focal_px
-    X, Y, Z = R.T @ problem.points - (R.T @ map_T_camera[:3, 3])[:, None]
-    front = Z > NEAREST
-    inverse = 1 / np.where(front, Z, np.inf)
-    x, y = X * inverse, Y * inverse
-    u, v = focal_px * x - problem.xy_px[0], focal_px * y - problem.xy_px[1]
-    squared = u * u + v * v
-    limit = settings.threshold_px**2
-    inlier = front & (squared < limit)
-    if variance is None:
-        # A point that is off by a few millimetres moves more pixels the closer it is.
-        variance = settings.pixel_sigma_px**2 + (focal_px * settings.point_sigma_m * inverse) ** 2
-    whitened = np.where(inlier, squared, limit) / variance
-    cost = float(problem.weights @ np.log1p(whitened))
-    robust = problem.weights * inlier / ((1 + whitened) * variance)
-    return _Residuals(cost, front, inlier, inverse, x, y, u, v, squared, variance, robust)
-
-
-def _gauss_newton(state: _Residuals, focal_px: float) -> Array:
-    """(6, 6) Gauss-Newton Hessian with respect to a twist of the camera in its own axes.
-
-    Both rows of every Jacobian are combinations of eight numbers, of which all that is needed are the moments.
-    """
-    numbers = _jacobian_numbers(state.x, state.y, state.inverse)
-    moments = (numbers * state.robust) @ numbers.T
-    hessian: Array = focal_px**2 * (JACOBIAN @ moments @ JACOBIAN.transpose(0, 2, 1)).sum(axis=0)
-    return hessian
-
-
-def _curvature(state: _Residuals, pulls: Array, focal_px: float) -> Array:
-    """(6, 6) Hessian of half the robust cost: Gauss and Newton's without what Cauchy's weights fall by along a step.
-
-    Where little is left of theirs, :data:`LEAST_CURVATURE` of it is: a step stays a descent, and not too long.
-    """
-    newton = _gauss_newton(state, focal_px)
-    falls = focal_px**2 * (pulls * (2 * state.robust / (state.variance + state.squared))) @ pulls.T
-    try:
-        root = np.linalg.cholesky(newton)
-    except np.linalg.LinAlgError:
-        return newton
-    # In axes where Gauss and Newton's Hessian is the identity.
-    inside = np.linalg.inv(root)
-    shares, axes = np.linalg.eigh(np.eye(6) - inside @ falls @ inside.T)
-    root = root @ axes
-    curvature: Array = (root * np.maximum(shares, LEAST_CURVATURE)) @ root.T
-    return curvature
-
-
-def _jacobian_numbers(x: Array, y: Array, inverse: Array) -> Array:
-    """(8, N) what the entries of :data:`JACOBIAN` multiply."""
-    return np.stack((inverse, x * inverse, y * inverse, x * y, 1 + x * x, 1 + y * y, x, y))
-
-
-def projection_jacobian(projected: Array, inverse: Array) -> Array:
-    """Derivative (6, 2, N) of image coordinates (2, N) with respect to the twist of :func:`moved`, camera axes.
-
-    Args:
-        projected: (2, N) at z = 1.
-        inverse: (N,) one over the depth, 1/m.
-    """
-    jacobian: Array = (JACOBIAN @ _jacobian_numbers(projected[0], projected[1], inverse)).transpose(1, 0, 2)
-    return jacobian
-
-
-def _pose(map_T_camera: Array, problem: _Problem) -> AbsolutePose:
-    state = _residuals(map_T_camera, problem)
+def _pose(map_T_camera: Array, problem: MatchedPoints) -> AbsolutePose:
+    state = residuals_at(map_T_camera, problem)
     axes = np.kron(np.eye(2), map_T_camera[:3, :3])
     return AbsolutePose(
         camera_T_map=se3.inverse(map_T_camera),
         inlier=state.inlier,
         residual_px=np.where(state.front, np.sqrt(state.squared), np.inf),
-        information=axes @ _gauss_newton(state, problem.focal_px) @ axes.T,
+        information=axes @ gauss_newton(state, problem.focal_px) @ axes.T,
         pulls=(axes @ (state.pulls * (problem.focal_px * state.robust))).T,
         variance_factor=state.variance_factor,
         cost=state.cost,
         focal_px=problem.focal_px,
     )
-
-
-def _turned(map_T_camera: Array, twist: Array) -> Array:
-    """A twist (6,) in the camera's axes in those of the map."""
-    turned: Array = (twist.reshape(2, 3) @ map_T_camera[:3, :3].T).reshape(-1)
-    return turned

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mast3r_ros.geometry.absolute_pose import MINIMUM, Array, moved, projection_jacobian
+from mast3r_ros.geometry.absolute_pose import MINIMUM, Array
+from mast3r_ros.geometry.reprojection import moved, projection_jacobian
 from mast3r_ros.settings import SolverSettings
 
 #: How far a lens may be from its calibration, one standard deviation: logarithms of fx and fy, centre (focal lengths),
@@ -55,7 +56,7 @@ class PoseAndLens:
 
     Attributes:
         map_T_camera: (4, 4).
-        covariance: (11, 11) of a twist as of :func:`absolute_pose.moved`, and of the lens's values.
+        covariance: (11, 11) of a twist as of :func:`reprojection.moved`, and of the lens's values.
         cost: robust cost over all matches, outliers included, with what the priors add.
         promised: how much less the cost would be one step on, were it quadratic. It rests on the matches that are
             explained already: where the lens is right it is next to nothing (a score test, Rao, 1948).

@@ -18,10 +18,10 @@ from mast3r_ros.geometry.absolute_pose import (
     MINIMUM,
     AbsolutePose,
     middle_and_size,
-    moved,
     pose_at,
     ransac_options,
 )
+from mast3r_ros.geometry.reprojection import moved
 from mast3r_ros.geometry.spread import well_spread
 from mast3r_ros.settings import SolverSettings
 
