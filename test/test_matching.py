@@ -1,15 +1,18 @@
 """Matchers: registry, nearest neighbours, RootSIFT and ORB on views of a known plane."""
 
 import dataclasses
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
 from mast3r_ros.matching import Matcher, available, create
+from mast3r_ros.matching.device_nearest import mutual_nearest_on
 from mast3r_ros.matching.nearest import mutual_nearest
 from mast3r_ros.surface import depth_points, surface_points
 
@@ -93,13 +96,15 @@ def test_depth_edges_and_holes_give_no_surface_point():
     np.testing.assert_allclose(points[1], [(100 - 160) / 300 * 2, (100 - 120) / 300 * 2, 2.0], atol=1e-6)
 
 
-def test_mutual_nearest_agrees_with_an_exhaustive_search():
+@pytest.mark.parametrize("search", [mutual_nearest, partial(mutual_nearest_on, torch.device("cpu"))])
+def test_mutual_nearest_agrees_with_an_exhaustive_search(search):
     rng = np.random.default_rng(0)
     base = rng.normal(size=(200, 32)).astype(np.float32)
     base /= np.linalg.norm(base, axis=1, keepdims=True)
     noisy = base[:150] + 0.1 * rng.normal(size=(150, 32)).astype(np.float32)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
-    rows, columns, _ = mutual_nearest(noisy, [base], ratio=0.8)[0]
+    nothing, (rows, columns, ratio), *_ = search(noisy, [base[:1], base, base[::-1].copy()], ratio=0.8)
+    assert [len(found) for found in nothing] == [0, 0, 0], "of one candidate nobody knows whether it stands out"
     distance = np.linalg.norm(noisy[:, None] - base[None], axis=2)
     ordered = np.sort(distance, axis=1)
     wanted = {
@@ -108,6 +113,7 @@ def test_mutual_nearest_agrees_with_an_exhaustive_search():
         if ordered[i, 0] < 0.8 * ordered[i, 1] and distance[:, distance[i].argmin()].argmin() == i
     }
     assert set(zip(rows.tolist(), columns.tolist())) == wanted and len(wanted) > 100
+    np.testing.assert_allclose(ratio, ordered[rows, 0] / ordered[rows, 1], rtol=1e-4)
 
 
 def test_registry_names_what_it_has():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -60,6 +63,24 @@ def test_a_localizer_says_the_same_as_the_pipeline(office: Path) -> None:
     frame = m.Frame(walls.image(2), walls.CAMERA)
     ours, core = m.Relocalizer(keyframes, matcher).localize(frame), Localizer(keyframes, matcher).localize(frame)
     assert np.array_equal(ours.map_T_camera, core.map_T_camera)
+
+
+def test_without_a_network_nothing_waits_for_pytorch(office: Path) -> None:
+    """A robot with sift starts seconds earlier: neither its nodes nor a whole answer in a map import PyTorch."""
+    nodes = [f"mast3r_ros.ros.{name}_node" for name in ("relocalizer", "mapper") if find_spec("rclpy")]
+    program = f"""
+import sys
+from importlib import import_module
+import mast3r_ros as m
+for node in {nodes}:
+    import_module(node)
+keyframes = m.open_map({str(office / "maps" / "office")!r})
+relocalizer = m.Relocalizer(keyframes, m.load_matcher("sift"))
+assert relocalizer.localize({str(office / "photo.png")!r}).localized
+print("torch" in sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.stdout == "False\n", ran
 
 
 def test_settings_are_swapped_as_a_whole_between_frames(office: Path) -> None:

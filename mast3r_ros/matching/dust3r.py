@@ -17,12 +17,10 @@ from mast3r_ros.matching.learned import NetworkMatcher
 from mast3r_ros.matching.pairs import NetworkMatches, Pairs, PredictedPoints
 from mast3r_ros.matching.pointmap_matches import pointmap_matches
 from mast3r_ros.matching.reference_surface import needs_pointmap
-from mast3r_ros.matching.registry import register
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.network.heads import Pointmap
 
 
-@register("dust3r")
 class Dust3rMatcher(NetworkMatcher):
     """DUSt3R: reciprocal nearest neighbours of two pointmaps. Keyframes need depth, or neighbours of known pose.
 

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.matching.base import Features, Matches
-from mast3r_ros.matching.registry import register
 
 COLUMNS, ROWS = 32, 24
 #: Thumbnails that correlate more than this show the same view.
 SAME_VIEW = 0.98
 
 
-@register("fake")
 class FakeMatcher:
     """Matches a query with the keyframes it is (nearly) a copy of. For tests only."""
 

@@ -19,10 +19,9 @@ from torch import Tensor
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching import pretrained
 from mast3r_ros.matching.base import Capabilities, Features
+from mast3r_ros.matching.device_nearest import mutual_nearest_on
 from mast3r_ros.matching.hardware import device_named, dtype_named
 from mast3r_ros.matching.lightglue import Keypoints, LightGlue
-from mast3r_ros.matching.nearest import mutual_nearest
-from mast3r_ros.matching.registry import register
 from mast3r_ros.matching.sparse import KeypointMatcher, Paired
 
 #: How keypoints are paired: by the network LightGlue, or as nearest neighbours by descriptor.
@@ -111,11 +110,10 @@ class LearnedKeypointMatcher(KeypointMatcher):
         if self._glue is not None:
             return self._glue.pair(_keypoints(query), [_keypoints(reference) for reference in references])
         descriptors = [self.local_descriptors(reference) for reference in references]
-        found = mutual_nearest(self.local_descriptors(query), descriptors, RATIO, self.device)
+        found = mutual_nearest_on(self.device, self.local_descriptors(query), descriptors, RATIO)
         return [Paired(i, j, 1 - ratio) for i, j, ratio in found]
 
 
-@register("aliked")
 class AlikedMatcher(LearnedKeypointMatcher):
     """ALIKED keypoints matched by LightGlue: wide baselines and changed light; slow on a CPU.
 
@@ -153,7 +151,6 @@ class AlikedMatcher(LearnedKeypointMatcher):
         return (places + 1) / 2 * places.new_tensor([width - 1, height - 1]), descriptors
 
 
-@register("xfeat")
 class XfeatMatcher(LearnedKeypointMatcher):
     """XFeat keypoints matched by LighterGlue or as nearest neighbours: the fastest learned one on a CPU.
 

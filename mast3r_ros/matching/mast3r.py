@@ -25,12 +25,10 @@ from mast3r_ros.matching.network_view import NetworkView, rectified
 from mast3r_ros.matching.pair_matches import MatchOptions, confident_matches
 from mast3r_ros.matching.pairs import NetworkMatches, Pairs, PredictedPoints
 from mast3r_ros.matching.reference_surface import needs_pointmap
-from mast3r_ros.matching.registry import register
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.network.heads import DescriptorHead, Descriptors
 
 
-@register("mast3r")
 class Mast3rMatcher(NetworkMatcher):
     """MASt3R: reciprocal matches of descriptors; a pointmap only of keyframes without depth.
 

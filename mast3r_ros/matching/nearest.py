@@ -1,38 +1,27 @@
-"""Mutual nearest neighbours with a ratio test, for one query against many references in one product.
+"""Mutual nearest neighbours with a ratio test, for one query against many references.
 
 Lowe, "Distinctive Image Features from Scale-Invariant Keypoints", IJCV 2004, section 7.1 (ratio test).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from mast3r_ros.matching.half_precision import multiplies_bfloat16
 
 #: Rows of the query, rows of the reference, distance ratio of each pair.
 NearestPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """Type for similarity products: bfloat16 where the machine has matrix units for it, else float32.
-
-    Candidates found in bfloat16 are scored again in float32, so the type changes speed, not scores.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16
-    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
-
-
-def mutual_nearest(
-    query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float, device: torch.device | None = None
-) -> list[NearestPairs]:
+def mutual_nearest(query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float) -> list[NearestPairs]:
     """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
+
+    NumPy's products and searches let other threads run, so the references are searched side by side.
 
     Args:
         query: (N, D) descriptors of equal length (the larger the product, the more similar).
@@ -42,51 +31,38 @@ def mutual_nearest(
     Returns:
         for each reference: rows of the query, rows of the reference, distance ratio of each pair.
     """
-    device = device or torch.device("cpu")
-    sizes = [len(reference) for reference in references]
-    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    if len(query) == 0 or sum(sizes) == 0:
-        return [nothing] * len(sizes)
-    dtype = fast_dtype(device)
-    queries = torch.from_numpy(np.ascontiguousarray(query)).to(device)
-    stacked = torch.from_numpy(np.concatenate(references)).to(device)
-    fast_queries, fast_stacked = queries.to(dtype), stacked.to(dtype)
-    similarity = fast_queries @ fast_stacked.T
-    squares = _squared_lengths(queries), _squared_lengths(stacked)
-    found: list[NearestPairs] = []
-    for block, start, size in zip(similarity.split(sizes, dim=1), np.cumsum([0, *sizes]), sizes, strict=False):
-        if size < 2:
-            found.append(nothing)
-            continue
-        values, candidates = block.topk(2, dim=1)
-        rows = _promising(values, squares[0], squares[1][candidates + int(start)], ratio)
-        candidates = candidates[rows]
-        distance = _distances(queries[rows].float(), stacked[candidates + int(start)].float())
-        distance_ratio = distance[:, 0] / distance[:, 1].clamp_min(1e-9)
-        passed = distance_ratio < ratio
-        rows, columns, distance_ratio = rows[passed], candidates[passed, 0], distance_ratio[passed]
-        # Only what passed the ratio test is asked the way back: most columns never need their maximum.
-        mutual = block[:, columns].max(dim=0).indices == rows
-        found.append((rows[mutual].cpu().numpy(), columns[mutual].cpu().numpy(), distance_ratio[mutual].cpu().numpy()))
-    return found
+    mine = np.asarray(query, np.float32)
+    threads = min(len(references), os.cpu_count() or 1)
+    if threads < 2:
+        return [_mutual_nearest(mine, reference, ratio) for reference in references]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda reference: _mutual_nearest(mine, reference, ratio), references))
 
 
-def _promising(values: torch.Tensor, query: torch.Tensor, candidates: torch.Tensor, ratio: float) -> torch.Tensor:
-    """Rows whose two nearest neighbours may pass the ratio test, judged by rounded similarities (N, 2)."""
-    squared = (query[:, None] + candidates - 2 * values.float()).clamp_min(0)
-    # Rounding to eight bits moves a squared distance by at most this.
-    doubt = values.float().abs() * 2**-7
-    return torch.nonzero(squared[:, 0] - doubt[:, 0] < ratio**2 * (squared[:, 1] + doubt[:, 1])).flatten()
+def _mutual_nearest(query: NDArray[np.float32], reference: NDArray[Any], ratio: float) -> NearestPairs:
+    if len(query) == 0 or len(reference) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    theirs = np.asarray(reference, np.float32)
+    similarity = query @ theirs.T
+    every = np.arange(len(query))
+    nearest = similarity.argmax(axis=1)
+    largest = similarity[every, nearest]
+    similarity[every, nearest] = -np.inf
+    second = similarity.argmax(axis=1)
+    similarity[every, nearest] = largest
+    distance_ratio = _distances(query, theirs[nearest]) / np.maximum(_distances(query, theirs[second]), 1e-9)
+    rows = np.flatnonzero(distance_ratio < ratio)
+    columns = nearest[rows]
+    # Only what passed the ratio test is asked the way back: most columns never need their maximum.
+    mutual = similarity[:, columns].argmax(axis=0) == rows
+    rows = rows[mutual]
+    return rows, columns[mutual], distance_ratio[rows]
 
 
-def _squared_lengths(descriptors: torch.Tensor) -> torch.Tensor:
-    """(N, D) -> (N,)."""
-    return descriptors.float().square().sum(dim=1)
-
-
-def _distances(query: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """(N, D) to (N, C, D) -> Euclidean distances (N, C)."""
-    distances: torch.Tensor = (query[:, None] - candidates).norm(dim=2)
+def _distances(query: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) to (N, D) -> Euclidean distances (N,)."""
+    apart = query - others
+    distances: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", apart, apart))
     return distances
 
 

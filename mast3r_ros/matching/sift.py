@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.matching.base import Features
 from mast3r_ros.matching.nearest import mutual_hamming, mutual_nearest
-from mast3r_ros.matching.registry import register
 from mast3r_ros.matching.sparse import KeypointMatcher, Paired, with_depth
 
 #: RootSIFT values lie in [0, 1]; times this they fill a byte, which costs no accuracy that shows.
@@ -39,7 +38,6 @@ def root_sift(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
     return root
 
 
-@register("sift")
 class SiftMatcher(KeypointMatcher):
     """Local features with mutual nearest neighbours and a ratio test.
 

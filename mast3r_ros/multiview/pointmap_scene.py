@@ -12,7 +12,6 @@ from mast3r_ros.matching.base import capabilities
 from mast3r_ros.matching.pair_maps import PointmapMatcher
 from mast3r_ros.multiview import pair_graph
 from mast3r_ros.multiview.cycles import BROKEN_DEG, confirmed, contradicted
-from mast3r_ros.multiview.global_placing import GlobalPlacing
 from mast3r_ros.multiview.matched_pairs import Grids, MatchedPair, matched_pairs, with_told_focals
 from mast3r_ros.multiview.model import Model
 from mast3r_ros.multiview.pair_graph import Pair
@@ -21,7 +20,6 @@ from mast3r_ros.multiview.photos import Photo
 from mast3r_ros.multiview.placed import model_of
 from mast3r_ros.multiview.pointmap_pairs import PointmapPairs
 from mast3r_ros.multiview.sim3_graph import JoinedFrames, SimilarityEdge, join_frames
-from mast3r_ros.multiview.sparse_placing import place_sparsely
 from mast3r_ros.multiview.stereo import stereo
 from mast3r_ros.multiview.surfaces import Surfaces
 from mast3r_ros.multiview.work_folder import DescribedImages, WorkFolder
@@ -103,6 +101,10 @@ def reconstruct_pointmaps(
         if not wrong:
             break
         rejected += [left.pop(number).images for number in wrong]
+    # These import PyTorch, which takes seconds, and without a network nobody gets here.
+    from mast3r_ros.multiview.global_placing import GlobalPlacing
+    from mast3r_ros.multiview.sparse_placing import place_sparsely
+
     # Coarse pointmaps (a small network's) are metres where it was trained, and wrong many times over elsewhere.
     able, models = capabilities(matcher), list[Model]()
     metric = able.metric and not able.coarse_points
