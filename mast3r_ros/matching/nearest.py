@@ -21,8 +21,6 @@ NearestPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 def mutual_nearest(query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float) -> list[NearestPairs]:
     """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
 
-    NumPy's products and searches let other threads run, so the references are searched side by side.
-
     Args:
         query: (N, D) descriptors of equal length (the larger the product, the more similar).
         references: descriptors (M_k, D) of each reference.
@@ -31,26 +29,33 @@ def mutual_nearest(query: NDArray[Any], references: Sequence[NDArray[Any]], rati
     Returns:
         for each reference: rows of the query, rows of the reference, distance ratio of each pair.
     """
-    mine = np.asarray(query, np.float32)
-    threads = min(len(references), os.cpu_count() or 1)
-    if threads < 2:
-        return [_mutual_nearest(mine, reference, ratio) for reference in references]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda reference: _mutual_nearest(mine, reference, ratio), references))
+    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    sizes = [len(reference) for reference in references]
+    if len(query) == 0 or sum(sizes) == 0:
+        return [nothing] * len(sizes)
+    mine, theirs = np.asarray(query, np.float32), np.concatenate(references).astype(np.float32, copy=False)
+    # One product, which BLAS shares out among the threads that it was given; the searches are side by side.
+    similarity, ends = mine @ theirs.T, np.cumsum(sizes)
+
+    def pairs(number: int) -> NearestPairs:
+        block = slice(ends[number] - sizes[number], ends[number])
+        return _mutual(mine, theirs[block], similarity[:, block], ratio) if sizes[number] > 1 else nothing
+
+    with ThreadPoolExecutor(min(len(sizes), os.cpu_count() or 1)) as pool:
+        return list(pool.map(pairs, range(len(sizes))))
 
 
-def _mutual_nearest(query: NDArray[np.float32], reference: NDArray[Any], ratio: float) -> NearestPairs:
-    if len(query) == 0 or len(reference) < 2:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    theirs = np.asarray(reference, np.float32)
-    similarity = query @ theirs.T
+def _mutual(
+    query: NDArray[np.float32], reference: NDArray[np.float32], similarity: NDArray[np.float32], ratio: float
+) -> NearestPairs:
+    """Of one reference, given the products (N, M) of all pairs, which are left as they were."""
     every = np.arange(len(query))
     nearest = similarity.argmax(axis=1)
     largest = similarity[every, nearest]
     similarity[every, nearest] = -np.inf
     second = similarity.argmax(axis=1)
     similarity[every, nearest] = largest
-    distance_ratio = _distances(query, theirs[nearest]) / np.maximum(_distances(query, theirs[second]), 1e-9)
+    distance_ratio = _distances(query, reference[nearest]) / np.maximum(_distances(query, reference[second]), 1e-9)
     rows = np.flatnonzero(distance_ratio < ratio)
     columns = nearest[rows]
     # Only what passed the ratio test is asked the way back: most columns never need their maximum.
