@@ -19,4 +19,7 @@ python=$(dirname "$(command -v "$1")")/python
 profile=$("$python" "$root/mast3r_ros/ros/fast_dds.py")
 [ -z "$profile" ] || export "${profile?}"
 
+# Bytecode beside the sources, also where a container forbids it: without it every process compiles all of the package.
+unset PYTHONDONTWRITEBYTECODE
+
 exec "$@"

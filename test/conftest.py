@@ -86,6 +86,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.fixture(scope="session")
+def rooms_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where rooms of trainings are rendered to, by all workers of this run: one takes seconds."""
+    mine = tmp_path_factory.getbasetemp()
+    return (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "rooms"
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """PyTorch on one thread: a second one slows many small operations down, on a busy machine by much."""

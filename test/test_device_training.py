@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_training import TINY, figures
+from test_training import ROOMS, TINY, figures
 
 from mast3r_ros.errors import UserError
 from mast3r_ros.lab.training import correspondences
@@ -23,20 +23,20 @@ from mast3r_ros.lab.training.device_colours import photographed
 from mast3r_ros.lab.training.device_pairs import DeviceBatches, Views, sample
 from mast3r_ros.lab.training.loop import train
 from mast3r_ros.lab.training.pairs import PairBatches, PairSettings
-from mast3r_ros.lab.training.rooms import RenderedRooms, RoomsConfig
+from mast3r_ros.lab.training.rooms import RenderedRooms
 from mast3r_ros.network.checkpoint import inspect_checkpoint
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+def config(rooms_cache: Path) -> TrainConfig:
     """Small, without colours and mirrors: then pairs are those of the other way."""
     return TrainConfig(
         TINY,
         pairs=32,
         batch=4,
-        rooms=RoomsConfig(families=("living",), views=12, width=96, height=64, noise=False),
+        rooms=ROOMS,
         count=2,
         first_rooms=2,
         validate_every=16,
@@ -47,7 +47,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         renderers=0,
         workers=0,
         on_device=True,
-        cache=str(tmp_path_factory.mktemp("rooms")),
+        cache=str(rooms_cache),
         pair=PairSettings(correspondences=128, colours=0.0, mirror=False),
     )
 

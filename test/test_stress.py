@@ -387,6 +387,6 @@ class TestStarts:
 
     def test_a_twin_has_the_same_walls_and_other_pictures(self) -> None:
         light = LightingSettings(1, 1)
-        one, twin = (make_room("office", 3, RoomSettings(make=3, twin=k, lighting=light)) for k in (0, 1))
+        one, twin = (make_room("kitchen", 3, RoomSettings(make=3, twin=k, lighting=light)) for k in (0, 1))
         assert one.names == twin.names and torch.equal(one.centre, twin.centre)
         assert not torch.equal(one.atlas.texels, twin.atlas.texels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import cv2
@@ -64,6 +65,12 @@ def bare_room(*fill, size=(6.0, 5.0, 3.0), rng_seed: int = 0) -> World:
         put(builder, grey)
     builder.at(0, 0).light((0, 0, size[2] - 0.05), (0.3, 0, 0), (0, 0.3, 0), (0, 0, -1), (5, 5, 5))
     return lit(builder.build(size, "bare", rng_seed))
+
+
+@cache
+def furnished(family: str) -> World:
+    """A room of that family, made once: it takes seconds."""
+    return make_room(family, 4)
 
 
 @pytest.fixture(scope="module")
@@ -224,9 +231,9 @@ def test_edges_are_smooth() -> None:
 
 @pytest.mark.parametrize("family", ["living", "office", "kitchen", "corridor", "warehouse"])
 def test_rooms_have_many_repeatable_features(family: str) -> None:
-    world = make_room(family, 4)
+    world = furnished(family)
     trajectory = tour(world, 0)
-    starts = np.linspace(0, len(trajectory) - 6, 4).astype(int)
+    starts = np.linspace(0, len(trajectory) - 6, 3).astype(int)
     poses = trajectory.map_T_camera[np.stack([starts, starts + 4], axis=1).ravel()]
     views = Renderer(world).render(poses, VGA)
     counts, matched = [], []
@@ -271,11 +278,11 @@ def test_stress_rooms_are_what_they_claim() -> None:
 
 
 def test_a_seed_gives_the_same_room_again(living: World) -> None:
-    again, other = make_room("living", 5), make_room("living", 6)
+    first, again, other = furnished("kitchen"), make_room("kitchen", 4), furnished("living")
     for name in ("kind", "centre", "axes", "look", "look_index", "light"):
-        torch.testing.assert_close(getattr(again, name), getattr(living, name), rtol=0, atol=0)
-    assert torch.equal(again.atlas.texels, living.atlas.texels)
-    assert again.exposure == living.exposure and again.names == living.names
+        torch.testing.assert_close(getattr(again, name), getattr(first, name), rtol=0, atol=0)
+    assert torch.equal(again.atlas.texels, first.atlas.texels)
+    assert again.exposure == first.exposure and again.names == first.names
     assert len(other) != len(living) or not torch.equal(other.centre, living.centre)
 
 
@@ -397,7 +404,7 @@ def test_night_is_dark() -> None:
 @pytest.mark.parametrize("mode", ["robot", "handheld"])
 @pytest.mark.parametrize("family", ["living", "corridor", "warehouse"])
 def test_tours_stay_in_free_space_and_within_their_limits(family: str, mode: str) -> None:
-    world = make_room(family, 7)
+    world = furnished(family)
     settings = TourSettings(mode=mode, speed_mps=0.4, turn_rate_rps=0.6, clearance_m=0.3)
     trajectory = tour(world, 1, settings)
     assert len(trajectory) > 50
@@ -452,14 +459,14 @@ def test_a_room_without_space_is_refused(living: World) -> None:
 def test_odometry_drifts_plausibly_and_smoothly(living_tour: Trajectory) -> None:
     truth = living_tour.map_T_base
     length = np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum()
+    real = np.linalg.inv(truth[:-1]) @ truth[1:]
     ends = []
     for seed in range(40):
         odom = drifting(truth, OdometryNoise(), np.random.default_rng(seed))
         np.testing.assert_array_equal(odom[0], np.eye(4))
         assert np.abs(odom[:, 2, 3]).max() < 1e-9
-        real = [se3.inverse(a) @ b for a, b in pairwise(truth)]
-        believed = [se3.inverse(a) @ b for a, b in pairwise(odom)]
-        assert max(se3.pose_error(a, b)[0] for a, b in zip(real, believed)) < 0.02
+        believed = np.linalg.inv(odom[:-1]) @ odom[1:]
+        assert np.linalg.norm((np.linalg.inv(believed) @ real)[:, :3, 3], axis=1).max() < 0.02
         ends.append(se3.pose_error(truth[0] @ odom[-1], truth[-1])[0])
     assert 0.003 * length < np.median(ends) < 0.05 * length
     perfect = drifting(truth, OdometryNoise(0, 0, 0, 0, 0), np.random.default_rng(0))

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import separate_runner
 from safetensors.torch import load_file
 
+from mast3r_ros.cli.main import app
 from mast3r_ros.errors import CheckpointError, UserError
 from mast3r_ros.frames import Camera, Frame
 from mast3r_ros.geometry import se3
@@ -28,7 +30,7 @@ from mast3r_ros.lab.training.initialise import random_network
 from mast3r_ros.lab.training.loop import half_precision, train
 from mast3r_ros.lab.training.metrics import read_metrics
 from mast3r_ros.lab.training.pairs import PairSettings
-from mast3r_ros.lab.training.rooms import RoomsConfig, render_room
+from mast3r_ros.lab.training.rooms import RoomsConfig
 from mast3r_ros.lab.training.views import View, axis_gaps, overlaps
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.network import NetworkConfig
@@ -46,16 +48,18 @@ TINY = NetworkConfig(
     two_confs=True,
     img_size=(64, 96),
 )
+#: Rooms of every small training: whoever asks first renders them.
+ROOMS = RoomsConfig(families=("living",), views=20, width=96, height=64, noise=False)
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> TrainConfig:
+def config(rooms_cache) -> TrainConfig:
     """A training small enough for a test; its rooms are rendered once."""
     return TrainConfig(
         TINY,
         pairs=48,
         batch=4,
-        rooms=RoomsConfig(families=("living",), views=20, width=96, height=64, noise=False),
+        rooms=ROOMS,
         count=2,
         first_rooms=2,
         validate_every=24,
@@ -65,9 +69,15 @@ def config(tmp_path_factory) -> TrainConfig:
         save_every_s=0.0,
         renderers=0,
         workers=0,
-        cache=str(tmp_path_factory.mktemp("rooms")),
+        cache=str(rooms_cache),
         pair=PairSettings(correspondences=128),
     )
+
+
+def first_room(config: TrainConfig) -> list[View]:
+    """The views of the first room that the training sees."""
+    room = TrainingData.rendered(config).training[0]
+    return [room[number] for number in range(len(room))]
 
 
 def figures(path) -> list[dict[str, float]]:
@@ -110,7 +120,8 @@ def test_goes_on_after_a_kill(config, tmp_path):
     TrainingData.rendered(config).training[1]
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(json.loads(json.dumps(config.to_json()))))
-    command = [sys.executable, "-m", "mast3r_ros.cli.main", "train", str(file), "--threads", "1", "--json"]
+    words = ["train", str(file), "--threads", "1", "--json"]
+    command = [sys.executable, "-m", "mast3r_ros.cli.main", *words]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     child = subprocess.Popen([*command, "-o", str(killed)], stdout=subprocess.DEVNULL)
     while not (killed / "state.safetensors").exists():
@@ -120,10 +131,10 @@ def test_goes_on_after_a_kill(config, tmp_path):
     child.wait()
     reached = len(figures(killed / "metrics.csv"))
     assert reached < config.steps / config.log_every
-    outputs = [
-        subprocess.run([*command, "-o", str(f)], check=True, capture_output=True).stdout for f in (killed, whole)
-    ]
-    assert json.loads(outputs[0])["checkpoint"] == str(killed / "model.safetensors")
+    runner, threads = separate_runner(), torch.get_num_threads()
+    results = [runner.invoke(app, [*words, "-o", str(f)], catch_exceptions=False) for f in (killed, whole)]
+    torch.set_num_threads(threads)
+    assert json.loads(results[0].stdout)["checkpoint"] == str(killed / "model.safetensors")
     assert figures(killed / "metrics.csv") == figures(whole / "metrics.csv")
     assert len(figures(whole / "metrics.csv")) == config.steps / config.log_every
     first, second = (load_file(folder / "model.safetensors") for folder in (killed, whole))
@@ -186,7 +197,7 @@ def test_written_checkpoint_is_a_matcher(config, tmp_path):
     """What training exports is loaded by the ordinary matcher, in its own image size."""
     written = train(replace(config, pairs=8), tmp_path)
     matcher = Mast3rMatcher(written, dtype="float32", min_confidence=0.0)
-    room = render_room(7, config.rooms)
+    room = first_room(config)
     camera = Camera(96, 64, room[0].K)
     first, second = (matcher.describe(Frame(v.image, camera, depth=v.depth)) for v in room[:2])
     assert first["tokens"].shape == (24, TINY.enc_embed_dim + 16 * TINY.stem_dim)
@@ -293,7 +304,7 @@ def test_overlap_of_a_wall():
 
 def test_mirrored_views_still_correspond(config):
     """Points of both mirrored views still agree, and so do their pixels."""
-    room = render_room(3, config.rooms)
+    room = first_room(config)
     overlap = overlaps(room)
     np.fill_diagonal(overlap, 0)
     i, j = np.unravel_index(overlap.argmax(), overlap.shape)
