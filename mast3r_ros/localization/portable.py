@@ -37,7 +37,8 @@ class PortableLocalizer:
     def __call__(self, query: Query) -> PoseEstimate:
         """Find the pose of a frame, or say why it cannot be found."""
         known = self._localizer
-        frame = known.map.frame(query.frame) if isinstance(query.frame, str) else query.frame
+        # Points were triangulated, by this matcher perhaps: they are no depth that its camera measured.
+        frame = known.map.frame(query.frame, points=False) if isinstance(query.frame, str) else query.frame
         return known.alone(frame, exclude=query.exclude)
 
     def __reduce__(self) -> tuple[Callable[..., PortableLocalizer], tuple[object, ...]]:

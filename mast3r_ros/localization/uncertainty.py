@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.localization.protection import FEWEST
 from mast3r_ros.localization.support import Support, inliers_by_keyframe, viewpoint_gap
 from mast3r_ros.mapping.keyframe import PoseNoise
 
@@ -80,8 +81,8 @@ def map_covariance(noise: PoseNoise) -> Array:
 
 def pose_covariance(support: Support, noise: PoseNoise) -> tuple[Array, Array]:
     """Covariance (6, 6) of a pose in a map of such noise, and the part of it that the matches leave, unscaled."""
-    # Where no keyframe was left out nobody knows what residuals are worth here.
-    of_matches = match_covariance(support, least_variance=0.0 if noise.found else 1.0)
+    # Where hardly any keyframe was left out and found, nobody knows what residuals are worth here.
+    of_matches = match_covariance(support, least_variance=0.0 if noise.found >= FEWEST else 1.0)
     return noise.match_scale * sideways(support) * of_matches + map_covariance(noise), of_matches
 
 
