@@ -162,7 +162,7 @@ class TestSmallMaps:
         level = protection_level(wide, 1e-3, tail_of(noise.found))
         assert level.position_m > 4.3 > protection_level(covariance, 1e-3).position_m
         verdict = verify(support(*everywhere(), noise_px=0.2), FRAME, noise=replace(noise, match_scale=1e4))
-        assert verdict.reason is Reason.UNCERTAIN and "only 3 of the map's own keyframes" in verdict.detail
+        assert verdict.reason is Reason.UNCERTAIN and "of the map's own keyframes only 3" in verdict.detail
         assert "only 3 of the keyframes" in doubts(noise, Consistency(0, math.nan))[0]
 
     def test_what_is_found_where_nothing_of_it_is_seen_is_elsewhere_however_few_there_are(self) -> None:

@@ -20,9 +20,10 @@ from mast3r_ros.localization import Localizer, LocalizerSettings, PosePrior, Rea
 from mast3r_ros.localization.belief import Belief, BeliefSettings
 from mast3r_ros.localization.estimate import DepthCheck, PoseEstimate
 from mast3r_ros.localization.focal_memory import FocalMemory
-from mast3r_ros.localization.map_noise import measure_pose_noise
+from mast3r_ros.localization.map_noise import measure_pose_noise, save_ready
 from mast3r_ros.localization.portable import PortableLocalizer, Query
 from mast3r_ros.localization.protection import TAIL, alert_limit, protection_level
+from mast3r_ros.localization.uncertainty import MEASURED_WITH, noise_with, unproven_noise
 from mast3r_ros.mapping.build import build_map
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.mapping.selection import KEEP_ALL, KeyframeSelector
@@ -172,6 +173,25 @@ def test_triangulated_points_are_no_depth_that_a_left_out_keyframe_measured(wall
     assert keyframe_map.frame("000002").depth is not None
     without = localizer(Query("000002", ["000002"]))
     assert without.localized and without.evidence.depth_check is DepthCheck.NONE
+
+
+def test_what_one_matchers_matches_are_worth_says_nothing_of_anothers(wall: Picture, tmp_path: Path) -> None:  # noqa: F811
+    """A courtyard's map of SIFT, measured to centimetres, was asked with a network that errs by metres there."""
+    sift, orb = create("sift", max_features=400), create("sift", feature="orb", max_features=400)
+    keyframe_map, _ = build_map(
+        [view(wall, sideways(x)) for x in np.linspace(-0.6, 0.6, 8)], selection=KEEP_ALL, matcher=sift
+    )
+    save_ready(keyframe_map, sift, tmp_path / "map")
+    opened = KeyframeMap.load(tmp_path / "map")
+    assert opened.pose_noise is not None and noise_with(opened, sift) == opened.pose_noise
+    assert noise_with(opened, orb) == unproven_noise(opened.view_depth_m)
+    frame = view(wall, sideways(0.1), depth=False).frame
+    levels = [Localizer(opened, matcher).localize(frame).protection.position_m for matcher in (sift, orb)]
+    save_ready(opened, orb, tmp_path / "map")
+    levels.append(Localizer(KeyframeMap.load(tmp_path / "map"), orb).localize(frame).protection.position_m)
+    assert levels[1] > 3 * levels[2] and levels[1] > 3 * levels[0]
+    opened.provenance.pop(MEASURED_WITH)
+    assert noise_with(opened, sift) == opened.pose_noise, "earlier versions did not note it"
 
 
 class TestPointsAndDepthOfAnyDistance:

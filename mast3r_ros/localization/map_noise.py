@@ -23,7 +23,15 @@ from mast3r_ros.localization.estimate import PoseEstimate, Reason
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.portable import PortableLocalizer, Query
 from mast3r_ros.localization.protection import CALIBRATED_AT, FEWEST
-from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION, map_covariance, usual_noise
+from mast3r_ros.localization.uncertainty import (
+    MEASURED_WITH,
+    PRIOR,
+    USUAL_POSITION,
+    USUAL_ROTATION,
+    map_covariance,
+    unproven_noise,
+    usual_noise,
+)
 from mast3r_ros.mapping.consistency import Consistency, check_consistency
 from mast3r_ros.mapping.described import describe
 from mast3r_ros.mapping.keyframe import PoseNoise
@@ -43,10 +51,6 @@ LEFT_OUT = 0.1
 TAIL = 5.0
 #: Errors this many times as large as the typical one (of those within the alert limit) are those of another place.
 FAR = 8.0
-#: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
-#: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were. Where
-#: none was, the matches' variance is taken to be one such deviation larger than the usual one, and so is all the rest.
-PRIOR = 2.0
 
 
 def measure_pose_noise(
@@ -70,11 +74,13 @@ def measure_pose_noise(
     if len(ids) < FEWEST:
         return None
     # What was measured before is not believed while it is measured anew: covariances are those of the matches alone.
-    before, keyframe_map.pose_noise = keyframe_map.pose_noise, PoseNoise(0.0, 0.0, found=len(ids))
+    before, texts = keyframe_map.pose_noise, dict(keyframe_map.provenance)
+    keyframe_map.pose_noise = PoseNoise(0.0, 0.0, found=len(ids))
+    keyframe_map.provenance[MEASURED_WITH] = matcher.signature
     try:
         return _measured(keyframe_map, matcher, samples, progress, by)
     finally:
-        keyframe_map.pose_noise = before
+        keyframe_map.pose_noise, keyframe_map.provenance = before, texts
 
 
 def _measured(
@@ -172,11 +178,7 @@ def noise_of(errors: Array, of_matches: Array, elsewhere: int, scene_depth_m: fl
     """
     found = elsewhere + len(errors)
     usual = usual_noise(scene_depth_m)
-    if not len(errors):
-        wider = math.exp(PRIOR / 2)
-        noise = PoseNoise(wider * usual.position_m, wider * usual.rotation_rad, wider**2)
-    else:
-        noise = fit_noise(errors, of_matches, scene_depth_m)
+    noise = fit_noise(errors, of_matches, scene_depth_m) if len(errors) else unproven_noise(scene_depth_m)
     if 0 < len(errors) < FEWEST:
         noise = replace(
             noise,
@@ -258,6 +260,7 @@ def save_ready(
     keyframe_map.pose_noise = measure_pose_noise(
         keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total), by=by
     )
+    keyframe_map.provenance[MEASURED_WITH] = matcher.signature
     found = check_consistency(keyframe_map, lambda done, total: progress("comparing poses and images", done, total))
     keyframe_map.provenance["consistency"] = str(found)
     keyframe_map.save(path)

@@ -102,7 +102,7 @@ def few_found(noise: PoseNoise | None) -> str:
     """What makes bounds wide in a map that was held against itself in vain, a clause; nothing of other maps."""
     if noise is None or noise.found >= FEWEST:
         return ""
-    return f"only {noise.found} of the map's own keyframes were found again when they were left out: "
+    return f"of the map's own keyframes only {noise.found} are known to be found again by this matcher when left out: "
 
 
 def _inside(reason: Reason, level: ProtectionLevel, limit: AlertLimit, why: str = "") -> tuple[Reason, bool, str]:
