@@ -21,11 +21,18 @@ from mast3r_ros.lab.runs.record import Record
 from mast3r_ros.lab.stress.starts import Start, summarise_starts
 from mast3r_ros.localization.cells import grouped, recounted
 from mast3r_ros.localization.estimate import Reason
-from mast3r_ros.localization.map_noise import fit_noise, found_elsewhere, noise_of
+from mast3r_ros.localization.map_noise import Outcome, doubts, fit_noise, found_elsewhere, noise_of, sorted_outcomes
 from mast3r_ros.localization.protection import TAIL, AlertLimit, protection_level, tail_of
 from mast3r_ros.localization.support import Support, seen_from_behind, viewpoint_gap
-from mast3r_ros.localization.uncertainty import USUAL_POSITION, match_covariance, pose_covariance, usual_noise
+from mast3r_ros.localization.uncertainty import (
+    USUAL_POSITION,
+    map_covariance,
+    match_covariance,
+    pose_covariance,
+    usual_noise,
+)
 from mast3r_ros.localization.verification import balanced, verify
+from mast3r_ros.mapping.consistency import Consistency
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.settings import Gates, SolverSettings
 
@@ -103,13 +110,18 @@ def floor_seen_from(centre: np.ndarray):
     return replace(seen, centres=centre[None], landmarks=landmarks)
 
 
+def outcome(off_m: float, covariance: np.ndarray, share: float, **other: bool) -> Outcome:
+    """A left-out keyframe that was found so far beside its place."""
+    return Outcome(np.r_[off_m, np.zeros(5)], covariance, share, **{"overlaps": True, **other})
+
+
 class TestSmallMaps:
     """Ten photographs of a courtyard: half of them are found again, which says more than any assumption."""
 
     @staticmethod
     def left_out(count: int, size: float) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(2)
-        of_matches = np.stack([np.diag([0.05**2] * 3 + [0.001**2] * 3)] * count)
+        of_matches = np.tile(np.diag([0.05**2] * 3 + [0.001**2] * 3), (count, 1, 1))
         return rng.normal(size=(count, 6)) * np.r_[[size] * 3, [size / 50] * 3], of_matches
 
     def test_a_few_left_out_keyframes_decide(self) -> None:
@@ -125,6 +137,42 @@ class TestSmallMaps:
         levels = [protection_level(covariance, 1e-3, tail_of(found)).position_m for found in (4, 6, 40)]
         assert levels[0] > levels[1] > levels[2] == protection_level(covariance, 1e-3).position_m
         assert tail_of(0) == TAIL
+
+    def test_levels_shrink_with_every_good_keyframe_and_never_below_the_usual_of_a_few(self) -> None:
+        """Of one map nothing is found again, of the next one keyframe, and so on: each is known better."""
+        right = support(*everywhere(), noise_px=0.2)
+        noises = [noise_of(*self.left_out(count, 1e-4), 0, 2.5) for count in range(4)]
+        levels = [verify(right, FRAME, noise=noise).protection.position_m for noise in [*noises, usual_noise(2.5)]]
+        assert levels[1:] == sorted(levels[1:], reverse=True) and levels[1] > 2.5 * levels[-1]
+        assert levels[0] == pytest.approx(levels[1], rel=0.05), "the tail of one, the prior's width of none"
+
+    def test_a_map_whose_few_found_keyframes_err_is_no_usual_one(self) -> None:
+        """Of a courtyard's ten keyframes two were accepted, 0.3 and 3.9 m off; one was 4.3 m off, and uncertain."""
+        covariance = np.diag([0.3**2] * 3 + [0.005**2] * 3)
+        found = [
+            outcome(0.34, covariance, 0.2),
+            outcome(3.9, covariance, 2.4),
+            outcome(4.3, covariance, 2.7, accepted=False),
+        ]
+        errors, of_matches, elsewhere = sorted_outcomes(found)
+        assert len(errors) == 3 and elsewhere == 0
+        noise = noise_of(errors, of_matches, elsewhere, 32.0)
+        assert noise.found == 3
+        wide = noise.match_scale * covariance + map_covariance(noise)
+        level = protection_level(wide, 1e-3, tail_of(noise.found))
+        assert level.position_m > 4.3 > protection_level(covariance, 1e-3).position_m
+        verdict = verify(support(*everywhere(), noise_px=0.2), FRAME, noise=replace(noise, match_scale=1e4))
+        assert verdict.reason is Reason.UNCERTAIN and "of the map's own keyframes only 3" in verdict.detail
+        assert "only 3 of the keyframes" in doubts(noise, Consistency(0, math.nan))[0]
+
+    def test_what_is_found_where_nothing_of_it_is_seen_is_elsewhere_however_few_there_are(self) -> None:
+        covariance = np.eye(6) * 1e-4
+        here, there = outcome(0.1, covariance, 0.1), outcome(30.0, covariance, 9.0, overlaps=False)
+        unsure = replace(there, accepted=False)
+        errors, _, elsewhere = sorted_outcomes([here, there, unsure])
+        assert len(errors) == 1 and elsewhere == 1
+        enough = [here] * 4 + [replace(here, accepted=False, share=3.0)]
+        assert len(sorted_outcomes(enough)[0]) == 4, "what was refused counts only where hardly any was accepted"
 
     def test_maps_that_were_never_measured_stay_careful(self) -> None:
         right = support(*everywhere(), noise_px=0.2)
@@ -189,7 +237,9 @@ def test_a_map_whose_few_found_keyframes_are_found_elsewhere_cannot_tell_its_pla
     only_elsewhere = noise_of(*none, 1, 5.0)
     assert only_elsewhere is not None and only_elsewhere.found_elsewhere == 1.0 and only_elsewhere.found == 0
     assert only_elsewhere.found_elsewhere > Gates().max_found_elsewhere
-    assert noise_of(*right, 1, 5.0) is None and noise_of(*none, 0, 5.0) is None  # which of the two is the odd one?
+    # Which of the two is the odd one?
+    assert noise_of(*right, 1, 5.0).found_elsewhere == 0.5
+    assert noise_of(*none, 0, 5.0).found_elsewhere == 0.0
 
 
 def test_errors_beyond_the_limit_are_a_bad_maps_own_and_a_good_maps_other_places() -> None:

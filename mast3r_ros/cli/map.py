@@ -218,11 +218,11 @@ def _noise(noise: dict[str, float] | None, provenance: dict[str, str]) -> str:
         position = f"{noise['position_m']:.3g} units" if unknown else f"{100 * noise['position_m']:.1f} cm"
         text = f"{position}, {math.degrees(noise['rotation_rad']):.2f} deg"
         if not noise.get("found"):
-            text += " (assumed, or by an earlier version; mast3r_ros map measure MAP says more)"
+            text += " (assumed: no keyframe was found again from the others, or an earlier version measured it)"
         return f"{text}; {noise['found_elsewhere']:.0%} of the keyframes are found elsewhere than their poses say"
     if "consistency" not in provenance:
         return "never measured: usual values are taken (measure it: mast3r_ros map measure MAP)"
-    return "unknown: fewer than four keyframes were found again from the others"
+    return "unknown: the map has fewer than four keyframes, or an earlier version found fewer again"
 
 
 @app.command()

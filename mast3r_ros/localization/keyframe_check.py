@@ -116,7 +116,7 @@ def check_keyframes(
     found: dict[str, dict[str, PoseEstimate]] = {"itself": {}, "neighbours": {}}
     reach = max(1, round(LEFT_OUT * len(ids)))
     for done, place in enumerate(chosen.tolist(), start=1):
-        id, frame = ids[place], keyframe_map.frame(ids[place])
+        id, frame = ids[place], keyframe_map.frame(ids[place], points=False)
         around = ids[max(0, place - reach) : place + reach + 1]
         for left_out, kind in (([id], "itself"), (around, "neighbours")):
             estimate = localizer.localize(frame, exclude=left_out)
@@ -165,7 +165,7 @@ def _also_here(localizer: Localizer, id: str, off: float, turn_deg: float) -> bo
     """Whether those that look where a keyframe looks find it at its own pose."""
     own = localizer.map[id].map_T_camera
     elsewhere = [other for other, overlap in localizer.map.overlaps(own).items() if overlap == 0]
-    estimate = localizer.localize(localizer.map.frame(id), exclude=[id, *elsewhere])
+    estimate = localizer.localize(localizer.map.frame(id, points=False), exclude=[id, *elsewhere])
     if not estimate.localized or estimate.map_T_camera is None:
         return False
     position, rotation = se3.pose_error(estimate.map_T_camera, own)

@@ -25,7 +25,7 @@ from mast3r_ros.localization.rival import unrivalled, with_less
 from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck, stretched
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
-from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION
+from mast3r_ros.localization.uncertainty import noise_with, usual_noise, warn_of_another
 from mast3r_ros.localization.verification import Verdict, balanced, verify
 from mast3r_ros.localization.visibility import MapLandmarks
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
@@ -81,6 +81,7 @@ class Localizer:
         self._calibration = CalibrationCheck()
         self._map_landmarks = MapLandmarks(keyframe_map, matcher)
         self._described: tuple[Frame, Features] | None = None
+        warn_of_another(keyframe_map, matcher)
 
     def localize(self, frame: Frame, prior: PosePrior | None = None, *, exclude: Collection[str] = ()) -> PoseEstimate:
         """Find the pose of ``frame``, or say why it cannot be found.
@@ -204,7 +205,8 @@ class Localizer:
     def _judged(
         self, frame: Frame, found: Correspondences, support: Support, limit: AlertLimit, gates: Gates
     ) -> Verdict:
-        return verify(support, frame, gates, self.map.pose_noise, limit, self.scale_sigma(found, support))
+        noise = noise_with(self.map, self.matcher)
+        return verify(support, frame, gates, noise, limit, self.scale_sigma(found, support))
 
     def _unrivalled(self, frame: Frame, found: Correspondences, support: Support, verdict: Verdict) -> bool:
         """Whether a calibrated picture that shows too little of what the map expects supports no other pose."""
@@ -257,13 +259,11 @@ class Localizer:
             return False
         if 3 * prior.position_sigma_m > UNAMBIGUOUS * support.scene_depth_m:
             return False
-        noise = self.map.pose_noise
-        position_m = noise.position_m if noise is not None else USUAL_POSITION * support.scene_depth_m
-        rotation_rad = noise.rotation_rad if noise is not None else USUAL_ROTATION
+        noise = noise_with(self.map, self.matcher) or usual_noise(support.scene_depth_m)
         belief = replace(
             prior,
-            position_sigma_m=float(np.hypot(prior.position_sigma_m, position_m)),
-            rotation_sigma_rad=float(np.hypot(prior.rotation_sigma_rad, rotation_rad)),
+            position_sigma_m=float(np.hypot(prior.position_sigma_m, noise.position_m)),
+            rotation_sigma_rad=float(np.hypot(prior.rotation_sigma_rad, noise.rotation_rad)),
         )
         return belief.agrees(support.pose.map_T_camera)
 

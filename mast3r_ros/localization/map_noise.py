@@ -9,8 +9,8 @@ any ground truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,24 @@ from scipy.optimize import minimize
 from scipy.stats import chi2
 
 from mast3r_ros.geometry import se3
+from mast3r_ros.localization.estimate import PoseEstimate, Reason
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.portable import PortableLocalizer, Query
 from mast3r_ros.localization.protection import CALIBRATED_AT, FEWEST
-from mast3r_ros.localization.uncertainty import USUAL_POSITION, USUAL_ROTATION, map_covariance
+from mast3r_ros.localization.uncertainty import (
+    MEASURED_WITH,
+    PRIOR,
+    USUAL_POSITION,
+    USUAL_ROTATION,
+    map_covariance,
+    unproven_noise,
+    usual_noise,
+)
 from mast3r_ros.mapping.consistency import Consistency, check_consistency
 from mast3r_ros.mapping.described import describe
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.mapping.overlap import view_overlap
 from mast3r_ros.matching.base import Matcher
 from mast3r_ros.settings import Gates, LocalizerSettings
 from mast3r_ros.workers import Here, Workers
@@ -41,9 +51,6 @@ LEFT_OUT = 0.1
 TAIL = 5.0
 #: Errors this many times as large as the typical one (of those within the alert limit) are those of another place.
 FAR = 8.0
-#: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
-#: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were.
-PRIOR = 2.0
 
 
 def measure_pose_noise(
@@ -60,18 +67,20 @@ def measure_pose_noise(
         by: who localizes them; the map must be saved then.
 
     Returns:
-        None where too few keyframes can be found again from the others to say anything. Where few are, but at wrong
-        places, ``found_elsewhere`` says so.
+        None for a map of fewer keyframes than say anything. Where hardly any is found again, the noise is no smaller
+        than the usual one, and larger where none is; ``found_elsewhere`` says how many are found at wrong places.
     """
     ids = [keyframe.id for keyframe in keyframe_map.keyframes]
     if len(ids) < FEWEST:
         return None
     # What was measured before is not believed while it is measured anew: covariances are those of the matches alone.
-    before, keyframe_map.pose_noise = keyframe_map.pose_noise, PoseNoise(0.0, 0.0, found=len(ids))
+    before, texts = keyframe_map.pose_noise, dict(keyframe_map.provenance)
+    keyframe_map.pose_noise = PoseNoise(0.0, 0.0, found=len(ids))
+    keyframe_map.provenance[MEASURED_WITH] = matcher.signature
     try:
         return _measured(keyframe_map, matcher, samples, progress, by)
     finally:
-        keyframe_map.pose_noise = before
+        keyframe_map.pose_noise, keyframe_map.provenance = before, texts
 
 
 def _measured(
@@ -82,27 +91,64 @@ def _measured(
     localizer = Localizer(keyframe_map, matcher, LocalizerSettings(second_look=0))
     reach = max(1, round(LEFT_OUT * len(ids)))
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(samples, len(ids))).round().astype(int))
-    errors, of_matches, shares = [], [], list[float]()
     queries = (Query(ids[index], ids[max(0, index - reach) : index + reach + 1]) for index in chosen)
     estimates = by.run(PortableLocalizer(localizer), queries)
+    outcomes = []
     for done, (index, estimate) in enumerate(zip(chosen, estimates, strict=True), start=1):
         progress(done, len(chosen))
-        if not estimate.localized or estimate.map_T_camera is None or estimate.covariance is None:
-            continue
-        error = se3.difference(estimate.map_T_camera, keyframe_map[ids[index]].map_T_camera)
-        errors.append(error)
-        of_matches.append(estimate.covariance)
-        limit = estimate.alert_limit
-        off = float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
-        shares.append(max(off[0] / limit.position_m, off[1] / limit.rotation_rad) if limit else 0.0)
-    there = ~found_elsewhere(np.array(shares))
-    elsewhere = len(errors) - int(there.sum())
-    return noise_of(
-        np.array(errors).reshape(-1, 6)[there],
-        np.array(of_matches).reshape(-1, 6, 6)[there],
-        elsewhere,
-        keyframe_map.view_depth_m,
-    )
+        outcomes += _outcome(estimate, keyframe_map, ids[index])
+    errors, of_matches, elsewhere = sorted_outcomes(outcomes)
+    return noise_of(errors, of_matches, elsewhere, keyframe_map.view_depth_m)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A left-out keyframe that a pose was found for at which no gate saw a wrong place.
+
+    Attributes:
+        error: (6,) of the pose, metres and radians.
+        of_matches: (6, 6) covariance that the matches leave.
+        share: of the error in the alert limit.
+        overlaps: whether the pose sees something of what the keyframe sees.
+        accepted: False where it was refused for what its matches leave open.
+    """
+
+    error: Array
+    of_matches: Array
+    share: float
+    overlaps: bool
+    accepted: bool = True
+
+
+def _outcome(estimate: PoseEstimate, keyframe_map: KeyframeMap, id: str) -> list[Outcome]:
+    """What became of a left-out keyframe; nothing where it was not found."""
+    limit, pose = estimate.alert_limit, estimate.map_T_camera
+    found = estimate.localized or estimate.reason is Reason.UNCERTAIN
+    if not found or pose is None or estimate.covariance is None or limit is None:
+        return []
+    own = keyframe_map[id].map_T_camera
+    error = se3.difference(pose, own)
+    off = float(np.linalg.norm(error[:3])), float(np.linalg.norm(error[3:]))
+    share = max(off[0] / limit.position_m, off[1] / limit.rotation_rad)
+    overlaps = bool(view_overlap(pose, own[None], keyframe_map.view_depth_m)[0] > 0)
+    return [Outcome(error, estimate.covariance, share, overlaps, estimate.localized)]
+
+
+def sorted_outcomes(outcomes: Sequence[Outcome]) -> tuple[Array, Array, int]:
+    """Errors (N, 6) and covariances (N, 6, 6) of keyframes found at their places, and how many were found elsewhere.
+
+    Where too few were accepted at their places to tell what is typical, those that would have been, had their matches
+    left less open, count as well; and what is far off and still sees the same things is how this map errs, as far as
+    anybody knows.
+    """
+    accepted = [outcome for outcome in outcomes if outcome.accepted]
+    far = found_elsewhere(np.array([outcome.share for outcome in accepted]))
+    here = [outcome for outcome, off in zip(accepted, far, strict=True) if not off]
+    if len(here) < FEWEST:
+        here = [outcome for outcome in outcomes if outcome.share <= 1 or outcome.overlaps]
+    elsewhere = sum(outcome not in here for outcome in accepted)
+    errors = np.array([outcome.error for outcome in here]).reshape(-1, 6)
+    return errors, np.array([outcome.of_matches for outcome in here]).reshape(-1, 6, 6), elsewhere
 
 
 def found_elsewhere(shares: Array) -> NDArray[np.bool_]:
@@ -118,11 +164,11 @@ def found_elsewhere(shares: Array) -> NDArray[np.bool_]:
     return shares > max(1.0, FAR * float(np.median(within)) if len(within) else 0.0)
 
 
-def noise_of(errors: Array, of_matches: Array, elsewhere: int, scene_depth_m: float) -> PoseNoise | None:
+def noise_of(errors: Array, of_matches: Array, elsewhere: int, scene_depth_m: float) -> PoseNoise:
     """The noise of a map by the keyframes that were found again.
 
-    Where few are found, fewer of them at their places than elsewhere, nothing is known of sizes, but the map cannot
-    tell its places apart.
+    A few good ones may be luck and make no noise smaller than the usual, a few bad ones make it larger. None at all is
+    no sign of a good map either: the usual noise is that of maps whose keyframes are found.
 
     Args:
         errors: (N, 6) of those found at their places, as for :func:`fit_noise`.
@@ -131,13 +177,16 @@ def noise_of(errors: Array, of_matches: Array, elsewhere: int, scene_depth_m: fl
         scene_depth_m: how far away things typically are.
     """
     found = elsewhere + len(errors)
-    if found < FEWEST and elsewhere <= len(errors):
-        return None
-    if len(errors) >= FEWEST:
-        noise = fit_noise(errors, of_matches, scene_depth_m)
-    else:
-        noise = PoseNoise(USUAL_POSITION * scene_depth_m, USUAL_ROTATION)
-    return replace(noise, found_elsewhere=elsewhere / found)
+    usual = usual_noise(scene_depth_m)
+    noise = fit_noise(errors, of_matches, scene_depth_m) if len(errors) else unproven_noise(scene_depth_m)
+    if 0 < len(errors) < FEWEST:
+        noise = replace(
+            noise,
+            position_m=max(noise.position_m, usual.position_m),
+            rotation_rad=max(noise.rotation_rad, usual.rotation_rad),
+            match_scale=max(noise.match_scale, usual.match_scale),
+        )
+    return replace(noise, found_elsewhere=elsewhere / found if found else 0.0)
 
 
 def fit_noise(errors: Array, of_matches: Array, scene_depth_m: float) -> PoseNoise:
@@ -211,6 +260,7 @@ def save_ready(
     keyframe_map.pose_noise = measure_pose_noise(
         keyframe_map, matcher, progress=lambda done, total: progress("measuring pose noise", done, total), by=by
     )
+    keyframe_map.provenance[MEASURED_WITH] = matcher.signature
     found = check_consistency(keyframe_map, lambda done, total: progress("comparing poses and images", done, total))
     keyframe_map.provenance["consistency"] = str(found)
     keyframe_map.save(path)
@@ -220,6 +270,13 @@ def save_ready(
 def doubts(noise: PoseNoise | None, consistency: Consistency) -> list[str]:
     """What a person should know of a new map before a robot relies on it, a sentence each."""
     found = consistency.doubts
+    if noise is not None and noise.found < FEWEST:
+        text = (
+            f"only {noise.found} of the keyframes were found again from the others when they were left out: how large "
+            "errors are is hardly known, bounds are wide and many images refused (uncertain). Keyframes closer to each "
+            "other help, or another matcher"
+        )
+        found = [text, *found]
     if noise is not None and noise.found_elsewhere > Gates.max_found_elsewhere:
         why = "" if found else ": the place looks alike in several spots, or its poses or depth are wrong"
         found = [f"{noise.found_elsewhere:.0%} of the keyframes are found elsewhere than their poses say{why}", *found]

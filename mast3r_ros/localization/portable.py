@@ -10,6 +10,7 @@ from mast3r_ros.errors import MapError
 from mast3r_ros.frames import Frame
 from mast3r_ros.localization.estimate import PoseEstimate
 from mast3r_ros.localization.localizer import Localizer
+from mast3r_ros.localization.uncertainty import MEASURED_WITH, noise_with
 from mast3r_ros.mapping.keyframe import PoseNoise
 from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Matcher
@@ -37,7 +38,8 @@ class PortableLocalizer:
     def __call__(self, query: Query) -> PoseEstimate:
         """Find the pose of a frame, or say why it cannot be found."""
         known = self._localizer
-        frame = known.map.frame(query.frame) if isinstance(query.frame, str) else query.frame
+        # Points were triangulated, by this matcher perhaps: they are no depth that its camera measured.
+        frame = known.map.frame(query.frame, points=False) if isinstance(query.frame, str) else query.frame
         return known.alone(frame, exclude=query.exclude)
 
     def __reduce__(self) -> tuple[Callable[..., PortableLocalizer], tuple[object, ...]]:
@@ -45,10 +47,10 @@ class PortableLocalizer:
         known = self._localizer
         if known.map.path is None:
             raise MapError("workers read a map from its folder: save it first")
-        return _opened, (known.map.path, known.map.pose_noise, known.matcher, known.settings)
+        return _opened, (known.map.path, noise_with(known.map, known.matcher), known.matcher, known.settings)
 
 
 def _opened(folder: Path, noise: PoseNoise | None, matcher: Matcher, settings: LocalizerSettings) -> PortableLocalizer:
     keyframe_map = KeyframeMap.load(folder)
-    keyframe_map.pose_noise = noise
+    keyframe_map.pose_noise, keyframe_map.provenance[MEASURED_WITH] = noise, matcher.signature
     return PortableLocalizer(Localizer(keyframe_map, matcher, settings))

@@ -22,9 +22,9 @@ from mast3r_ros.settings import OLD_SIGMAS, LocalizerSettings
 #: in rooms; a quarter of the distance where they see nearer things, a twentieth where they see further.
 ROOM_LIMIT_M, ROOM_DEPTHS_M = 0.25, (1.0, 5.0)
 #: Degrees of freedom of the errors' distribution (multivariate t): its tails are heavier than a normal one's. Where few
-#: keyframes were left out they are heavier still: each, whose six errors hang together, counts as three of them.
+#: left-out keyframes were found they are heavier still: each, whose six errors hang together, counts as three of them.
 TAIL, EACH = 30.0, 3.0
-#: With fewer left-out keyframes nothing is known of a map's noise.
+#: Fewer left-out keyframes can show that a map's noise is larger than the usual, but not that it is smaller.
 FEWEST = 4
 #: Ellipsoids of this share hold it, see :mod:`map_noise`.
 CALIBRATED_AT = 0.9
@@ -96,7 +96,7 @@ def tail_of(found: int) -> float:
 
     A map that was never held against itself has the usual noise, which is generous, and the usual tail.
     """
-    return min(TAIL, EACH * max(found, FEWEST)) if found else TAIL
+    return min(TAIL, EACH * found) if found else TAIL
 
 
 def protection_level(covariance: NDArray[np.float64], integrity_risk: float, freedom: float = TAIL) -> ProtectionLevel:

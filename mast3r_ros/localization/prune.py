@@ -69,7 +69,7 @@ def find_redundant(
     keyframe_map.prepare(matcher)
     localizer = Localizer(keyframe_map, matcher)
     for done, id in enumerate(list(dropped), start=1):
-        estimate = localizer.localize(keyframe_map.frame(id), exclude=dropped)
+        estimate = localizer.localize(keyframe_map.frame(id, points=False), exclude=dropped)
         progress("looking for what is left out", done, len(dropped) + len(report.restored))
         limit = estimate.alert_limit
         if estimate.localized and estimate.map_T_camera is not None and limit is not None:

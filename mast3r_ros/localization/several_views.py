@@ -25,7 +25,7 @@ from mast3r_ros.localization.estimate import Evidence, KeyframeMatches, PoseEsti
 from mast3r_ros.localization.localizer import Localizer
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.support import SUPPORT, Support
-from mast3r_ros.localization.uncertainty import USUAL_POSITION
+from mast3r_ros.localization.uncertainty import USUAL_POSITION, noise_with
 from mast3r_ros.settings import TrackerSettings
 
 Array = NDArray[np.float64]
@@ -178,7 +178,7 @@ def _judged(
         support,
         parts[0].frame,
         localizer.settings.gates,
-        localizer.map.pose_noise,
+        noise_with(localizer.map, localizer.matcher),
         limit,
         localizer.scale_sigma(together, support),
         partial(_gather, parts, rig),

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from mast3r_ros.localization.protection import FEWEST
 from mast3r_ros.localization.support import Support, inliers_by_keyframe, viewpoint_gap
 from mast3r_ros.mapping.keyframe import PoseNoise
+from mast3r_ros.mapping.keyframe_map import KeyframeMap
+from mast3r_ros.matching.base import Matcher
+
+logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
 #: Assumed of maps that were never held against themselves: position as a share of the scene's depth, rotation (rad).
 USUAL_POSITION, USUAL_ROTATION = 0.004, float(np.radians(0.3))
+#: What is thought of a map before its keyframes are left out: the usual noise, give or take a factor of e to the power
+#: of this (one standard deviation). It counts where a few keyframes were found again, and hardly where many were. Where
+#: none was, the matches' variance is taken to be one such deviation larger than the usual one, and so is all the rest.
+PRIOR = 2.0
+#: Where a map notes which matcher its noise was measured with (its signature).
+MEASURED_WITH = "noise_measured_with"
 #: How much of what the residuals say about the matches' noise is believed, as a power of their variance: residuals show
 #: blur, other lenses and poor depth, but not what all matches share.
 RESIDUALS = 0.75
@@ -31,6 +46,44 @@ LEAST_SCALE = 0.2
 def usual_noise(scene_depth_m: float) -> PoseNoise:
     """What is assumed of a map of such a scene that was never held against itself."""
     return PoseNoise(position_m=USUAL_POSITION * scene_depth_m, rotation_rad=USUAL_ROTATION)
+
+
+def unproven_noise(scene_depth_m: float) -> PoseNoise:
+    """What is assumed of a map whose keyframes are not known to be found again by the matcher that is there.
+
+    The usual noise is that of maps in which they are.
+    """
+    usual, wider = usual_noise(scene_depth_m), math.exp(PRIOR / 2)
+    return PoseNoise(wider * usual.position_m, wider * usual.rotation_rad, wider**2)
+
+
+def noise_with(keyframe_map: KeyframeMap, matcher: Matcher) -> PoseNoise | None:
+    """The noise of poses that this matcher finds in a map; None where nobody has measured it with any matcher.
+
+    What another matcher's matches were worth says nothing of this one's; where the map mistakes its places, it does.
+    """
+    noise = keyframe_map.pose_noise
+    if noise is None or not _another(keyframe_map, matcher):
+        return noise
+    return replace(unproven_noise(keyframe_map.view_depth_m), found_elsewhere=noise.found_elsewhere)
+
+
+def warn_of_another(keyframe_map: KeyframeMap, matcher: Matcher) -> None:
+    """Say in the log that a map was measured with another matcher than this one."""
+    if keyframe_map.pose_noise is not None and (other := _another(keyframe_map, matcher)):
+        logger.warning(
+            "the map's noise was measured with %s, not with %s: bounds of errors are taken wider (measure it: "
+            "mast3r_ros map measure MAP --matcher %s)",
+            other,
+            matcher.signature,
+            matcher.name,
+        )
+
+
+def _another(keyframe_map: KeyframeMap, matcher: Matcher) -> str:
+    """The matcher that the noise was measured with, where that is known to be another one."""
+    measured_with = keyframe_map.provenance.get(MEASURED_WITH, matcher.signature)
+    return measured_with if measured_with != matcher.signature else ""
 
 
 def match_covariance(support: Support, least_variance: float = 0.0) -> Array:
@@ -80,8 +133,8 @@ def map_covariance(noise: PoseNoise) -> Array:
 
 def pose_covariance(support: Support, noise: PoseNoise) -> tuple[Array, Array]:
     """Covariance (6, 6) of a pose in a map of such noise, and the part of it that the matches leave, unscaled."""
-    # Where no keyframe was left out nobody knows what residuals are worth here.
-    of_matches = match_covariance(support, least_variance=0.0 if noise.found else 1.0)
+    # Where hardly any keyframe was left out and found, nobody knows what residuals are worth here.
+    of_matches = match_covariance(support, least_variance=0.0 if noise.found >= FEWEST else 1.0)
     return noise.match_scale * sideways(support) * of_matches + map_covariance(noise), of_matches
 
 

@@ -18,7 +18,14 @@ from mast3r_ros.frames import Frame, valid_depth
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.cells import grouped, spread
 from mast3r_ros.localization.estimate import Evidence, Reason
-from mast3r_ros.localization.protection import AlertLimit, ProtectionLevel, alert_limit, protection_level, tail_of
+from mast3r_ros.localization.protection import (
+    FEWEST,
+    AlertLimit,
+    ProtectionLevel,
+    alert_limit,
+    protection_level,
+    tail_of,
+)
 from mast3r_ros.localization.support import (
     SUPPORT,
     Support,
@@ -36,6 +43,7 @@ Array = NDArray[np.float64]
 #: Inliers that show this share of what the map expects may lie close together: there is no more of it to be seen. And a
 #: single keyframe is enough for a pose only where this share of what it expects is seen.
 FOUND_ALL, FOUND_MOST = 0.8, 0.6
+SO_FEW = "so few matches leave much open, whatever their residuals are: "
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +77,7 @@ def verify(
     Returns:
         the first gate that it fails, in the order of :class:`Gates`, or acceptance.
     """
+    why_wide = few_found(noise)
     noise, limit = noise or usual_noise(support.scene_depth_m), limit or alert_limit(support.scene_depth_m)
     measured, of_matches = pose_covariance(support, noise)
     covariance = measured + np.diag([scale_sigma_m**2] * 3 + [0.0] * 3)
@@ -78,8 +87,8 @@ def verify(
     level = protection_level(covariance, limit.integrity_risk, freedom).and_at_least(careful)
     checks = (
         *_checks(evidence, of_matches, support.offered, frame, gates),
-        _inside(Reason.UNCERTAIN, careful, limit, "so few matches leave much open, whatever their residuals are: "),
-        _inside(Reason.UNCERTAIN, protection_level(measured, limit.integrity_risk, freedom), limit),
+        _inside(Reason.UNCERTAIN, careful, limit, why_wide or SO_FEW),
+        _inside(Reason.UNCERTAIN, protection_level(measured, limit.integrity_risk, freedom), limit, why_wide),
         _inside(Reason.SCALE_UNVERIFIED, level, limit, "nothing confirms the scale of what was seen: "),
         _of_map(noise, support.believed, gates),
     )
@@ -87,6 +96,13 @@ def verify(
         if not passed:
             return Verdict(reason, detail, evidence, covariance, level)
     return Verdict(Reason.NONE, "", evidence, covariance, level)
+
+
+def few_found(noise: PoseNoise | None) -> str:
+    """What makes bounds wide in a map that was held against itself in vain, a clause; nothing of other maps."""
+    if noise is None or noise.found >= FEWEST:
+        return ""
+    return f"of the map's own keyframes only {noise.found} are known to be found again by this matcher when left out: "
 
 
 def _inside(reason: Reason, level: ProtectionLevel, limit: AlertLimit, why: str = "") -> tuple[Reason, bool, str]:

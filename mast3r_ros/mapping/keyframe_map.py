@@ -184,8 +184,8 @@ class KeyframeMap:
             for id, pose in poses.items():
                 self._put(self._entry(id).at(rigid_pose(pose, id)))
 
-    def frame(self, id: str) -> Frame:
-        """Image, depth and calibration of a keyframe, read and checked; points drawn as depth, 0 between them.
+    def frame(self, id: str, points: bool = True) -> Frame:
+        """Image, depth and calibration of a keyframe, read and checked; ``points`` as depth too, 0 between them.
 
         Raises:
             MapError: if the id is unknown, or a file is missing, changed or damaged.
@@ -195,7 +195,7 @@ class KeyframeMap:
         depth = None
         if entry.depth is not None:
             depth = decode_depth(entry.depth, camera)
-        elif entry.points is not None:
+        elif points and entry.points is not None:
             depth = drawn(*decode_points(entry.points), camera)
         return Frame(decode_image(entry.image, camera), camera, entry.keyframe.stamp_ns, depth, id)
 
