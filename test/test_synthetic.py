@@ -233,7 +233,7 @@ def test_edges_are_smooth() -> None:
 def test_rooms_have_many_repeatable_features(family: str) -> None:
     world = furnished(family)
     trajectory = tour(world, 0)
-    starts = np.linspace(0, len(trajectory) - 6, 3).astype(int)
+    starts = np.linspace(0, len(trajectory) - 6, 4).astype(int)
     poses = trajectory.map_T_camera[np.stack([starts, starts + 4], axis=1).ravel()]
     views = Renderer(world).render(poses, VGA)
     counts, matched = [], []
