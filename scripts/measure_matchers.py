@@ -49,9 +49,7 @@ class Data:
 
     def good(self, summary: dict[str, Any]) -> int:
         """Answers within the limit."""
-        localized = self.task == "localization"
-        share = summary["recall"][self.limit] if localized else summary[f"success_{self.limit}"]
-        return round(share * summary["queries"])
+        return round(summary["recall"][self.limit] * summary["queries"])
 
 
 def all_data(shared: Path) -> list[Data]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -219,6 +220,14 @@ def test_figures_of_hand_made_errors():
     everything = PairEvaluation("e", [record(1, 1)] * 20).summary()
     assert everything["rra"]["5"] == 1 and 0.8 < everything["rra_interval"]["5"][0] < 0.9
     assert 0 < summary["maa30"] < 0.75
+
+
+def test_the_table_of_matchers_reads_what_pairs_say(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(repository / "scripts"))
+    measure_matchers = import_module("measure_matchers")
+    (pairs,) = [data for data in measure_matchers.all_data(Path("data")) if "evaluate pairs" in data.command]
+    summary = PairEvaluation("e", [*[record(1, 1)] * 3, record(1, 15)]).summary()
+    assert pairs.good(summary) == 3
 
 
 def test_metric_poses_are_judged_in_metres():
