@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mast3r_ros.matching.half_precision import multiplies_bfloat16
-from mast3r_ros.matching.nearest import NearestPairs
+from mast3r_ros.matching.nearest import NO_PAIRS, NearestPairs
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -26,20 +26,10 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 def mutual_nearest_on(
     device: torch.device, query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float
 ) -> list[NearestPairs]:
-    """Mutual nearest neighbours of ``query`` in each reference that pass the ratio test.
-
-    Args:
-        query: (N, D) descriptors of equal length (the larger the product, the more similar).
-        references: descriptors (M_k, D) of each reference.
-        ratio: largest accepted nearest / second nearest distance within one reference.
-
-    Returns:
-        for each reference: rows of the query, rows of the reference, distance ratio of each pair.
-    """
+    """As :func:`~mast3r_ros.matching.nearest.mutual_nearest`, which says what goes in and comes out."""
     sizes = [len(reference) for reference in references]
-    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     if len(query) == 0 or sum(sizes) == 0:
-        return [nothing] * len(sizes)
+        return [NO_PAIRS] * len(sizes)
     dtype = fast_dtype(device)
     queries = torch.from_numpy(np.ascontiguousarray(query)).to(device)
     stacked = torch.from_numpy(np.concatenate(references)).to(device)
@@ -49,7 +39,7 @@ def mutual_nearest_on(
     found: list[NearestPairs] = []
     for block, start, size in zip(similarity.split(sizes, dim=1), np.cumsum([0, *sizes]), sizes, strict=False):
         if size < 2:
-            found.append(nothing)
+            found.append(NO_PAIRS)
             continue
         values, candidates = block.topk(2, dim=1)
         rows = _promising(values, squares[0], squares[1][candidates + int(start)], ratio)

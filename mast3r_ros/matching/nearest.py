@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 #: Rows of the query, rows of the reference, distance ratio of each pair.
 NearestPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+NO_PAIRS: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 def mutual_nearest(query: NDArray[Any], references: Sequence[NDArray[Any]], ratio: float) -> list[NearestPairs]:
@@ -29,17 +30,16 @@ def mutual_nearest(query: NDArray[Any], references: Sequence[NDArray[Any]], rati
     Returns:
         for each reference: rows of the query, rows of the reference, distance ratio of each pair.
     """
-    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     sizes = [len(reference) for reference in references]
     if len(query) == 0 or sum(sizes) == 0:
-        return [nothing] * len(sizes)
+        return [NO_PAIRS] * len(sizes)
     mine, theirs = np.asarray(query, np.float32), np.concatenate(references).astype(np.float32, copy=False)
     # One product, which BLAS shares out among the threads that it was given; the searches are side by side.
     similarity, ends = mine @ theirs.T, np.cumsum(sizes)
 
     def pairs(number: int) -> NearestPairs:
         block = slice(ends[number] - sizes[number], ends[number])
-        return _mutual(mine, theirs[block], similarity[:, block], ratio) if sizes[number] > 1 else nothing
+        return _mutual(mine, theirs[block], similarity[:, block], ratio) if sizes[number] > 1 else NO_PAIRS
 
     with ThreadPoolExecutor(min(len(sizes), os.cpu_count() or 1)) as pool:
         return list(pool.map(pairs, range(len(sizes))))
@@ -75,11 +75,10 @@ def mutual_hamming(
     query: NDArray[np.uint8], references: Sequence[NDArray[np.uint8]], ratio: float
 ) -> list[NearestPairs]:
     """The same for binary descriptors (N, B) uint8 and the Hamming distance."""
-    nothing: NearestPairs = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     found: list[NearestPairs] = []
     for reference in references:
         if len(query) == 0 or len(reference) < 2:
-            found.append(nothing)
+            found.append(NO_PAIRS)
             continue
         distance, nearest = _hamming(query, reference, 2)
         rows = np.flatnonzero(distance[:, 0] < ratio * distance[:, 1])

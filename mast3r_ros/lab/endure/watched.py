@@ -74,9 +74,5 @@ class Watch:
 
 def _data_bytes() -> int:
     """What RLIMIT_DATA counts."""
-    return _statm(5)
-
-
-def _statm(column: int) -> int:
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[column]) * os.sysconf("SC_PAGE_SIZE")
+        return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from mast3r_ros.errors import MatcherError
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.absolute_pose import solve_pose
+from mast3r_ros.geometry.absolute_pose import AbsolutePose, solve_pose
 from mast3r_ros.lab.runs.environment import machine, versions
 from mast3r_ros.lab.speed import known_truth
 from mast3r_ros.lab.speed.plain_path import PlainPair, plain_pair, plain_prediction
@@ -219,17 +219,22 @@ def localized(
 
 def pose_of(keyframes: Sequence[PosedFrame], found: Sequence[Matches], query: PosedFrame) -> Pose | None:
     """A query's pose from its matches with the keyframes, held against the truth."""
-    camera = query.frame.camera
-    assert camera is not None
-    kept = [most_trusted(m, MATCHES, query.frame.width, query.frame.height) for m in found]
-    ideal = np.concatenate([camera.rays(m.query_xy) for m in kept])
-    points = np.concatenate([se3.apply(k.map_T_camera, m.points) for k, m in zip(keyframes, kept, strict=True)])
-    pose = solve_pose(ideal, points, np.concatenate([m.weights for m in kept]), camera.focal)
+    pose = solved([keyframe.map_T_camera for keyframe in keyframes], found, query)
     if pose is None:
         return None
     covariance = np.linalg.inv(pose.information) * pose.variance_factor
     errors = se3.pose_error(pose.map_T_camera, query.map_T_camera)
     return Pose(*errors, float(np.sqrt(np.trace(covariance[:3, :3]))))
+
+
+def solved(poses: Sequence[Array], found: Sequence[Matches], query: PosedFrame) -> AbsolutePose | None:
+    """A query's pose from the most trusted of its matches with keyframes at these poses (4, 4)."""
+    camera = query.frame.camera
+    assert camera is not None
+    kept = [most_trusted(m, MATCHES, query.frame.width, query.frame.height) for m in found]
+    ideal = np.concatenate([camera.rays(m.query_xy) for m in kept])
+    points = np.concatenate([se3.apply(pose, m.points) for pose, m in zip(poses, kept, strict=True)])
+    return solve_pose(ideal, points, np.concatenate([m.weights for m in kept]), camera.focal)
 
 
 @torch.inference_mode()

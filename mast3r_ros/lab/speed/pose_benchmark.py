@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from mast3r_ros.errors import UserError
 from mast3r_ros.frames import PosedFrame
 from mast3r_ros.geometry import se3
-from mast3r_ros.geometry.absolute_pose import solve_pose
 from mast3r_ros.lab.runs.environment import machine
 from mast3r_ros.lab.speed import known_truth
-from mast3r_ros.localization.correspondences import most_trusted
+from mast3r_ros.lab.speed.network_benchmark import solved
 from mast3r_ros.matching.base import Matches
-from mast3r_ros.settings import LocalizerSettings, SolverSettings
+from mast3r_ros.settings import SolverSettings
 
 Array = NDArray[np.float64]
 
@@ -104,12 +103,7 @@ def _matches(query: PosedFrame, settings: PoseBenchmark, noise_px: float, seed: 
 
 
 def _ours(matches: Sequence[Matches], query: PosedFrame) -> Array | None:
-    camera, frame, settings = query.frame.camera, query.frame, LocalizerSettings()
-    assert camera is not None
-    kept = [most_trusted(m, settings.matches_per_keyframe, frame.width, frame.height) for m in matches]
-    ideal = np.concatenate([camera.rays(m.query_xy) for m in kept])
-    points, weights = np.concatenate([m.points for m in kept]), np.concatenate([m.weights for m in kept])
-    pose = solve_pose(ideal, points, weights, camera.focal, settings.solver)
+    pose = solved([np.eye(4)] * len(matches), matches, query)
     return None if pose is None else pose.map_T_camera
 
 
