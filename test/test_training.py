@@ -218,6 +218,9 @@ def test_fine_tunes_on_a_recording(shared_dir, config, tmp_path):
     before, after = load_file(written), load_file(tuned)
     moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert 0 < moved < 0.05
+    larger = RoomsConfig(families=("living",), views=20, width=128, height=96, noise=False)
+    seen = replace(settings, network=replace(TINY, img_size=(96, 128)), rooms=larger, pairs=4)
+    assert train(seen, tmp_path / "larger", data, init=written).exists(), "no weight depends on the size of images"
     other = replace(settings, network=replace(TINY, enc_depth=2))
     with pytest.raises(CheckpointError, match="another architecture"):
         train(other, tmp_path / "other", data, init=written)

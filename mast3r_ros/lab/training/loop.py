@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,8 @@ def start(config: TrainConfig, device: torch.device, init: Path | None) -> Run:
     network = random_network(config.network, config.seed)
     if init is not None:
         given = load_model(init)
-        if given.config != config.network:
+        # Weights do not depend on the size of images, which may be another one than before.
+        if replace(given.config, img_size=config.network.img_size) != config.network:
             raise CheckpointError(f"{init} is of another architecture than this training's network")
         network.load_state_dict(given.state_dict())
     for name, parameter in network.named_parameters():
