@@ -27,9 +27,7 @@ from mast3r_ros.lab.speed.network_benchmark import (
     Run,
     deviation_of_matches,
     deviation_of_poses,
-    forget_peak,
     localized,
-    peak_mib_of,
     pose_of,
 )
 from mast3r_ros.localization import Localizer
@@ -37,6 +35,7 @@ from mast3r_ros.mapping.keyframe_map import KeyframeMap
 from mast3r_ros.matching.base import Features, KeyframeFeatures, Matches
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.matching.network_view import view_of
+from mast3r_ros.memory import forget_peak, peak_mib
 from mast3r_ros.network import PointmapNetwork
 from mast3r_ros.settings import LocalizerSettings
 
@@ -212,7 +211,7 @@ def _timed(matcher: Mast3rMatcher, scene: _Scene, keyframes: int, rounds: int) -
         "total_ms": statistics.median(whole),
         "queries_per_second": 1e3 / statistics.median(whole),
         "localizer_ms": {name: statistics.median(one.get(name, 0.0) for one in answers) for name in answers[0]},
-        "peak_memory_mib": peak_mib_of(matcher.device),
+        "peak_memory_mib": peak_mib(matcher.device),
         "dtype": str(matcher.dtype).removeprefix("torch."),
         "device": _device_name(matcher.device),
         "rounds": rounds,

@@ -27,7 +27,7 @@ from mast3r_ros.matching.base import Features, Matches
 from mast3r_ros.matching.mast3r import Mast3rMatcher
 from mast3r_ros.matching.network_view import NetworkView
 from mast3r_ros.matching.stopwatch import Stopwatch
-from mast3r_ros.memory import peak_mib
+from mast3r_ros.memory import forget_peak, peak_mib
 from mast3r_ros.network import PUBLISHED, NetworkConfig, PointmapNetwork, Tokens
 from mast3r_ros.network.checkpoint import load_model
 from mast3r_ros.settings import LocalizerSettings
@@ -171,7 +171,7 @@ def _plain(
         progress("plain path, pairs", number, len(keyframes))
         found.append(plain_pair(reference.network, keyframe, query, stopwatch))
         del found[1:]
-    return Run(stopwatch.ms, [], [], peak_mib_of(reference.device)), found[0]
+    return Run(stopwatch.ms, [], [], peak_mib(reference.device)), found[0]
 
 
 def _fast(
@@ -200,7 +200,7 @@ def _fast(
     # The first answer warms up; with rounds, later ones of the first query are counted.
     counted = taken[1 : rounds + 1] if rounds else taken[:1]
     medians = {stage: statistics.median(ms[stage] for ms in counted) for stage in STAGES}
-    return Run(medians, matches, poses, peak_mib_of(matcher.device))
+    return Run(medians, matches, poses, peak_mib(matcher.device))
 
 
 def localized(
@@ -323,21 +323,3 @@ def deviation_of_poses(exact: Run, fast: Run) -> dict[str, Any]:
 def _change(before: float, after: float) -> float:
     """Relative, positive where it got worse."""
     return after / before - 1 if before > 0 else float("nan")
-
-
-def forget_peak(device: torch.device) -> None:
-    """Start measuring peak memory anew, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # not Linux, or not allowed: then it is the peak of the process so far
-        return
-
-
-def peak_mib_of(device: torch.device) -> float:
-    """Largest memory since :func:`forget_peak`: of the GPU, or resident in RAM."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return peak_mib()

@@ -43,16 +43,9 @@ def rehearse(config: TrainConfig, data: TrainingData, init: Path | None) -> dict
         "pairs_per_s": round(config.batch / training_s, 2),
         "loading_pairs_per_s": round(config.batch / loading_s, 1),
         "first_batch_s": round(render_s, 1),
-        "memory_mib": round(_memory_mib(device)),
+        "memory_mib": round(peak_mib(device)),
     }
     if isinstance(data.training, RenderedRooms):
         there = sum(data.training.path(number).exists() for number in range(config.count))
         figures["rooms"] = f"{there} of {config.count} rendered already"
     return figures
-
-
-def _memory_mib(device: torch.device) -> float:
-    """Most memory taken so far by this process, or on the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return peak_mib()
