@@ -171,6 +171,28 @@ class Camera:
         K[:2, 2] -= 0.5
         return replace(self, width=width, height=height, K=K)
 
+    @property
+    def can_turn(self) -> bool:
+        """Whether a calibration describes its image after a quarter turn: no skewed pixels, no tilted sensor."""
+        return not self.K[0, 1] and not self.D[12:].any()
+
+    def turned(self, quarters: int) -> Camera:
+        """The camera whose image is this one's, turned counter-clockwise by so many quarter turns (numpy.rot90).
+
+        Raises:
+            CalibrationError: for one that cannot turn.
+        """
+        quarters %= 4
+        if quarters and not self.can_turn:
+            raise CalibrationError("a camera with skewed pixels or a tilted sensor cannot be turned")
+        camera = self
+        for _ in range(quarters):
+            right = camera.width - 1
+            K = np.array([[camera.fy, 0, camera.cy], [0, camera.fx, right - camera.cx], [0, 0, 1.0]])
+            D = distortion.turned(camera.model, camera.D)
+            camera = Camera(camera.height, camera.width, K, camera.model, D)
+        return camera
+
     def same_as(self, other: Camera) -> bool:
         """Whether both describe the same camera, to a thousandth of a pixel."""
         return (
@@ -223,6 +245,32 @@ class Frame:
     def height(self) -> int:
         """Rows of the image."""
         return int(self.image.shape[0])
+
+    def turned(self, quarters: int) -> Frame:
+        """What the camera would have seen if it had been held otherwise: turned counter-clockwise (numpy.rot90).
+
+        Raises:
+            CalibrationError: for a camera that cannot be turned, see :meth:`Camera.turned`.
+        """
+        image = np.ascontiguousarray(np.rot90(self.image, quarters))
+        depth = None if self.depth is None else np.ascontiguousarray(np.rot90(self.depth, quarters))
+        camera = None if self.camera is None else self.camera.turned(quarters)
+        return replace(self, image=image, camera=camera, depth=depth)
+
+
+def turned_T_camera(quarters: int) -> Array:
+    """(4, 4) rotation about the optical axis from a camera to the one that :meth:`Camera.turned` makes of it."""
+    quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # x right becomes y up
+    turn = np.eye(4)
+    turn[:3, :3] = np.linalg.matrix_power(quarter, quarters % 4)
+    return turn
+
+
+def turned_back(xy: Array, quarters: int, width: int, height: int) -> Array:
+    """Pixels (N, 2) of an image turned by :meth:`Frame.turned` -> pixels as they were, of ``width`` x ``height``."""
+    x, y = xy.T
+    columns, rows = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))[quarters % 4]
+    return np.stack([columns, rows], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import oracle
 import pytest
 
 from mast3r_ros.errors import DatasetError, MatcherError
-from mast3r_ros.frames import Camera, PosedFrame
+from mast3r_ros.frames import Camera, PosedFrame, turned_T_camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.geometry.relative_pose import solve_relative_pose
 from mast3r_ros.io.datasets import open_source
@@ -22,8 +22,6 @@ from mast3r_ros.lab.datasets.image_pairs import (
     ImagePair,
     PairList,
     StoredImage,
-    upright_camera,
-    upright_T_stored,
     write_pair_list,
 )
 from mast3r_ros.lab.runs.overlapping_pairs import OverlapSettings, make_pairs
@@ -58,9 +56,9 @@ def turned_list(views: list[PosedFrame], tmp_path_factory: pytest.TempPathFactor
     for turns, posed in zip(TURNS, views, strict=True):
         image = np.rot90(posed.frame.image, -turns)
         cv2.imwrite(str(folder / f"{turns}.png"), image[..., ::-1])
-        camera = upright_camera(CAMERA, -turns)
+        camera = CAMERA.turned(-turns)
         stored.append(StoredImage(f"{turns}.png", turns, camera.K))
-        map_T_stored.append(posed.map_T_camera @ upright_T_stored(turns))
+        map_T_stored.append(posed.map_T_camera @ turned_T_camera(turns))
     pairs = [
         ImagePair(stored[a], stored[b], se3.inverse(map_T_stored[b]) @ map_T_stored[a]) for a, b in pairwise(range(4))
     ]
@@ -92,11 +90,9 @@ def test_turning_back_moves_pixels_and_points_alike(turns):
         mark[y, x] = 1
         row, column = np.argwhere(np.rot90(mark, turns))[0]
         ray = np.append(CAMERA.rays(np.array([[x, y]]))[0], 1.0)
-        upright = upright_camera(CAMERA, turns)
+        upright = CAMERA.turned(turns)
         assert (upright.height, upright.width) == np.rot90(mark, turns).shape
-        np.testing.assert_allclose(
-            upright.project(ray @ upright_T_stored(turns)[:3, :3].T)[0], [column, row], atol=1e-9
-        )
+        np.testing.assert_allclose(upright.project(ray @ turned_T_camera(turns)[:3, :3].T)[0], [column, row], atol=1e-9)
 
 
 def test_a_list_says_what_is_wrong_and_where(turned_list, tmp_path):

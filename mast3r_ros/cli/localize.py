@@ -102,7 +102,7 @@ def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, 
     """What became of one image; a file that cannot be read fails alone."""
     from mast3r_ros.errors import UserError
     from mast3r_ros.localization import Reason
-    from mast3r_ros.localization.localizer import rejected
+    from mast3r_ros.localization.estimate import PoseEstimate
     from mast3r_ros.localization.single_reference import calibrated
 
     try:
@@ -110,7 +110,7 @@ def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, 
         if len(relocalizer.map) == 1:  # one view says little about the query's focal length, its own pointmap more
             frame = calibrated(frame, relocalizer.matcher)
     except UserError as error:
-        return rejected(Reason.UNUSABLE_IMAGE, str(error))
+        return PoseEstimate.rejected(Reason.UNUSABLE_IMAGE, str(error))
     return relocalizer.localize(frame)
 
 

@@ -72,6 +72,19 @@ def _four(D: Array) -> Array:
     return D[:4]
 
 
+def turned(model: str, D: Array) -> Array:
+    """Coefficients of the same lens in an image that is turned by a quarter, counter-clockwise: x becomes y, y is -x.
+
+    What is radial stays; tangential and thin-prism terms are directions, and turn. A tilted sensor does not.
+    """
+    D = D.copy()
+    if model in ("plumb_bob", "rational_polynomial"):
+        D[2:4] = -D[3], D[2]
+        if D.size >= 12:
+            D[8:12] = D[10], D[11], -D[8], -D[9]
+    return D
+
+
 def distort(ideal: Array, model: str, D: Array) -> Array:
     """Ideal coordinates (N, 2) -> where the lens puts them (N, 2).
 

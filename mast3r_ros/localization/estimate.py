@@ -167,3 +167,8 @@ class PoseEstimate:
     def localized(self) -> bool:
         """Whether the pose may be published."""
         return self.status is Status.LOCALIZED
+
+    @classmethod
+    def rejected(cls, reason: Reason, detail: str) -> PoseEstimate:
+        """An estimate without a pose."""
+        return cls(status=Status.REJECTED, reason=reason, detail=detail)

@@ -18,13 +18,14 @@ from mast3r_ros.localization.calibration import CalibrationCheck
 from mast3r_ros.localization.cells import grouped, recounted
 from mast3r_ros.localization.correspondences import Correspondences, QueryMatches
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason, Status
-from mast3r_ros.localization.focal_memory import FocalMemory
+from mast3r_ros.localization.focal_memory import FocalMemory, camera_key
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.protection import AlertLimit, limit_of
 from mast3r_ros.localization.rival import unrivalled, with_less
 from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck, stretched
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
+from mast3r_ros.localization.turned import TurnedLooks
 from mast3r_ros.localization.uncertainty import noise_with, usual_noise, warn_of_another
 from mast3r_ros.localization.verification import Verdict, balanced, verify
 from mast3r_ros.localization.visibility import MapLandmarks
@@ -46,7 +47,6 @@ SLACK, SLACK_RAD = 0.04, 0.1
 #: A prior tells places that look alike apart while three standard deviations of it are within these (scene depths,
 #: rad): such places are a room apart, and RViz's 0.5 m counts in rooms of which keyframes see 0.75 m and more.
 UNAMBIGUOUS, UNAMBIGUOUS_RAD = 2.0, float(np.pi / 2)
-
 
 #: A pose, the matches it was solved from, and whether its focal length was known from earlier frames.
 _Solved = tuple[AbsolutePose, Correspondences, bool]
@@ -76,7 +76,7 @@ class Localizer:
         self.map = keyframe_map
         self.matcher = matcher
         self.settings = settings
-        self._focals = FocalMemory()
+        self._focals, self._turned = FocalMemory(), TurnedLooks()
         self._stretch = StretchCheck()
         self._calibration = CalibrationCheck()
         self._map_landmarks = MapLandmarks(keyframe_map, matcher)
@@ -90,15 +90,17 @@ class Localizer:
             prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
             exclude: ids of keyframes that must not be used.
         """
-        clock = StageClock()
-        estimate = self._attempt(frame, prior, frozenset(exclude), clock)
+        clock, excluded = StageClock(), frozenset(exclude)
+        attempt = partial(self._attempt, exclude=excluded, clock=clock)
+        similarity = partial(self._similarity, exclude=excluded, clock=clock)
+        estimate = self._turned.localize(self.matcher, frame, prior, attempt, similarity)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
     def alone(self, frame: Frame, *, exclude: Collection[str] = ()) -> PoseEstimate:
         """The same, whatever was localized before: nothing that is remembered of cameras takes part."""
         fresh = copy(self)
         fresh._focals, fresh._stretch, fresh._described = FocalMemory(), StretchCheck(), None
-        fresh._calibration = CalibrationCheck()
+        fresh._calibration, fresh._turned = CalibrationCheck(), TurnedLooks()
         return fresh.localize(frame, exclude=exclude)
 
     def features(self, frame: Frame) -> Features:
@@ -111,13 +113,21 @@ class Localizer:
         """A frame's depth takes no part in matching: it is evidence that the pose is held against."""
         return self.matcher.describe(replace(frame, depth=None))
 
+    def _similarity(self, frame: Frame, exclude: frozenset[str], clock: StageClock) -> float:
+        """Of a frame with the keyframe that it looks most like."""
+        with clock.stage("describe"):
+            features = self._describe(frame)
+        with clock.stage("retrieve"):
+            found = self.map.retrieve_scored(self.matcher, features, 1, exclude=exclude)
+        return found[0][1] if found else -1.0
+
     def _attempt(
         self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: StageClock
     ) -> PoseEstimate:
         if len(self.map) == 0:
-            return rejected(Reason.EMPTY_MAP, "the map has no keyframes")
+            return PoseEstimate.rejected(Reason.EMPTY_MAP, "the map has no keyframes")
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
-            return rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
+            return PoseEstimate.rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         with clock.stage("describe"):
             features = self._describe(frame)
             self._prefetch(prior)  # while a GPU still encodes the frame
@@ -171,18 +181,18 @@ class Localizer:
         with clock.stage("retrieve"):
             ids = self._retrieve(query.features, count, around, query.exclude)
         if not ids:
-            return rejected(Reason.NOTHING_RETRIEVED, "no keyframe looks like this image")
+            return PoseEstimate.rejected(Reason.NOTHING_RETRIEVED, "no keyframe looks like this image")
         with clock.stage("match"):
             found = query.matches.with_keyframes(ids)
         if len(found.xy) < MINIMUM:
-            return rejected(Reason.TOO_FEW_MATCHES, found.how_few())
+            return PoseEstimate.rejected(Reason.TOO_FEW_MATCHES, found.how_few())
         with clock.stage("solve"):
             depth = self.scene_depth(found)
             solved = self._solve(frame, found, depth)
             if frame.camera is None:
                 frame, solved = self._as_the_maps_camera(frame, found, depth, solved)
         if solved is None:
-            return rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
+            return PoseEstimate.rejected(Reason.NO_POSE, f"no pose explains the {len(found.xy)} matches")
         with clock.stage("verify"):
             pose, found, told = solved
             support = self._support(pose, found, depth, (frame.width, frame.height))
@@ -199,7 +209,7 @@ class Localizer:
                 lens = not query.exclude
                 verdict = self._with_calibration(frame, found, support, verdict, limit, lens=lens)
         if verdict.reason is Reason.NONE and frame.camera is None and not told:
-            self._focals.remember(_camera_of(frame), support.pose.focal_px)
+            self._focals.remember(camera_key(frame), support.pose.focal_px)
         return _estimate(found, support, verdict, limit)
 
     def _judged(
@@ -311,7 +321,7 @@ class Localizer:
             ideal, found = found.seen_by(frame.camera)
             pose = ransac_pose(ideal, found.points, found.weights, frame.camera.focal, settings)
         else:
-            known = self._focals.known(_camera_of(frame))
+            known = self._focals.known(camera_key(frame))
             pose = None
             if known is not None:
                 pose = ransac_pose((found.xy - centre) / known, found.points, found.weights, known, settings)
@@ -363,16 +373,6 @@ class Localizer:
 def _from_prior(count: int) -> int:
     """How many of so many keyframes come from where the camera should be; the others look similar."""
     return (count + 1) // 2
-
-
-def _camera_of(frame: Frame) -> tuple[str, int, int]:
-    """What tells cameras without calibration apart."""
-    return frame.camera_name, frame.width, frame.height
-
-
-def rejected(reason: Reason, detail: str) -> PoseEstimate:
-    """An estimate without a pose."""
-    return PoseEstimate(status=Status.REJECTED, reason=reason, detail=detail)
 
 
 def _estimate(found: Correspondences, support: Support, verdict: Verdict, limit: AlertLimit) -> PoseEstimate:

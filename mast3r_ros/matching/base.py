@@ -126,6 +126,8 @@ class Capabilities:
             For a matcher whose time goes into every keyframe.
         pointmaps: knows where the pixels of two images are in space, from either side, by ``predict_pairs``
             (``matching/pair_maps.py``); many images are aligned by it.
+        upright: knows upright images only: a query that matches nothing is looked at once more, turned by quarter turns
+            (``localization/turned.py``). For networks; keypoints that turn with the image need none of it.
         prefetch: is told by ``prefetch`` which keyframes will probably be matched next, while a GPU is at work.
     """
 
@@ -137,6 +139,7 @@ class Capabilities:
     coarse_points: bool = False
     keyframes_on_track: int = 0
     pointmaps: bool = False
+    upright: bool = False
     prefetch: bool = False
 
 
@@ -251,3 +254,8 @@ def landmarks(matcher: Matcher, features: Features) -> NDArray[np.float64]:
 def keyframes_on_track(matcher: Matcher) -> int:
     """Keyframes that are enough for this matcher while the pose is known beforehand; 0: as many as otherwise."""
     return capabilities(matcher).keyframes_on_track
+
+
+def upright_only(matcher: Matcher) -> bool:
+    """Whether images that are turned against the keyframes' find nothing with this matcher."""
+    return capabilities(matcher).upright

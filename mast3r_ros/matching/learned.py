@@ -150,6 +150,7 @@ class NetworkMatcher(ABC):
             coarse_points=NetworkTraits.of(self.network.config).coarse_points,
             keyframes_on_track=2,
             pointmaps=True,
+            upright=True,
             prefetch=True,
         )
 

@@ -71,7 +71,8 @@ class LearnedKeypointMatcher(KeypointMatcher):
     @property
     def capabilities(self) -> Capabilities:
         """Each pair goes through LightGlue on its own, so two keyframes confirm a pose that is known."""
-        return Capabilities(landmarks=True, pixel_matches=True, keyframes_on_track=2 if self._glue else 0)
+        on_track = 2 if self._glue else 0
+        return Capabilities(landmarks=True, pixel_matches=True, keyframes_on_track=on_track, upright=True)
 
     @property
     def _flash(self) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast3r_ros.errors import CalibrationError, CodecError, DatasetError
-from mast3r_ros.frames import Camera, Frame
+from mast3r_ros.frames import Camera, Frame, turned_T_camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.io.codec.image_files import ImageFiles
 from mast3r_ros.io.datasets.base import read_table
@@ -101,29 +101,12 @@ class PairList:
                 f"{stored.name} is {width}x{height}, but the list {self.name} has its principal point at "
                 f"({camera.cx:g}, {camera.cy:g}): use the images at the size that the list was made for"
             )
-        image = np.ascontiguousarray(np.rot90(image, stored.turns))
-        return Frame(image, upright_camera(camera, stored.turns), name=stored.name)
+        return Frame(image, camera, name=stored.name).turned(stored.turns)
 
     def truth(self, pair: ImagePair) -> Array:
         """(4, 4) pose of the second upright camera in the first, ``camera1_T_camera2``."""
-        turned1, turned2 = (upright_T_stored(stored.turns) for stored in (pair.first, pair.second))
+        turned1, turned2 = (turned_T_camera(stored.turns) for stored in (pair.first, pair.second))
         return turned1 @ se3.inverse(pair.camera2_T_camera1) @ se3.inverse(turned2)
-
-
-def upright_T_stored(turns: int) -> Array:
-    """(4, 4) rotation about the optical axis that undoes a number of clockwise quarter turns."""
-    quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # x right becomes y up
-    return se3.make(np.linalg.matrix_power(quarter, turns % 4), np.zeros(3))
-
-
-def upright_camera(camera: Camera, turns: int) -> Camera:
-    """The pinhole camera of the image that was turned back, counter-clockwise, by a number of quarter turns."""
-    for _ in range(turns % 4):
-        # Pixel (x, y) goes to (y, width - 1 - x).
-        camera = Camera.pinhole(
-            camera.height, camera.width, camera.fy, camera.fx, camera.cy, camera.width - 1 - camera.cx
-        )
-    return camera
 
 
 def write_pair_list(file: Path, pairs: Sequence[ImagePair]) -> None:

@@ -150,7 +150,7 @@ class _Solver:
 
 
 class _Overheard(WrappedMatcher):
-    """A matcher that remembers the pixels it matched last."""
+    """A matcher that remembers the pixels it matched first: those of the frame as it is, before any turned look."""
 
     def __init__(self, matcher: Matcher) -> None:
         super().__init__(matcher)
@@ -158,19 +158,24 @@ class _Overheard(WrappedMatcher):
 
     def forget(self) -> None:
         """Nothing was matched yet."""
-        self.pixels: tuple[Array, Array] = (np.zeros((0, 2)), np.zeros((0, 2)))
+        self._heard: tuple[Array, Array] | None = None
+
+    @property
+    def pixels(self) -> tuple[Array, Array]:
+        """(N, 2) of the reference and of the query."""
+        return self._heard or (np.zeros((0, 2)), np.zeros((0, 2)))
 
     def match(self, query: Features, references: Sequence[Features]) -> list[Matches]:
         """Of the matcher within; the one reference's pixels are remembered."""
         found = super().match(query, references)
-        self.pixels = found[0].reference_xy, found[0].query_xy
+        self._heard = self._heard or (found[0].reference_xy, found[0].query_xy)
         return found
 
     def match_pixels(self, query: Features, references: Sequence[Features]) -> list[PixelMatches]:
         """The same without any points."""
         assert matches_pixels(self.inner)
         found = self.inner.match_pixels(query, references)
-        self.pixels = found[0].reference_xy, found[0].query_xy
+        self._heard = self._heard or (found[0].reference_xy, found[0].query_xy)
         return found
 
 
