@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,11 +21,12 @@ from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reas
 from mast3r_ros.localization.focal_memory import FocalMemory, camera_key
 from mast3r_ros.localization.pose_prior import PosePrior
 from mast3r_ros.localization.protection import AlertLimit, limit_of
+from mast3r_ros.localization.query import Query
 from mast3r_ros.localization.rival import unrivalled, with_less
 from mast3r_ros.localization.stage_clock import StageClock
 from mast3r_ros.localization.stretch import StretchCheck, stretched
 from mast3r_ros.localization.support import SUPPORT, Support, inliers_by_keyframe
-from mast3r_ros.localization.turned import TurnedLooks
+from mast3r_ros.localization.turned import Looks, TurnedLooks
 from mast3r_ros.localization.uncertainty import noise_with, usual_noise, warn_of_another
 from mast3r_ros.localization.verification import Verdict, balanced, verify
 from mast3r_ros.localization.visibility import MapLandmarks
@@ -50,18 +51,6 @@ UNAMBIGUOUS, UNAMBIGUOUS_RAD = 2.0, float(np.pi / 2)
 
 #: A pose, the matches it was solved from, and whether its focal length was known from earlier frames.
 _Solved = tuple[AbsolutePose, Correspondences, bool]
-
-
-@dataclass(frozen=True, eq=False)
-class _Query:
-    """A frame, what is known of it, and what was believed of its pose beforehand."""
-
-    frame: Frame
-    features: Features
-    matches: QueryMatches
-    prior: PosePrior | None
-    exclude: frozenset[str]
-    clock: StageClock
 
 
 class Localizer:
@@ -90,10 +79,12 @@ class Localizer:
             prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
             exclude: ids of keyframes that must not be used.
         """
-        clock, excluded = StageClock(), frozenset(exclude)
-        attempt = partial(self._attempt, exclude=excluded, clock=clock)
-        similarity = partial(self._similarity, exclude=excluded, clock=clock)
-        estimate = self._turned.localize(self.matcher, frame, prior, attempt, similarity)
+        clock = StageClock()
+        estimate = self._unusable(frame)
+        if estimate is None:
+            query = partial(self._query, exclude=frozenset(exclude), clock=clock)
+            looks = Looks(query, self._first_look, self._further_look, self._similarity)
+            estimate = self._turned.localize(self.matcher, frame, prior, looks)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
     def alone(self, frame: Frame, *, exclude: Collection[str] = ()) -> PoseEstimate:
@@ -113,41 +104,47 @@ class Localizer:
         """A frame's depth takes no part in matching: it is evidence that the pose is held against."""
         return self.matcher.describe(replace(frame, depth=None))
 
-    def _similarity(self, frame: Frame, exclude: frozenset[str], clock: StageClock) -> float:
-        """Of a frame with the keyframe that it looks most like."""
-        with clock.stage("describe"):
-            features = self._describe(frame)
-        with clock.stage("retrieve"):
-            found = self.map.retrieve_scored(self.matcher, features, 1, exclude=exclude)
-        return found[0][1] if found else -1.0
-
-    def _attempt(
-        self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: StageClock
-    ) -> PoseEstimate:
+    def _unusable(self, frame: Frame) -> PoseEstimate | None:
+        """Why a frame need not be looked at; None where it should."""
         if len(self.map) == 0:
             return PoseEstimate.rejected(Reason.EMPTY_MAP, "the map has no keyframes")
         if min(frame.width, frame.height) < SMALLEST_IMAGE:
             return PoseEstimate.rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
+        return None
+
+    def _query(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: StageClock) -> Query:
         with clock.stage("describe"):
             features = self._describe(frame)
             self._prefetch(prior)  # while a GPU still encodes the frame
-        self._described = frame, features
         most, image_size = self.settings.matches_per_keyframe, (frame.width, frame.height)
         matches = QueryMatches(self.map, self.matcher, features, most, image_size)
-        query = _Query(frame, features, matches, prior, exclude, clock)
-        enough = self._enough_on_track(prior)
+        return Query(frame, features, matches, prior, exclude, clock)
+
+    def _similarity(self, query: Query) -> float:
+        """With the keyframe that it looks most like."""
+        with query.clock.stage("retrieve"):
+            found = self.map.retrieve_scored(self.matcher, query.features, 1, exclude=query.exclude)
+        return found[0][1] if found else -1.0
+
+    def _first_look(self, query: Query) -> PoseEstimate:
+        """With as many keyframes as suffice in most cases: fewer on track, else K."""
+        self._described = query.frame, query.features
+        enough, prior = self._enough_on_track(query.prior), query.prior
         if prior is not None and enough:
             tracked = self._look(query, enough, prior)
             if tracked.map_T_camera is not None and tracked.localized and self._on_track(tracked.map_T_camera, prior):
                 return tracked
-        first = self._look(query, self.settings.keyframes, prior)
-        if first.localized or self.settings.second_look <= self.settings.keyframes:
+        return self._look(query, self.settings.keyframes, prior)
+
+    def _further_look(self, query: Query, first: PoseEstimate) -> PoseEstimate:
+        """With many more keyframes after a rejection, where that may help and there is time."""
+        if self.settings.second_look <= self.settings.keyframes or len(self.map) <= self.settings.keyframes:
             return first
         # Many more keyframes take longer than the next frame, which is as easy to find while the track holds.
-        if enough or len(self.map) <= self.settings.keyframes:
+        if self._enough_on_track(query.prior):
             return first
         # A pose that was nearly good enough tells where to look for more support.
-        around = prior if first.map_T_camera is None else PosePrior(first.map_T_camera)
+        around = query.prior if first.map_T_camera is None else PosePrior(first.map_T_camera)
         second = self._look(query, self.settings.second_look, around)
         return second if second.localized or second.evidence.inliers >= first.evidence.inliers else first
 
@@ -175,7 +172,7 @@ class Localizer:
         depth = self.map.typical_depth(self.map.retrieve_near(map_T_camera, EXPECTING))
         return depth if depth > 0 else self.map.view_depth_m
 
-    def _look(self, query: _Query, count: int, around: PosePrior | None) -> PoseEstimate:
+    def _look(self, query: Query, count: int, around: PosePrior | None) -> PoseEstimate:
         """One attempt with ``count`` keyframes, some of them from ``around`` a pose."""
         frame, clock = query.frame, query.clock
         with clock.stage("retrieve"):

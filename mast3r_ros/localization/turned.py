@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-
-import numpy as np
+from typing import NamedTuple
 
 from mast3r_ros.frames import Frame, turned_back, turned_T_camera
 from mast3r_ros.geometry import se3
 from mast3r_ros.localization.estimate import KeyframeMatches, PoseEstimate, Reason
 from mast3r_ros.localization.focal_memory import CameraKey, camera_key
 from mast3r_ros.localization.pose_prior import PosePrior
+from mast3r_ros.localization.query import Query
 from mast3r_ros.matching.base import Matcher, upright_only
 
 #: Rejections of images that matched nothing, or not what they show.
@@ -30,10 +30,21 @@ UNMATCHED = (
     Reason.EXPECTED_NOT_SEEN,
 )
 
-#: One attempt at a frame, with what is believed of its pose.
-Attempt = Callable[[Frame, PosePrior | None], PoseEstimate]
-#: How much a frame looks like the keyframe that it looks most like.
-Similarity = Callable[[Frame], float]
+
+class Looks(NamedTuple):
+    """What a localizer does with one frame, step by step.
+
+    Attributes:
+        query: describes a frame, with what is believed of its pose.
+        first: looks at it with a few keyframes.
+        further: looks once more, with many, at what the first look has rejected.
+        similarity: how much a query looks like the keyframe that it looks most like.
+    """
+
+    query: Callable[[Frame, PosePrior | None], Query]
+    first: Callable[[Query], PoseEstimate]
+    further: Callable[[Query, PoseEstimate], PoseEstimate]
+    similarity: Callable[[Query], float]
 
 
 class TurnedLooks:
@@ -42,40 +53,44 @@ class TurnedLooks:
     def __init__(self) -> None:
         self._held: dict[CameraKey, int] = {}
 
-    def localize(
-        self, matcher: Matcher, frame: Frame, prior: PosePrior | None, attempt: Attempt, similarity: Similarity
-    ) -> PoseEstimate:
-        """The estimate of an attempt at the frame, or at the frame turned, as the frame was given."""
-        if not upright_only(matcher) or (frame.camera is not None and not frame.camera.can_turn):
-            return attempt(frame, prior)
+    def localize(self, matcher: Matcher, frame: Frame, prior: PosePrior | None, looks: Looks) -> PoseEstimate:
+        """The estimate of the frame, whichever way it was looked at."""
+        turns = upright_only(matcher) and (frame.camera is None or frame.camera.can_turn)
         camera = camera_key(frame)
-        held = self._held.get(camera, 0)
-        first = attempted(attempt, frame, prior, held)
-        if first.reason not in UNMATCHED:
-            return first
-        likeness = [similarity(frame.turned(quarters)) for quarters in range(4)]
-        likely = int(np.argmax(likeness))
-        if likely == held:
-            return first
-        second = attempted(attempt, frame, prior, likely)
-        if second.localized:
-            self._held[camera] = likely
-        return second if second.localized or second.evidence.inliers > first.evidence.inliers else first
+        held = self._held.get(camera, 0) if turns else 0
+        queries = {held: _turned(frame, prior, held, looks)}
+        found = looks.first(queries[held])
+        if turns and found.reason in UNMATCHED:
+            queries |= {quarters: _turned(frame, prior, quarters, looks) for quarters in range(4) if quarters != held}
+            likely = max(queries, key=lambda quarters: looks.similarity(queries[quarters]))
+            other = looks.first(queries[likely]) if likely != held else found
+            if other.localized or other.evidence.inliers > found.evidence.inliers:
+                held, found = likely, other
+        if not found.localized:
+            found = looks.further(queries[held], found)
+        if turns and found.localized:
+            self._held[camera] = held
+        return _as_given(found, held, frame)
 
 
-def attempted(attempt: Attempt, frame: Frame, prior: PosePrior | None, quarters: int) -> PoseEstimate:
-    """An attempt at a frame turned by quarter turns, counter-clockwise; pose and matches are the frame's own."""
+def _turned(frame: Frame, prior: PosePrior | None, quarters: int, looks: Looks) -> Query:
+    """The query of a frame turned by quarter turns, counter-clockwise."""
     if quarters == 0:
-        return attempt(frame, prior)
-    turn = turned_T_camera(quarters)
+        return looks.query(frame, prior)
     if prior is not None:
-        prior = replace(prior, map_T_camera=prior.map_T_camera @ se3.inverse(turn))
-    estimate = attempt(frame.turned(quarters), prior)
+        prior = replace(prior, map_T_camera=prior.map_T_camera @ se3.inverse(turned_T_camera(quarters)))
+    return looks.query(frame.turned(quarters), prior)
+
+
+def _as_given(estimate: PoseEstimate, quarters: int, frame: Frame) -> PoseEstimate:
+    """An estimate of the turned frame as one of the frame: pose and matches."""
+    if quarters == 0:
+        return estimate
     if estimate.map_T_camera is not None:
-        estimate = replace(estimate, map_T_camera=estimate.map_T_camera @ turn)
-    return replace(estimate, matched=tuple(_as_given(m, quarters, frame) for m in estimate.matched))
+        estimate = replace(estimate, map_T_camera=estimate.map_T_camera @ turned_T_camera(quarters))
 
+    def pixels(one: KeyframeMatches) -> KeyframeMatches:
+        xy = turned_back(one.matches.query_xy, quarters, frame.width, frame.height)
+        return replace(one, matches=replace(one.matches, query_xy=xy))
 
-def _as_given(matched: KeyframeMatches, quarters: int, frame: Frame) -> KeyframeMatches:
-    xy = turned_back(matched.matches.query_xy, quarters, frame.width, frame.height)
-    return replace(matched, matches=replace(matched.matches, query_xy=xy))
+    return replace(estimate, matched=tuple(pixels(one) for one in estimate.matched))

@@ -72,7 +72,7 @@ class PointmapEngineMatcher:
     @property
     def capabilities(self) -> Capabilities:
         """A pair costs most of the time, so two keyframes have to do on track."""
-        return Capabilities(landmarks=True, keyframes_on_track=2)
+        return Capabilities(landmarks=True, keyframes_on_track=2, upright=True)
 
     def describe(self, frame: Frame) -> Features:
         """The image as the engine sees it, where its pixels lie, and how far away what they show is."""
