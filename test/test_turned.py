@@ -31,7 +31,7 @@ LENSES = {
 class UprightMatcher(FakeMatcher):
     """Says that it knows upright images only, and counts how many it has seen."""
 
-    capabilities = Capabilities(upright=True)
+    capabilities = Capabilities(upright=True, keyframes_on_track=2)
     described = 0
 
     def describe(self, frame: Frame) -> Features:
@@ -105,9 +105,18 @@ def test_a_camera_held_turned_is_found_where_it_is(localizer: Localizer, quarter
     np.testing.assert_allclose(matched.matches.query_xy, seen, atol=0.51, err_msg="of the given image; whole pixels")
 
 
-def test_a_prior_turns_too(localizer: Localizer) -> None:
-    frame, truth = held(2, 1)
-    assert right(localizer.localize(frame, PosePrior(truth, 0.05, 0.05)), truth)
+@pytest.mark.parametrize("quarters", QUARTERS)
+def test_on_track_nobody_asks_how_a_camera_is_held(localizer: Localizer, quarters: int) -> None:
+    """The prior, rolled by 20 degrees more than the camera, turns with the image; a vague one says nothing."""
+    frame, truth = held(2, quarters)
+    localizer.map.prepare(localizer.matcher)
+    assert isinstance(localizer.matcher, UprightMatcher)
+    before = localizer.matcher.described
+    rolled = truth @ se3.exp([0, 0, 0, 0, 0, 0.35])
+    assert right(localizer.localize(frame, PosePrior(rolled, 0.05, 0.2)), truth)
+    assert localizer.matcher.described - before == 1
+    assert right(localizer.alone(frame), truth)
+    assert localizer.matcher.described - before == (5 if quarters else 2)
 
 
 def test_how_a_camera_is_held_is_remembered_until_it_is_held_otherwise(localizer: Localizer) -> None:

@@ -79,11 +79,10 @@ class Localizer:
             prior: where the camera should be. Its neighbourhood is searched beside what looks similar.
             exclude: ids of keyframes that must not be used.
         """
-        clock = StageClock()
-        estimate = self._unusable(frame)
+        clock, estimate = StageClock(), self._unusable(frame)
         if estimate is None:
             query = partial(self._query, exclude=frozenset(exclude), clock=clock)
-            looks = Looks(query, self._first_look, self._further_look, self._similarity)
+            looks = Looks(query, self._first_look, self._further_look, self._similarity, self._neighbour)
             estimate = self._turned.localize(self.matcher, frame, prior, looks)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
@@ -126,6 +125,11 @@ class Localizer:
             found = self.map.retrieve_scored(self.matcher, query.features, 1, exclude=query.exclude)
         return found[0][1] if found else -1.0
 
+    def _neighbour(self, prior: PosePrior) -> Array | None:
+        """Pose (4, 4) of the keyframe that sees most of what a camera on track sees."""
+        near = self.map.retrieve_near(prior.map_T_camera, 1) if self._enough_on_track(prior) else []
+        return self.map[near[0]].map_T_camera if near else None
+
     def _first_look(self, query: Query) -> PoseEstimate:
         """With as many keyframes as suffice in most cases: fewer on track, else K."""
         self._described = query.frame, query.features
@@ -138,10 +142,9 @@ class Localizer:
 
     def _further_look(self, query: Query, first: PoseEstimate) -> PoseEstimate:
         """With many more keyframes after a rejection, where that may help and there is time."""
-        if self.settings.second_look <= self.settings.keyframes or len(self.map) <= self.settings.keyframes:
-            return first
+        all_seen = min(self.settings.second_look, len(self.map)) <= self.settings.keyframes
         # Many more keyframes take longer than the next frame, which is as easy to find while the track holds.
-        if self._enough_on_track(query.prior):
+        if all_seen or self._enough_on_track(query.prior):
             return first
         # A pose that was nearly good enough tells where to look for more support.
         around = query.prior if first.map_T_camera is None else PosePrior(first.map_T_camera)

@@ -2,8 +2,8 @@
 
 Networks learned pictures that people took: from 45 degrees of roll on they find next to nothing, however much both
 images share. A query that found nothing is looked at once more, turned by the quarter turns with which it looks most
-like the map. What is left, 45 degrees at most, they bear. Keypoints that turn with the image (SIFT, ORB) need no such
-look.
+like the map; on track, the track tells. What is left, 45 degrees at most, they bear. Keypoints that turn with the image
+(SIFT, ORB) need no such look.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mast3r_ros.frames import Frame, turned_back, turned_T_camera
 from mast3r_ros.geometry import se3
@@ -39,12 +42,15 @@ class Looks(NamedTuple):
         first: looks at it with a few keyframes.
         further: looks once more, with many, at what the first look has rejected.
         similarity: how much a query looks like the keyframe that it looks most like.
+        neighbour: of a camera on track, the pose (4, 4) of the keyframe that sees what it sees; None where the track
+            does not tell.
     """
 
     query: Callable[[Frame, PosePrior | None], Query]
     first: Callable[[Query], PoseEstimate]
     further: Callable[[Query, PoseEstimate], PoseEstimate]
     similarity: Callable[[Query], float]
+    neighbour: Callable[[PosePrior], NDArray[np.float64] | None]
 
 
 class TurnedLooks:
@@ -57,7 +63,11 @@ class TurnedLooks:
         """The estimate of the frame, whichever way it was looked at."""
         turns = upright_only(matcher) and (frame.camera is None or frame.camera.can_turn)
         camera = camera_key(frame)
-        held = self._held.get(camera, 0) if turns else 0
+        neighbour = looks.neighbour(prior) if turns and prior is not None else None
+        if prior is not None and neighbour is not None:
+            turns, held = False, quarters_between(prior.map_T_camera, neighbour)
+        else:
+            held = self._held.get(camera, 0) if turns else 0
         queries = {held: _turned(frame, prior, held, looks)}
         found = looks.first(queries[held])
         if turns and found.reason in UNMATCHED:
@@ -71,6 +81,13 @@ class TurnedLooks:
         if turns and found.localized:
             self._held[camera] = held
         return _as_given(found, held, frame)
+
+
+def quarters_between(map_T_camera: NDArray[np.float64], map_T_keyframe: NDArray[np.float64]) -> int:
+    """Quarter turns, counter-clockwise, after which a camera's image (poses (4, 4)) stands as a keyframe's does."""
+    R = map_T_keyframe[:3, :3].T @ map_T_camera[:3, :3]
+    roll = np.arctan2(R[1, 0] - R[0, 1], R[0, 0] + R[1, 1])
+    return round(-float(roll) / (np.pi / 2)) % 4
 
 
 def _turned(frame: Frame, prior: PosePrior | None, quarters: int, looks: Looks) -> Query:
