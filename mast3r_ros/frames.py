@@ -260,9 +260,8 @@ class Frame:
 
 def turned_T_camera(quarters: int) -> Array:
     """(4, 4) rotation about the optical axis from a camera to the one that :meth:`Camera.turned` makes of it."""
-    quarter = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # x right becomes y up
-    turn = np.eye(4)
-    turn[:3, :3] = np.linalg.matrix_power(quarter, quarters % 4)
+    quarter = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # x right becomes y up
+    turn: Array = np.linalg.matrix_power(quarter, quarters % 4)
     return turn
 
 

@@ -101,8 +101,7 @@ def _write_trajectory(file: Path, answers: list[tuple[str, PoseEstimate]]) -> No
 def _localize_file(relocalizer: Relocalizer, image: Path, choice: CameraChoice, depth: Path | None) -> PoseEstimate:
     """What became of one image; a file that cannot be read fails alone."""
     from mast3r_ros.errors import UserError
-    from mast3r_ros.localization import Reason
-    from mast3r_ros.localization.estimate import PoseEstimate
+    from mast3r_ros.localization import PoseEstimate, Reason
     from mast3r_ros.localization.single_reference import calibrated
 
     try:

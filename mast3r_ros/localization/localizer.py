@@ -62,12 +62,9 @@ class Localizer:
     def __init__(
         self, keyframe_map: KeyframeMap, matcher: Matcher, settings: LocalizerSettings = LocalizerSettings()
     ) -> None:
-        self.map = keyframe_map
-        self.matcher = matcher
-        self.settings = settings
+        self.map, self.matcher, self.settings = keyframe_map, matcher, settings
         self._focals, self._turned = FocalMemory(), TurnedLooks()
-        self._stretch = StretchCheck()
-        self._calibration = CalibrationCheck()
+        self._stretch, self._calibration = StretchCheck(), CalibrationCheck()
         self._map_landmarks = MapLandmarks(keyframe_map, matcher)
         self._described: tuple[Frame, Features] | None = None
         warn_of_another(keyframe_map, matcher)
@@ -81,8 +78,10 @@ class Localizer:
         """
         clock, estimate = StageClock(), self._unusable(frame)
         if estimate is None:
-            query = partial(self._query, exclude=frozenset(exclude), clock=clock)
-            looks = Looks(query, self._first_look, self._further_look, self._similarity, self._neighbour)
+            enough = self._enough_on_track(prior)
+            query = partial(self._query, exclude=frozenset(exclude), enough=enough, clock=clock)
+            near = partial(self._neighbour, enough=enough)
+            looks = Looks(query, self._first_look, self._further_look, self._similarity, near)
             estimate = self._turned.localize(self.matcher, frame, prior, looks)
         return replace(estimate, timings_ms=clock.finished(), stamp_ns=frame.stamp_ns)
 
@@ -111,13 +110,15 @@ class Localizer:
             return PoseEstimate.rejected(Reason.UNUSABLE_IMAGE, f"the image is only {frame.width}x{frame.height}")
         return None
 
-    def _query(self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], clock: StageClock) -> Query:
+    def _query(
+        self, frame: Frame, prior: PosePrior | None, exclude: frozenset[str], enough: int, clock: StageClock
+    ) -> Query:
         with clock.stage("describe"):
             features = self._describe(frame)
             self._prefetch(prior)  # while a GPU still encodes the frame
         most, image_size = self.settings.matches_per_keyframe, (frame.width, frame.height)
         matches = QueryMatches(self.map, self.matcher, features, most, image_size)
-        return Query(frame, features, matches, prior, exclude, clock)
+        return Query(frame, features, matches, prior, exclude, enough, clock)
 
     def _similarity(self, query: Query) -> float:
         """With the keyframe that it looks most like."""
@@ -125,17 +126,16 @@ class Localizer:
             found = self.map.retrieve_scored(self.matcher, query.features, 1, exclude=query.exclude)
         return found[0][1] if found else -1.0
 
-    def _neighbour(self, prior: PosePrior) -> Array | None:
+    def _neighbour(self, prior: PosePrior, enough: int) -> Array | None:
         """Pose (4, 4) of the keyframe that sees most of what a camera on track sees."""
-        near = self.map.retrieve_near(prior.map_T_camera, 1) if self._enough_on_track(prior) else []
+        near = self.map.retrieve_near(prior.map_T_camera, 1) if enough else []
         return self.map[near[0]].map_T_camera if near else None
 
     def _first_look(self, query: Query) -> PoseEstimate:
         """With as many keyframes as suffice in most cases: fewer on track, else K."""
-        self._described = query.frame, query.features
-        enough, prior = self._enough_on_track(query.prior), query.prior
-        if prior is not None and enough:
-            tracked = self._look(query, enough, prior)
+        self._described, prior = (query.frame, query.features), query.prior
+        if prior is not None and query.enough:
+            tracked = self._look(query, query.enough, prior)
             if tracked.map_T_camera is not None and tracked.localized and self._on_track(tracked.map_T_camera, prior):
                 return tracked
         return self._look(query, self.settings.keyframes, prior)
@@ -144,7 +144,7 @@ class Localizer:
         """With many more keyframes after a rejection, where that may help and there is time."""
         all_seen = min(self.settings.second_look, len(self.map)) <= self.settings.keyframes
         # Many more keyframes take longer than the next frame, which is as easy to find while the track holds.
-        if all_seen or self._enough_on_track(query.prior):
+        if all_seen or query.enough:
             return first
         # A pose that was nearly good enough tells where to look for more support.
         around = query.prior if first.map_T_camera is None else PosePrior(first.map_T_camera)

@@ -18,6 +18,7 @@ class Query:
     Attributes:
         features, matches: of the frame, whose depth takes no part in them.
         exclude: ids of keyframes that must not be used.
+        enough: keyframes that are matched first because the camera is on track; 0 where it is not, or all K are.
         clock: told where the time goes.
     """
 
@@ -26,4 +27,5 @@ class Query:
     matches: QueryMatches
     prior: PosePrior | None
     exclude: frozenset[str]
+    enough: int
     clock: StageClock

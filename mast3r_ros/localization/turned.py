@@ -61,16 +61,12 @@ class TurnedLooks:
 
     def localize(self, matcher: Matcher, frame: Frame, prior: PosePrior | None, looks: Looks) -> PoseEstimate:
         """The estimate of the frame, whichever way it was looked at."""
-        turns = upright_only(matcher) and (frame.camera is None or frame.camera.can_turn)
-        camera = camera_key(frame)
-        neighbour = looks.neighbour(prior) if turns and prior is not None else None
-        if prior is not None and neighbour is not None:
-            turns, held = False, quarters_between(prior.map_T_camera, neighbour)
-        else:
-            held = self._held.get(camera, 0) if turns else 0
+        camera, turns = camera_key(frame), frame.camera is None or frame.camera.can_turn
+        told = _by_track(prior, looks) if turns and upright_only(matcher) else 0
+        held = self._held.get(camera, 0) if told is None else told
         queries = {held: _turned(frame, prior, held, looks)}
         found = looks.first(queries[held])
-        if turns and found.reason in UNMATCHED:
+        if told is None and found.reason in UNMATCHED:
             queries |= {quarters: _turned(frame, prior, quarters, looks) for quarters in range(4) if quarters != held}
             likely = max(queries, key=lambda quarters: looks.similarity(queries[quarters]))
             other = looks.first(queries[likely]) if likely != held else found
@@ -78,9 +74,15 @@ class TurnedLooks:
                 held, found = likely, other
         if not found.localized:
             found = looks.further(queries[held], found)
-        if turns and found.localized:
+        if told is None and found.localized:
             self._held[camera] = held
         return _as_given(found, held, frame)
+
+
+def _by_track(prior: PosePrior | None, looks: Looks) -> int | None:
+    """Quarter turns that the track tells; None where it does not."""
+    neighbour = None if prior is None else looks.neighbour(prior)
+    return None if prior is None or neighbour is None else quarters_between(prior.map_T_camera, neighbour)
 
 
 def quarters_between(map_T_camera: NDArray[np.float64], map_T_keyframe: NDArray[np.float64]) -> int:

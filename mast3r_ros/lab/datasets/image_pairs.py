@@ -101,7 +101,10 @@ class PairList:
                 f"{stored.name} is {width}x{height}, but the list {self.name} has its principal point at "
                 f"({camera.cx:g}, {camera.cy:g}): use the images at the size that the list was made for"
             )
-        return Frame(image, camera, name=stored.name).turned(stored.turns)
+        try:
+            return Frame(image, camera, name=stored.name).turned(stored.turns)
+        except CalibrationError as error:
+            raise DatasetError(f"{stored.name} in the list {self.name}: {error}") from error
 
     def truth(self, pair: ImagePair) -> Array:
         """(4, 4) pose of the second upright camera in the first, ``camera1_T_camera2``."""
